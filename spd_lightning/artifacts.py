@@ -168,3 +168,101 @@ class ArtifactStore:
     def remove(self, folder: Path) -> None:
         """Delete one artifact."""
         shutil.rmtree(folder)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options as dotted ones: ``{"subspace": {"rank": 8}}`` becomes ``{"subspace.rank": 8}``."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+# Options that say where and on what a run is computed, not what is computed.
+PLACE_OPTIONS = {
+    "config", "ckpt_path", "run_dir", "artifact_dir", "data_dir", "data.corpus_dir", "evaluation.allow_code_execution",
+    "trainer.accelerator", "trainer.strategy", "trainer.devices", "trainer.num_nodes", "trainer.logger",
+    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.default_root_dir", "trainer.profiler",
+    "trainer.log_every_n_steps", "trainer.plugins", "trainer.callbacks", "trainer.detect_anomaly",
+}  # fmt: skip
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a configuration that its results depend on, dotted."""
+    return {k: v for k, v in flatten(config).items() if k not in PLACE_OPTIONS and not k.startswith("trainer.logger")}
+
+
+class RunFolder:
+    """Folder of one run: its configuration, artifacts, results, and a manifest of checksums.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def claim(self, config: Mapping[str, Any], dump: str, environment: Mapping[str, Any]) -> None:
+        """Take the folder for a configuration: a new one is made, one of the same configuration is continued.
+
+        Args:
+            config: The configuration.
+            dump: Its text for ``config.yaml``, with the comments that the user may want.
+            environment: Written to ``environment.json``; its ``fingerprint`` is that of the run.
+
+        Raises:
+            UserError: If the folder holds another configuration, or something that is no run. Nothing is changed then.
+
+        Ranks:
+            Rank 0 only.
+        """
+        import yaml
+
+        known = self.path / "config.yaml"
+        if known.is_file():
+            there = json.loads((self.path / "environment.json").read_text(encoding="utf-8")).get("fingerprint")
+            if there == environment["fingerprint"]:
+                return
+            old, new = settings_of(yaml.safe_load(known.read_text(encoding="utf-8"))), settings_of(config)
+            differ = [
+                f"{k}: {old.get(k)!r} there, {new.get(k)!r} here"
+                for k in sorted(old.keys() | new.keys())
+                if old.get(k) != new.get(k)
+            ]
+            what = "; ".join(differ) or "the content of the model or of the task file differs"
+            raise UserError(
+                f"run_dir={self.path} holds another configuration ({what}). Leave --run_dir out, or choose another."
+            )
+        if self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir()):
+            raise UserError(
+                f"run_dir={self.path} is not empty and holds no run. Leave --run_dir out, or choose another."
+            )
+        write_json(self.path / "environment.json", environment)
+        write_atomic(known, dump)
+
+    def add(self, source: Path, name: str) -> Path:
+        """Put a copy of an artifact's file under ``name``; a hard link where the file system allows, else a copy."""
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}-new")
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+        return target
+
+    def write_manifest(self) -> None:
+        """List every finished file with its SHA-256; logs and checkpoints, which change, are left out."""
+        from spd_lightning.model import file_sha256
+
+        files = {}
+        for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
+            name = path.relative_to(self.path).as_posix()
+            if name.split("/")[0] not in ("logs", "checkpoints", "manifest.json", ".lock"):
+                files[name] = file_sha256(path)
+        write_json(self.path / "manifest.json", files)

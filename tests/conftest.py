@@ -47,6 +47,7 @@ def byte_tokenizer():  # type: ignore[no-untyped-def]
     core = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(["<pad>", "<eos>"])  # in this order; else the class numbers them by its own
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>")
 
 
@@ -88,7 +89,7 @@ def tokenizer():  # type: ignore[no-untyped-def]
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model folder as save_pretrained writes it: tiny random Llama and the byte tokenizer."""
     folder = tmp_path_factory.mktemp("models") / "tiny-llama"
-    tiny_model("llama").save_pretrained(folder)
+    tiny_model("llama", max_position_embeddings=2048).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return str(folder)
 

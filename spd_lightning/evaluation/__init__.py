@@ -1,0 +1,1 @@
+"""Stage 4: benchmarks in and out of domain, with intervals and paired tests."""

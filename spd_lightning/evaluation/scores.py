@@ -1,0 +1,291 @@
+"""Stage 4: from the records of a benchmark to its scores and comparisons. No model, no files.
+
+A record is one line of ``samples/<task>.<method>.jsonl``: id, sample, prompt, completion, answer, expected, correct,
+reason, scores. Every number is computed from records by the scorers of `metrics`, with its interval.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from spd_lightning.evaluation.metrics import (
+    ExactMatchNumber,
+    LetterAccuracy,
+    ParseRate,
+    PassAtK,
+    TextExactMatch,
+    TokenNLL,
+    pass_at_k,
+    pass_counts,
+)
+from spd_lightning.evaluation.statistics import (
+    bootstrap_mean_interval,
+    holm,
+    mcnemar_exact,
+    paired_bootstrap,
+    standard_error,
+    wilson_interval,
+)
+from spd_lightning.tasks.task import AnswerType
+
+Record = dict[str, Any]
+RECORD_KEYS = ("id", "sample", "prompt", "completion", "answer", "expected", "correct", "reason", "scores")
+PASS_K = (1, 10, 100)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of ``results.json``.
+
+    Attributes:
+        method: base, projected, or the trained method's name.
+        task: Task as the user wrote it.
+        split: ``in``, ``transfer``, ``out``, or None where nothing was trained.
+        protocol: standard or paper.
+        metric: E.g. ``exact_match_flexible``; shares are fractions 0 to 1.
+        value: The score.
+        n: Examples (problems, for pass@k) behind it.
+        stderr: Standard error over examples; None for a single one.
+        ci95: Wilson interval for shares, percentile bootstrap over examples for means.
+        seed: Seed of the run.
+        isolation: How programs were kept apart; None where none ran.
+        seconds: Wall time of the whole benchmark.
+    """
+
+    method: str
+    task: str
+    split: str | None
+    protocol: str
+    metric: str
+    value: float
+    n: int
+    stderr: float | None
+    ci95: tuple[float, float]
+    seed: int
+    isolation: str | None
+    seconds: float
+
+    def row(self) -> dict[str, Any]:
+        """The row of ``results.json``, JSON types."""
+        return asdict(self) | {"ci95": list(self.ci95)}
+
+
+@dataclass
+class BenchmarkResult:
+    """What came of one benchmark with one method.
+
+    Attributes:
+        records: One per example and sample, in the order of the benchmark; the same on every process.
+        scores: Computed from the records; empty if the benchmark was not run.
+        facts: How it was computed and what was seen (counts, reasons, tables by subject).
+        not_run: Why it was not run; None if it was.
+        answer_type: Of the benchmark.
+    """
+
+    task: str
+    method: str
+    protocol: str
+    answer_type: AnswerType
+    records: list[Record] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    not_run: str | None = None
+
+
+def domain_split(trained_task: str | None, trained_domain: str | None, task: str, domain: str) -> str | None:
+    """How far a benchmark is from what was trained on.
+
+    Variants of a task are one task (``arithmetic:hard``, ``mbpp_sanitized``).
+
+    >>> domain_split("gsm8k", "math", "svamp", "math")
+    'transfer'
+    """
+    if trained_task is None:
+        return None
+    if _family(trained_task) == _family(task):
+        return "in"
+    return "transfer" if trained_domain == domain else "out"
+
+
+def _family(task: str) -> str:
+    return task.split(":")[0].removesuffix("_sanitized")
+
+
+def metric_names(answer_type: AnswerType, num_samples: int = 1) -> list[str]:
+    """The metrics of an answer type, the one that stands for the task first."""
+    if answer_type == "program":
+        ks = [k for k in PASS_K if k <= num_samples]
+        return [f"pass@{k}" for k in sorted({*ks, num_samples})]
+    return {
+        "number": ["exact_match_flexible", "exact_match_strict"],
+        "letter": ["acc"],
+        "text": ["exact_match"],
+        "likelihood": ["nll_per_token", "nll_per_char", "parse_rate"],
+    }[answer_type]
+
+
+def example_values(records: Sequence[Record], metric: str) -> dict[str, tuple[float, float]]:
+    """Value and weight of each example under a metric; the score is the weighted mean.
+
+    Weights are 1, but tokens or characters for the likelihood per token or character.
+    """
+    if metric.startswith("pass@"):
+        k = int(metric.removeprefix("pass@"))
+        counts = pass_counts([r["correct"] for r in records], [r["id"] for r in records])
+        return {problem: (pass_at_k(n, c, k), 1.0) for problem, (n, c) in counts.items()}
+    if metric.startswith("nll_per_"):
+        unit = {"nll_per_token": "tokens", "nll_per_char": "chars"}[metric]
+        return {r["id"]: (r["scores"]["nll"] / r["scores"][unit], float(r["scores"][unit])) for r in records}
+    if metric == "exact_match_strict":
+        strict = ExactMatchNumber("strict", ())
+        return {r["id"]: (float(strict.verdict(r["completion"], r["expected"])), 1.0) for r in records}
+    return {r["id"]: (float(r["correct"]), 1.0) for r in records}
+
+
+def metric_value(records: Sequence[Record], metric: str) -> float:
+    """A score, computed by its `evaluate.Metric` from all records at once."""
+    completions, expected = [r["completion"] for r in records], [r["expected"] for r in records]
+    answers = [r["answer"] or "" for r in records]
+    if metric.startswith("pass@"):
+        k = int(metric.removeprefix("pass@"))
+        verdicts, ids = [r["correct"] for r in records], [r["id"] for r in records]
+        return PassAtK().compute(predictions=verdicts, references=ids, k=(k,))[metric]
+    if metric.startswith("nll_per_"):
+        unit = metric.removeprefix("nll_per_")
+        sums, lengths = [r["scores"]["nll"] for r in records], [r["scores"][f"{unit}s"] for r in records]
+        return TokenNLL(unit).compute(predictions=sums, references=lengths)[metric]
+    if metric.startswith("exact_match_"):  # completions are cut at the task's stop strings already
+        mode: Any = metric.removeprefix("exact_match_")
+        return ExactMatchNumber(mode, ()).compute(predictions=completions, references=expected)[metric]
+    if metric == "acc":
+        letters = "".join(sorted({*"ABCD", *expected, *(a for a in answers if a)}))
+        return LetterAccuracy(letters, ()).compute(predictions=answers, references=expected)[metric]
+    if metric == "parse_rate":
+        return ParseRate().compute(predictions=completions)[metric]
+    if metric == "exact_match":
+        return TextExactMatch(()).compute(predictions=completions, references=expected)[metric]
+    raise ValueError(f"metric={metric!r} is not known.")
+
+
+def interval(values: np.ndarray, weights: np.ndarray) -> tuple[float | None, tuple[float, float]]:
+    """Standard error and 95% interval of a weighted mean over examples."""
+    n = len(values)
+    if not (weights == weights[0]).all():
+        mean = float((values * weights).sum() / weights.sum())
+        spread = float((weights**2 * (values - mean) ** 2).sum()) ** 0.5 / float(weights.sum())  # of a ratio of sums
+        error = spread * (n / (n - 1)) ** 0.5 if n > 1 else None
+        return error, bootstrap_mean_interval(values, weights)
+    if np.isin(values, (0.0, 1.0)).all():
+        return standard_error(values), wilson_interval(int(values.sum()), n)
+    return standard_error(values), bootstrap_mean_interval(values)
+
+
+def score_records(
+    records: Sequence[Record],
+    answer_type: AnswerType,
+    *,
+    method: str,
+    task: str,
+    protocol: str,
+    split: str | None = None,
+    num_samples: int = 1,
+    seed: int = 42,
+    isolation: str | None = None,
+    seconds: float = 0.0,
+) -> list[Score]:
+    """Every score of a benchmark, from the gathered records."""
+    scores = []
+    for metric in metric_names(answer_type, num_samples):
+        pairs = np.array(list(example_values(records, metric).values()))
+        error, ci95 = interval(pairs[:, 0], pairs[:, 1])
+        value = metric_value(records, metric)
+        scores.append(
+            Score(method, task, split, protocol, metric, value, len(pairs), error, ci95, seed, isolation, seconds)
+        )
+    return scores
+
+
+def unique_records(records: Iterable[Record], order: Sequence[str]) -> list[Record]:
+    """Records once each by (id, sample), in the order of the benchmark's ids, then by sample."""
+    position = {example_id: i for i, example_id in enumerate(order)}
+    found = {(record["id"], record["sample"]): record for record in records}
+    return [found[key] for key in sorted(found, key=lambda key: (position[key[0]], key[1]))]
+
+
+def group_table(records: Sequence[Record], metric: str, group_of: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Score and n of each group of examples (subject, category), groups by name."""
+    values: dict[str, list[tuple[float, float]]] = {}
+    for example_id, pair in example_values(records, metric).items():
+        if example_id in group_of:
+            values.setdefault(group_of[example_id], []).append(pair)
+    table = {}
+    for name in sorted(values):
+        value, weight = np.array(values[name]).T
+        table[name] = {"value": float((value * weight).sum() / weight.sum()), "n": len(value)}
+    return table
+
+
+def reasons(records: Sequence[Record]) -> dict[str, int]:
+    """How often each reason occurs, the most frequent first."""
+    return dict(Counter(r["reason"] for r in records).most_common())
+
+
+def compare_scores(
+    records_a: Sequence[Record],
+    records_b: Sequence[Record],
+    metric: str,
+    *,
+    a: str,
+    b: str,
+    task: str,
+    protocol: str,
+) -> dict[str, Any]:
+    """Compare two methods on the examples that both have: a row of ``results.json``, without Holm's correction.
+
+    ``delta`` is the score of b minus that of a, its interval from a paired bootstrap over examples. The p-value is
+    McNemar's exact one where every example is right or wrong, else that of the paired bootstrap.
+
+    Raises:
+        ValueError: If they share no example.
+    """
+    first, second = example_values(records_a, metric), example_values(records_b, metric)
+    common = [example_id for example_id in first if example_id in second]
+    if not common:
+        raise ValueError(f"{a} and {b} share no example of {task}.")
+    values_a, weights = np.array([first[i] for i in common]).T
+    values_b = np.array([second[i][0] for i in common])
+    delta, ci95, p_value = paired_bootstrap(values_a, values_b, weights)
+    test = "paired_bootstrap"
+    if np.isin([values_a, values_b], (0.0, 1.0)).all():
+        only_a, only_b = int((values_a > values_b).sum()), int((values_b > values_a).sum())
+        p_value, test = mcnemar_exact(only_a, only_b), "mcnemar_exact"
+    row = {"a": a, "b": b, "task": task, "protocol": protocol, "metric": metric, "delta": delta, "ci95": list(ci95)}
+    return {**row, "p_value": p_value, "p_holm": p_value, "test": test, "n": len(common)}
+
+
+def compare_all(results: Iterable[BenchmarkResult]) -> list[dict[str, Any]]:
+    """Every two methods on every benchmark and metric that both were scored on, corrected by Holm over the table.
+
+    Args:
+        results: Of any number of tasks and methods; the order of methods decides which is a and which b.
+    """
+    groups: dict[tuple[str, str], list[BenchmarkResult]] = {}
+    for result in results:
+        if result.scores:
+            groups.setdefault((result.task, result.protocol), []).append(result)
+    rows = []
+    for (task, protocol), members in groups.items():
+        for a, b in combinations(members, 2):
+            shared = {score.metric for score in b.scores}
+            for metric in [score.metric for score in a.scores if score.metric in shared]:
+                names = {"a": a.method, "b": b.method, "task": task, "protocol": protocol}
+                rows.append(compare_scores(a.records, b.records, metric, **names))
+    for row, corrected in zip(rows, holm([row["p_value"] for row in rows])):
+        row["p_holm"] = corrected
+    return rows

@@ -1,0 +1,208 @@
+"""Stage 3, results: a LoRA adapter on a base model, saved so that plain PEFT opens it, and merged."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from spd_lightning.errors import UserError
+from spd_lightning.model import EMBEDDED_HUB_ID, EMBEDDED_MODEL, decoder_layers, load_model, load_tokenizer
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+# Query, key, value and output projections by the names that architectures give them; those that exist are used.
+ATTENTION_PROJECTIONS = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "qkv_proj",
+    "query_key_value",
+    "c_attn",
+    "attn.c_proj",
+    "attention.dense",
+    "self_attention.dense",
+    "self_attn.out_proj",
+    "self_attn.dense",
+)
+
+
+def lora_targets(model: nn.Module, target_modules: list[str] | None = None) -> list[str]:
+    """The names of the projections that get an adapter, sorted.
+
+    Args:
+        model: The base model.
+        target_modules: Ends of module paths, as in PEFT; None takes the attention's query, key, value and output
+            projections (or the fused ones) that the model has.
+
+    Raises:
+        UserError: If a name matches no linear layer; the message lists what exists.
+    """
+    paths = [name for name, module in decoder_layers(model).named_modules() if _is_linear(module)]
+    names = list(ATTENTION_PROJECTIONS) if target_modules is None else list(target_modules)
+    found = sorted({n for n in names if any(p.endswith(f".{n}") or p == n for p in paths)})
+    missing = [] if target_modules is None else [n for n in names if n not in found]
+    if missing or not found:
+        exist = sorted({re.sub(r"^\d+\.", "", path) for path in paths})
+        wrong = ", ".join(missing) or "its attention projections"
+        raise UserError(
+            f"target_modules: {wrong} matches no linear layer of {type(model).__name__}. Found: {', '.join(exist)}. "
+            "Set --model.target_modules to some of these."
+        )
+    return found
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def add_lora(
+    model: PreTrainedModel,
+    lora_r: int,
+    lora_alpha: int,
+    lora_dropout: float,
+    target_modules: list[str] | None,
+    seed: int,
+    name: str,
+) -> PeftModel:
+    """Wrap a frozen base model with a fresh LoRA adapter; its output does not change until the adapter is trained.
+
+    The base stays in eval mode (its own dropout off), the adapter's dropout follows train mode. Adapter weights are
+    float32 whatever the base's dtype, and drawn from ``seed`` without touching the random state of the process.
+
+    Args:
+        model: Base model; changed in place.
+        lora_r: Rank of the adapter.
+        lora_alpha: Scale; the update is multiplied by ``lora_alpha / lora_r``.
+        lora_dropout: Dropout probability on the adapter's input.
+        target_modules: See `lora_targets`.
+        seed: Of the initial weights.
+        name: What the user calls the base; recorded in the adapter.
+    """
+    if lora_r < 1:
+        raise UserError(
+            f"lora_r={lora_r} is not a rank. Set --model.lora_r to 1 or more, or null to train all weights."
+        )
+    if not 0 <= lora_dropout < 1:
+        raise UserError(f"lora_dropout={lora_dropout} is not a probability below 1. Set --model.lora_dropout.")
+    config = LoraConfig(
+        r=lora_r,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
+        target_modules=lora_targets(model, target_modules),
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wrapped = get_peft_model(model, config)
+    for module in wrapped.modules():
+        if isinstance(module, LoraLayer) and lora_dropout > 0:
+            module.lora_dropout["default"] = AdapterDropout(lora_dropout)
+    wrapped.peft_config["default"].base_model_name_or_path = _loadable_name(name)
+    return wrapped
+
+
+class AdapterDropout(nn.Dropout):
+    """Dropout whose mask is cheaper on a CPU: four 16-bit draws from each 64 random bits.
+
+    The probability is rounded to 1 / 65536. Every adapted projection draws one mask a step.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero entries at random in train mode and scale the rest up by 1 / (1 - p)."""
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        threshold = round(self.p * 65536) - 32768
+        keep = (bits.view(torch.int16)[: x.numel()] >= threshold).view(x.shape)
+        return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
+
+
+def _loadable_name(name: str) -> str:
+    """A base name that other programs can load too."""
+    return EMBEDDED_HUB_ID if name == EMBEDDED_MODEL else name
+
+
+def save_student(model: nn.Module, folder: str | Path, model_name_or_path: str) -> Path:
+    """Write a trained model: a PEFT adapter folder, or an ordinary checkpoint where all weights were trained."""
+    if isinstance(model, PeftModel):
+        return save_adapter(model, folder)
+    model.save_pretrained(folder)  # type: ignore[operator]
+    load_tokenizer(model_name_or_path).save_pretrained(folder)
+    return Path(folder)
+
+
+def save_adapter(model: PeftModel, folder: str | Path) -> Path:
+    """Write an adapter as plain PEFT reads it; equal adapters give equal bytes (PEFT keeps the targets as a set)."""
+    config: Any = model.peft_config["default"]
+    targets, inference = config.target_modules, config.inference_mode
+    config.target_modules = sorted(targets)
+    try:
+        model.save_pretrained(str(folder), save_embedding_layers=False)
+    finally:
+        config.target_modules, config.inference_mode = targets, inference
+    (Path(folder) / "README.md").unlink(missing_ok=True)  # a template with empty fields
+    return Path(folder)
+
+
+def load_adapter(base_model: PreTrainedModel, folder: str | Path) -> PeftModel:
+    """Put a saved adapter on its base model, for inference.
+
+    Raises:
+        UserError: If the folder holds no PEFT adapter, or one of another shape than the base.
+    """
+    folder = Path(folder)
+    absent = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
+    if absent:
+        raise UserError(
+            f"{folder} holds no PEFT adapter ({', '.join(absent)} is missing). Give the adapter/ folder of a run, or "
+            "one written by peft's save_pretrained."
+        )
+    try:
+        return PeftModel.from_pretrained(base_model, str(folder)).eval()
+    except (RuntimeError, ValueError) as error:
+        detail = str(error).strip().splitlines()[-1].strip()
+        raise UserError(
+            f"The adapter in {folder} does not fit {type(base_model).__name__}: {detail} "
+            "Give the base model it was trained on (base_model_name_or_path in its adapter_config.json)."
+        ) from error
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Whether a folder holds a PEFT adapter (else a checkpoint, if anything)."""
+    return (Path(folder) / ADAPTER_CONFIG).is_file()
+
+
+def merged_copy(
+    model_name_or_path: str,
+    adapter: str | Path | PeftModel,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> PreTrainedModel:
+    """A plain transformers model with the adapter in its weights, merged in float32 and then cast.
+
+    Args:
+        model_name_or_path: The base.
+        adapter: A PEFT folder, a folder with a whole checkpoint (taken as it is), or a live PEFT model (left alone).
+        dtype: Of the result.
+        device: Of the result.
+    """
+    if isinstance(adapter, PeftModel):
+        with tempfile.TemporaryDirectory() as folder:
+            return merged_copy(model_name_or_path, save_adapter(adapter, folder), dtype, device)
+    if not is_adapter(adapter) and (Path(adapter) / "config.json").is_file():
+        return load_model(str(adapter), dtype, device)
+    wrapped = load_adapter(load_model(model_name_or_path, torch.float32), adapter)
+    merged = wrapped.merge_and_unload(safe_merge=True)
+    merged.requires_grad_(False)
+    return merged.to(device=device, dtype=dtype).eval()

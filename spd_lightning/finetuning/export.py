@@ -1,0 +1,181 @@
+"""Stage 3, export: a run's result as an ordinary folder with a tokenizer and a model card, for any other tool."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spd_lightning.artifacts import write_atomic
+from spd_lightning.errors import UserError
+from spd_lightning.finetuning.adapter import is_adapter, merged_copy
+from spd_lightning.model import load_model, load_tokenizer
+from spd_lightning.subspace.projection import fold_into
+from spd_lightning.subspace.subspace import CapabilitySubspace
+
+METHODS = {
+    "psr": "PSR, plain self-retraining: trained on its own plainly sampled completions",
+    "ssd": "SSD, simple self-distillation (arXiv:2604.01193): trained on its own completions, truncated sampling",
+    "spd": "SPD, Self-Policy Distillation (arXiv:2605.22675): trained on its own completions, sampled while keys and "
+    "values were projected onto the capability subspace",
+    "filtered": "filtered self-distillation: trained on those of its own completions that agree with the gold answer "
+    "(an external signal)",
+}
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a model card says of a run.
+
+    Attributes:
+        model_name_or_path: The base model.
+        method: ``psr``, ``ssd``, ``spd`` or ``filtered``.
+        task: What was calibrated and trained on.
+        settings: Options and their values, in the order in which they are shown.
+        scores: Rows of results.json's ``scores``.
+    """
+
+    model_name_or_path: str
+    method: str
+    task: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    scores: Sequence[Mapping[str, Any]] = ()
+
+
+def export_adapter(adapter: str | Path, out: str | Path, facts: RunFacts) -> Path:
+    """Copy a run's adapter, as plain PEFT opens it, with tokenizer and card.
+
+    Raises:
+        UserError: If ``out`` is not empty, or the run trained all weights and so has no adapter.
+    """
+    if not is_adapter(adapter):
+        raise UserError(
+            f"{adapter} holds no adapter: the run trained all weights (lora_r: null), or was not finished. "
+            "Use --form merged."
+        )
+    out = _empty_folder(out)
+    for path in sorted(Path(adapter).iterdir()):
+        if path.suffix in (".json", ".safetensors"):
+            shutil.copyfile(path, out / path.name)
+    usage = (
+        "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'base = AutoModelForCausalLM.from_pretrained("{facts.model_name_or_path}")\n'
+        f'model = PeftModel.from_pretrained(base, "{out.name}")\n'
+    )
+    return _finish(out, facts, f"A LoRA adapter for {facts.model_name_or_path}", _trained(facts), usage)
+
+
+def export_merged(adapter: str | Path, out: str | Path, facts: RunFacts, dtype: torch.dtype = torch.float32) -> Path:
+    """Write the student as an ordinary checkpoint: the adapter merged into the base in float32, then cast to ``dtype``.
+
+    Raises:
+        UserError: If ``out`` is not empty.
+    """
+    _empty_folder(out, make=False)
+    model = merged_copy(facts.model_name_or_path, adapter, dtype)
+    out = _empty_folder(out)
+    model.save_pretrained(out)
+    how = f"{_trained(facts)} The adapter was merged into the weights in float32 and stored in {_name(dtype)}."
+    return _finish(out, facts, f"A fine-tuned {facts.model_name_or_path}", how, _usage(out))
+
+
+def export_projected(
+    subspace: str | Path, out: str | Path, facts: RunFacts, dtype: torch.dtype = torch.float32
+) -> Path:
+    """Write the base model with the projection folded into its weights, in float32, then cast to ``dtype``.
+
+    Raises:
+        UserError: If ``out`` is not empty, or the subspace belongs to another model.
+    """
+    _empty_folder(out, make=False)
+    model = load_model(facts.model_name_or_path, torch.float32)
+    fold_into(model, CapabilitySubspace.load(subspace))
+    out = _empty_folder(out)
+    model.to(dtype).save_pretrained(out)  # type: ignore[arg-type]
+    how = (
+        f"Not trained: the weights are those of {facts.model_name_or_path}, keys and values projected onto "
+        f"the capability subspace of {facts.task} by weights folded into their layers (arXiv:2605.22675)."
+    )
+    return _finish(out, facts, f"{facts.model_name_or_path} under projection", how, _usage(out))
+
+
+def _trained(facts: RunFacts) -> str:
+    return f"{METHODS.get(facts.method, facts.method)}. Prompts: {facts.task}."
+
+
+def _usage(out: Path) -> str:
+    return (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{out.name}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{out.name}")\n'
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _empty_folder(out: str | Path, make: bool = True) -> Path:
+    """The folder to write to; one that holds anything is refused, so nothing is overwritten."""
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out} already exists and is not an empty folder. Choose another; nothing was written.")
+    if make:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {out} cannot be made: {error.strerror}. Choose another folder.") from error
+    return out
+
+
+def _finish(out: Path, facts: RunFacts, title: str, how: str, usage: str) -> Path:
+    """Add the tokenizer and the model card."""
+    load_tokenizer(facts.model_name_or_path).save_pretrained(out)
+    write_atomic(out / "README.md", model_card(facts, title, how, usage))
+    return out
+
+
+def model_card(facts: RunFacts, title: str, how: str, usage: str) -> str:
+    """The text of a model card: what it is, how it was made, its settings and scores, and how to load it."""
+    lines = [
+        "---",
+        f"base_model: {facts.model_name_or_path}",
+        "library_name: " + ("peft" if "PeftModel" in usage else "transformers"),
+        "tags: [self-distillation, spd_lightning]",
+        "---",
+        "",
+        f"# {title}",
+        "",
+        how,
+        "",
+        f"- Base model: `{facts.model_name_or_path}`",
+        f"- Method: {facts.method}",
+        f"- Task: {facts.task}",
+        "",
+        "## How to load it",
+        "",
+        f"```python\n{usage}```",
+        "",
+    ]
+    if facts.settings:
+        lines += ["## Settings", "", "| option | value |", "| --- | --- |"]
+        lines += [f"| {name} | {value} |" for name, value in facts.settings.items()] + [""]
+    if facts.scores:
+        lines += [
+            "## Scores",
+            "",
+            "| model | task | split | protocol | metric | value | n | 95% interval |",
+            "| --- | --- | --- | --- | --- | ---: | ---: | --- |",
+        ]
+        for row in facts.scores:
+            low, high = row["ci95"]
+            lines.append(
+                f"| {row['method']} | {row['task']} | {row['split'] or '-'} | {row['protocol']} | {row['metric']} | "
+                f"{row['value']:.4g} | {row['n']} | {low:.4g} to {high:.4g} |"
+            )
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,96 @@
+"""Stage 3, loss: next-token cross-entropy at the positions that carry a label, and nowhere else.
+
+The vocabulary projection is the largest matrix product of a small model; it runs on labelled positions alone, so
+neither padding nor (with ``loss_on: completion``) the prompt costs any. Reference: arXiv:2605.22675, eq. 14.
+
+Shapes: b rows, s tokens of the longest, n labelled positions, v vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.helpers import disable_input_dtype_casting
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spd_lightning.finetuning.batching import IGNORE_INDEX, packed_mask
+
+CHUNK = 64  # rows of logits whose softmax is held in float32 at a time
+
+
+def token_loss_sum(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    """Sum of the cross-entropies (nats) of all labelled tokens of a micro-batch.
+
+    Args:
+        model: A causal language model, with or without an adapter.
+        batch: What ``batching.collate`` made. Right padding needs no mask: no real token looks to its right.
+
+    Returns:
+        Scalar, float32; 0 with a graph where the batch has no label, so that every process can take part in backward.
+    """
+    input_ids, labels = batch["input_ids"], batch["labels"]
+    positions = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
+    targets = labels[:, 1:][positions]
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    hook = head.register_forward_pre_hook(lambda module, args: (args[0][positions], *args[1:]))
+    try:
+        with _adapter_in_bf16(model, input_ids.device.type):
+            logits = model(input_ids=input_ids, use_cache=False, **_packing(model, batch)).logits  # [n, v]
+    finally:
+        hook.remove()
+    if not logits.requires_grad:
+        return F.cross_entropy(logits.float(), targets, reduction="sum")
+    return _CrossEntropySum.apply(logits, targets)
+
+
+@contextlib.contextmanager
+def _adapter_in_bf16(model: nn.Module, device_type: str) -> Iterator[None]:
+    """On a bf16 base, compute with the float32 adapter in bf16 too; PEFT would cast every activation up and down."""
+    if not isinstance(model, PeftModel) or model.dtype != torch.bfloat16:
+        yield
+        return
+    with torch.autocast(device_type, torch.bfloat16), disable_input_dtype_casting(model):
+        yield
+
+
+def _packing(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Positions and the block-diagonal mask of packed rows, in the form that the model's attention takes."""
+    if "segment_ids" not in batch:
+        return {}
+    attention = getattr(model.config, "_attn_implementation", "eager")
+    if "flash" in attention:  # finds the texts of a row by their positions
+        return {"position_ids": batch["position_ids"]}
+    mask = packed_mask(batch["segment_ids"])
+    if attention == "eager":
+        dtype: Any = model.dtype
+        lowest = torch.finfo(dtype).min
+        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)
+    return {"position_ids": batch["position_ids"], "attention_mask": mask}
+
+
+class _CrossEntropySum(torch.autograd.Function):
+    """Sum of cross-entropies whose gradient is made in the same pass, so that no float32 copy of [n, v] is held."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
+        gradient = torch.empty_like(logits)
+        total = torch.zeros((), dtype=torch.float32, device=logits.device)
+        for rows, target, out in zip(logits.split(CHUNK), targets.split(CHUNK), gradient.split(CHUNK)):
+            log_probs = torch.log_softmax(rows.float(), dim=-1)
+            index = target[:, None]
+            total -= log_probs.gather(1, index).sum()
+            probs = log_probs.exp_()
+            probs.scatter_add_(1, index, torch.full_like(index, -1, dtype=probs.dtype))
+            out.copy_(probs)
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output.to(gradient.dtype), None

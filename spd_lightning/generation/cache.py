@@ -1,0 +1,97 @@
+"""Stage 2: a key-value cache whose memory is taken once, and from which rows can leave.
+
+transformers' own growing cache copies everything at every step; here a step writes one column in place. A row that is
+done is overwritten by the last one, so leaving costs the copy of one row. Shapes: b rows, h key/value heads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class _Layer(CacheLayerMixin):
+    """Keys and values of one decoder layer, ``[b, h, capacity, head_dim]``; ``length`` positions are filled."""
+
+    is_sliding = False  # every position is kept; a sliding window is the mask's matter
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.keys: Any = None
+        self.values: Any = None
+        self.capacity = capacity
+        self.length = 0
+        self.rows = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        b, h, _, head_dim = key_states.shape
+        self.keys = key_states.new_empty(b, h, self.capacity, head_dim)
+        self.values = value_states.new_empty(b, h, self.capacity, value_states.shape[-1])
+        self.rows = b
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, end = self.length, self.length + key_states.shape[-2]
+        keys, values = self.keys[: self.rows], self.values[: self.rows]
+        keys[:, :, start:end] = key_states
+        values[:, :, start:end] = value_states
+        self.length = end
+        return keys[:, :, :end], values[:, :, :end]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return self.capacity
+
+
+class PreallocatedCache(Cache):
+    """Key-value cache of a batch whose rows may leave.
+
+    Args:
+        num_layers: Decoder layers.
+        capacity: Positions a row can hold: padded prompt and new tokens.
+    """
+
+    def __init__(self, num_layers: int, capacity: int) -> None:
+        self.own_layers = [_Layer(capacity) for _ in range(num_layers)]
+        super().__init__(layers=list(self.own_layers))
+
+    def keep_rows(self, moves: list[tuple[int, int]], rows: int) -> None:
+        """Copy row ``a`` over row ``b`` for every ``(a, b)`` of ``moves``, then keep the first ``rows`` rows."""
+        for layer in self.own_layers:
+            if not layer.is_initialized:
+                continue
+            for states in (layer.keys, layer.values):
+                for source, target in moves:
+                    states[target, :, : layer.length] = states[source, :, : layer.length]
+            layer.rows = rows
+
+
+def leaving_moves(alive: list[bool]) -> tuple[list[tuple[int, int]], list[int]]:
+    """How rows close ranks: moves ``(from, to)`` and the old index of each row that stays, in its new order.
+
+    >>> leaving_moves([True, False, True, True])
+    ([(3, 1)], [0, 3, 2])
+    """
+    order = [i for i, a in enumerate(alive) if a]
+    rows = len(order)
+    movers = [i for i in order if i >= rows]
+    holes = [i for i in range(rows) if not alive[i]]
+    moves = list(zip(movers, holes))
+    source = {hole: mover for mover, hole in moves}
+    return moves, [source.get(i, i) for i in range(rows)]
+
+
+def empty_cache(model: torch.nn.Module, capacity: int) -> PreallocatedCache:
+    """A cache that fits a model."""
+    config: Any = model.config
+    return PreallocatedCache(config.get_text_config().num_hidden_layers, capacity)

@@ -1,0 +1,236 @@
+"""Stage 2: the corpus on disk, appended to as batches finish, resumable after any interruption.
+
+While it grows, each process writes ``part-<rank>.jsonl``: a first line with the corpus's fingerprint, then one record a
+line, a whole batch at a time. At the end the parts are sorted into ``generations.jsonl``, which is all that stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics as stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from spd_lightning.artifacts import read_jsonl, write_jsonl
+from spd_lightning.errors import UserError
+from spd_lightning.generation.requests import Request
+
+GENERATIONS = "generations.jsonl"
+
+Key = tuple[str, int]  # example id, sample index
+
+
+class Corpus:
+    """A folder of completions.
+
+    Args:
+        folder: Where it stands; made on the first append.
+        fingerprint: Of everything the corpus depends on; a part file of another one is refused.
+
+    Attributes:
+        torn: Unfinished last lines found and dropped so far: what a killed process was writing.
+    """
+
+    def __init__(self, folder: str | Path, fingerprint: str) -> None:
+        self.folder = Path(folder)
+        self.fingerprint = fingerprint
+        self.torn = 0
+        self._torn_parts: set[Path] = set()
+        self._opened: set[Path] = set()
+
+    @property
+    def path(self) -> Path:
+        """The finished file."""
+        return self.folder / GENERATIONS
+
+    def finished(self) -> set[Key]:
+        """``(id, sample)`` of every record that is safely on disk, whichever process wrote it.
+
+        Raises:
+            UserError: For a part of another fingerprint, or a damaged line that is not the last one.
+        """
+        return set(self._records())
+
+    def append(self, records: Sequence[dict[str, Any]], rank: int = 0) -> None:
+        """Write records to this process's part, at once and down to the disk.
+
+        Raises:
+            UserError: If the folder cannot be written or the disk is full; the part then ends as before this call.
+
+        Ranks:
+            Each process has a file of its own. Issues no collective.
+        """
+        part = self.folder / f"part-{rank}.jsonl"
+        data = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if part not in self._opened:
+                self._mend(part)
+                self._opened.add(part)
+            if not part.exists() or part.stat().st_size == 0:
+                data = (json.dumps({"fingerprint": self.fingerprint}) + "\n").encode() + data
+            with open(part, "ab", buffering=0) as file:
+                before = os.fstat(file.fileno()).st_size
+                try:
+                    _write_all(file.fileno(), data)
+                    os.fsync(file.fileno())
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(file.fileno(), before)
+                    raise
+        except OSError as error:
+            raise UserError(
+                f"Cannot write the corpus part {part}: {error.strerror}. What was generated before stands. Free space "
+                "or make the folder writable, then give the same command again to go on."
+            ) from error
+
+    def is_final(self) -> bool:
+        """Whether ``generations.jsonl`` is there, so that nothing is left to generate."""
+        return self.path.is_file()
+
+    def finalise(self, requests: Sequence[Request]) -> Path:
+        """Sort all parts into ``generations.jsonl`` (atomically), then remove them.
+
+        Args:
+            requests: Every completion the corpus must have; they give the order of the file.
+
+        Returns:
+            The path of ``generations.jsonl``.
+
+        Raises:
+            UserError: If records are missing, every completion is empty, or the folder cannot be written; the parts
+                then stand.
+
+        Ranks:
+            For one process, after all others have written.
+        """
+        records = self._records()
+        order = [(r.id, r.sample) for r in requests]
+        missing = [key for key in order if key not in records]
+        if missing:
+            raise UserError(
+                f"The corpus in {self.folder} lacks {len(missing)} of {len(order)} completions, e.g. {missing[0]}. "
+                "Give the same command again to go on."
+            )
+        chosen = [records[key] for key in order]
+        refuse_empty(chosen)
+        path = write_jsonl(self.path, chosen)
+        for part in self._parts():
+            part.unlink()
+        return path
+
+    def read(self) -> list[dict[str, Any]]:
+        """The records of the finished corpus."""
+        return list(read_jsonl(self.path))
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.jsonl"))
+
+    def _records(self) -> dict[Key, dict[str, Any]]:
+        """Every whole record on disk; a batch that was begun twice gives each record once."""
+        records: dict[Key, dict[str, Any]] = {}
+        if self.path.exists():
+            records = {(r["id"], r["sample"]): r for r in read_jsonl(self.path)}
+        for part in self._parts():
+            for record in self._part_records(part):
+                records.setdefault((record["id"], record["sample"]), record)
+        return records
+
+    def _part_records(self, part: Path) -> Iterator[dict[str, Any]]:
+        whole, _, rest = part.read_bytes().rpartition(b"\n")
+        if rest and part not in self._torn_parts:
+            self._torn_parts.add(part)
+            self.torn += 1
+        for number, line in enumerate(whole.splitlines() if whole else [], start=1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(
+                    f"{part}, line {number}: not valid JSON. Remove this part file and give the same command again; "
+                    "its completions are then generated anew."
+                ) from error
+            if number > 1:
+                yield row
+            elif row != {"fingerprint": self.fingerprint}:
+                raise UserError(
+                    f"{part} belongs to another corpus (fingerprint {row.get('fingerprint')!r}, needed "
+                    f"{self.fingerprint!r}). Choose another folder, or remove that file."
+                )
+
+    def _mend(self, part: Path) -> None:
+        """Cut a torn last line off a part that is to be continued; a part without a whole line is removed."""
+        if not part.exists():
+            return
+        for _ in self._part_records(part):  # counts a torn line, refuses another fingerprint
+            pass
+        size = part.read_bytes().rfind(b"\n") + 1
+        if size:
+            os.truncate(part, size)
+        else:
+            part.unlink()
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def refuse_empty(records: Sequence[dict[str, Any]]) -> None:
+    """Raise if no completion holds any text, with three examples.
+
+    Raises:
+        UserError: If every completion is empty or white space.
+    """
+    if not records or any(r["completion"].strip() for r in records):
+        return
+    shown = "; ".join(f"{r['id']}: prompt ends {r['prompt'][-40:]!r}, {r['num_tokens']} tokens" for r in records[:3])
+    raise UserError(
+        f"Every one of the {len(records)} completions is empty ({shown}). The model stops at once on these prompts: "
+        "check --data.prompt_format, the model and --subspace.rank."
+    )
+
+
+def statistics(
+    records: Sequence[dict[str, Any]], answered: Callable[[dict[str, Any]], bool] | None = None
+) -> dict[str, float]:
+    """Figures of a corpus, for the report and the logger.
+
+    Args:
+        records: Records of the corpus.
+        answered: Whether a record's completion parses or holds an answer; None leaves that figure out.
+
+    Returns:
+        ``n``; ``tokens_mean``, ``tokens_median``, ``tokens_max``, ``tokens_total``; shares (0 to 1) ``stopped``,
+        ``empty`` and ``answered``; ``distinct_1`` and ``distinct_2``: different token n-grams over all of them.
+
+    Raises:
+        UserError: If there are no records.
+    """
+    if not records:
+        raise UserError("The corpus holds 0 completions; there is nothing to describe. Raise --data.num_prompts.")
+    lengths = [r["num_tokens"] for r in records]
+    figures: dict[str, float] = {
+        "n": len(records),
+        "tokens_mean": stat.fmean(lengths),
+        "tokens_median": stat.median(lengths),
+        "tokens_max": max(lengths),
+        "tokens_total": sum(lengths),
+        "stopped": stat.fmean(r["finish_reason"] == "stop" for r in records),
+        "empty": stat.fmean(not r["completion"].strip() for r in records),
+    }
+    for n in (1, 2):
+        seen: set[tuple[int, ...]] = set()
+        total = 0
+        for r in records:
+            ids = r["token_ids"]
+            grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
+            seen.update(grams)
+            total += len(grams)
+        figures[f"distinct_{n}"] = len(seen) / total if total else 0.0
+    if answered is not None:
+        figures["answered"] = stat.fmean(bool(answered(r)) for r in records)
+    return figures

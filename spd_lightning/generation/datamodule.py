@@ -1,0 +1,332 @@
+"""Stage 2's LightningDataModule: training prompts in, a corpus of the model's own completions out, batches of it for
+fine-tuning.
+
+In a notebook, ``Trainer().fit(SPDFineTuningModule(...), datamodule=SelfGenerationDataModule(...))`` generates the
+corpus first if it is not in the store yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from spd_lightning.artifacts import ArtifactStore, fingerprint, read_jsonl
+from spd_lightning.batches import Batches
+from spd_lightning.errors import UserError
+from spd_lightning.finetuning.batching import TextLoader, make_train_loader, make_val_loader
+from spd_lightning.finetuning.texts import TrainingText, split_validation, texts_from_corpus
+from spd_lightning.generation.corpus import Corpus
+from spd_lightning.generation.module import SelfGenerationModule
+from spd_lightning.generation.requests import Request, build_requests, form_batches
+from spd_lightning.generation.sampling import SamplingParams
+from spd_lightning.model import file_sha256, load_tokenizer, model_fingerprint, resolve_dtype
+from spd_lightning.subspace.subspace import CapabilitySubspace
+from spd_lightning.tasks import load_task
+from spd_lightning.tasks.task import Benchmark, Example, Task
+
+Method = Literal["base", "psr", "ssd", "spd", "filtered"]
+
+
+class SelfGenerationDataModule(LightningDataModule):
+    """Self-generated training data: which prompts, how they are answered, and batches of the result.
+
+    Args:
+        model_name_or_path: The model that answers: hub id, folder, ``.gguf`` file or ``smollm2-135m-instruct``.
+        task: Task whose training split gives the prompts.
+        task_file: JSON Lines file of ``task: custom``.
+        data_dir: Folder of data sets; null takes ``SPD_DATA_DIR``, else the hub.
+        method: ``base`` (generate and train nothing), ``psr`` (plain sampling, no truncation), ``ssd`` (truncated
+            sampling), ``spd`` (ssd's sampling under the projection) or ``filtered`` (ssd kept only where the gold
+            answer agrees: uses an external signal, an upper bound for comparison).
+        num_prompts: The first so many training prompts; null for all of them.
+        num_generations: Completions per prompt.
+        max_new_tokens: Limit of a completion in tokens; null for the task's own.
+        max_prompt_length: Longer prompts are cut on the left to so many tokens, and counted.
+        temperature: Divides the logits; 0 is greedy.
+        top_p: Smallest set of tokens with at least this probability is kept (nucleus); 1 keeps all.
+        top_k: Number of most likely tokens kept; 0 keeps all.
+        prompt_format: ``plain`` text as published, or the model's ``chat`` template.
+        batch_size: Rows that are decoded together. Rows leave when they are done, none joins.
+        dtype: Dtype of generation and of evaluation: ``auto`` (bf16 where it is fast), ``float32`` or ``bfloat16``.
+        val_fraction: Share of the completions held out for a validation loss, 0 to below 1.
+        seed: Seed of the sampling noise.
+        subspace: A ``subspace.safetensors`` file to project into; null takes that of stage 1.
+        corpus_dir: Folder of the corpus; null takes the artifact store.
+
+    Ranks:
+        Batches are formed from the whole list of prompts, then dealt to processes, so the corpus does not depend on
+        their number.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str = "smollm2-135m-instruct",
+        task: str = "arithmetic",
+        task_file: str | None = None,
+        data_dir: str | None = None,
+        method: Method = "spd",
+        num_prompts: int | None = None,
+        num_generations: int = 1,
+        max_new_tokens: int | None = None,
+        max_prompt_length: int = 384,
+        temperature: float = 0.7,
+        top_p: float = 0.9,
+        top_k: int = 0,
+        prompt_format: Literal["plain", "chat"] = "plain",
+        batch_size: int = 64,
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        val_fraction: float = 0.0,
+        seed: int = 42,
+        subspace: str | None = None,
+        corpus_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= val_fraction < 1:
+            raise UserError(f"data.val_fraction={val_fraction} must be at least 0 and below 1.")
+        for name, value in {"num_generations": num_generations, "batch_size": batch_size}.items():
+            if value < 1:
+                raise UserError(f"data.{name}={value} must be at least 1.")
+        if num_prompts is not None and num_prompts < 1:
+            raise UserError(f"data.num_prompts={num_prompts} leaves no prompt. Set at least 1, or null for all.")
+        self.model_name_or_path = model_name_or_path
+        self.task_name, self.task_file, self.data_dir = task, task_file, data_dir
+        self.method = method
+        self.num_prompts, self.num_generations = num_prompts, num_generations
+        self.max_new_tokens, self.max_prompt_length = max_new_tokens, max_prompt_length
+        self.temperature, self.top_p, self.top_k = temperature, top_p, top_k
+        self.prompt_format = prompt_format
+        self.batch_size = batch_size
+        self.dtype = dtype
+        self.val_fraction = val_fraction
+        self.seed = seed
+        self.subspace_path = subspace
+        self.corpus_dir = Path(corpus_dir) if corpus_dir else None
+        self.store = ArtifactStore("runs/.artifacts")  # the command line sets the store of its runs
+        self.facts: dict[str, Any] = {}
+        self.train_texts: list[TrainingText] = []
+        self.val_texts: list[TrainingText] = []
+        self._task: Task | None = None
+        self._prompts: list[Example] | None = None
+        self._requests: list[Request] | None = None
+
+    # What is asked, and how it is answered.
+
+    @property
+    def task(self) -> Task:
+        """The task object (rows are read on first use)."""
+        if self._task is None:
+            self._task = load_task(self.task_name, self.data_dir, self.task_file, option="--subspace.task")
+        return self._task
+
+    @property
+    def prompts(self) -> list[Example]:
+        """The training prompts, in the data's order.
+
+        Raises:
+            UserError: If there is none.
+        """
+        if self._prompts is None:
+            self._prompts = self.task.examples("train", self.num_prompts)
+            if not self._prompts:
+                raise UserError(f"Task {self.task_name!r} has no training prompt. Choose another --subspace.task.")
+        return self._prompts
+
+    @property
+    def sampling_params(self) -> SamplingParams:
+        """Decoding settings of the method; PSR samples without truncation."""
+        plain = self.method == "psr"
+        return SamplingParams(
+            max_new_tokens=self.max_new_tokens or self.task.max_new_tokens,
+            temperature=self.temperature,
+            top_p=1.0 if plain else self.top_p,
+            top_k=0 if plain else self.top_k,
+            seed=self.seed,
+            stop=self.task.stop,
+        )
+
+    @property
+    def requests(self) -> list[Request]:
+        """Every (prompt, sample) pair in canonical order of the prompts, tokenised."""
+        if self._requests is None:
+            tokenizer = load_tokenizer(self.model_name_or_path)
+            pairs = [(example.id, example.prompt) for example in self.prompts]
+            self._requests, counts = build_requests(
+                tokenizer,
+                pairs,
+                num_generations=self.num_generations,
+                max_prompt_length=self.max_prompt_length,
+                prompt_format=self.prompt_format,
+            )
+            self.facts["prompts"] = counts
+        return self._requests
+
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype of generation on the device that the trainer uses."""
+        device = self.trainer.strategy.root_device if self.trainer is not None else "cpu"
+        return resolve_dtype(self.dtype, device)
+
+    def load_subspace(self) -> CapabilitySubspace | None:
+        """The subspace to project into; None for methods without one."""
+        if self.method != "spd":
+            return None
+        if self.subspace_path is None:
+            raise UserError(
+                "data.method=spd needs a subspace. Run the extract stage first (fit and generate do), or set "
+                "--data.subspace to a subspace.safetensors file, or --data.method=ssd."
+            )
+        subspace = CapabilitySubspace.load(self.subspace_path)
+        subspace.check_model(model_fingerprint(self.model_name_or_path))
+        return subspace
+
+    def key(self) -> dict[str, Any]:
+        """Exactly what the corpus depends on; its fingerprint names the corpus folder."""
+        params = self.sampling_params
+        prompts = json.dumps([[e.id, e.prompt] for e in self.prompts], ensure_ascii=True)
+        return {
+            "model": model_fingerprint(self.model_name_or_path),
+            "task": self.task_name,
+            "task_version": self.task.version,
+            "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
+            "subspace": file_sha256(Path(self.subspace_path)) if self.method == "spd" and self.subspace_path else None,
+            "num_generations": self.num_generations,
+            "max_new_tokens": params.max_new_tokens,
+            "max_prompt_length": self.max_prompt_length,
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "top_k": params.top_k,
+            "stop": list(params.stop),
+            "prompt_format": self.prompt_format,
+            "batch_size": self.batch_size,
+            "dtype": str(self.torch_dtype()).removeprefix("torch."),
+            "seed": self.seed,
+        }
+
+    def corpus(self) -> Corpus:
+        """The corpus: in ``corpus_dir``, else in its folder of the artifact store."""
+        key = self.key()
+        return Corpus(self.corpus_dir or self.store.folder("corpus", key), fingerprint("corpus", **key))
+
+    # Stage 2: batches of prompts.
+
+    def generation_module(self, corpus: Corpus) -> SelfGenerationModule:
+        """The module that ``Trainer.predict`` runs over `predict_dataloader`."""
+        return SelfGenerationModule(
+            self.model_name_or_path, self.sampling_params, corpus, self.load_subspace(), self.torch_dtype()
+        )
+
+    def pending_batches(self, corpus: Corpus, rank: int = 0, world_size: int = 1) -> list[list[Request]]:
+        """This rank's batches that are not in the corpus yet; formed from the whole list before they are dealt."""
+        batches = form_batches(self.requests, self.batch_size, max_new_tokens=self.sampling_params.max_new_tokens)
+        finished = corpus.finished()
+        return [b for b in batches[rank::world_size] if any((r.id, r.sample) not in finished for r in b)]
+
+    def predict_dataloader(self) -> Batches[list[Request]]:
+        """This rank's unfinished batches, one list of `Request` a step."""
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return Batches(self.pending_batches(self.corpus(), rank, world_size))
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Requests hold no tensors and stay as they are; training batches move as usual."""
+        return batch if isinstance(batch, list) else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    # Stage 3: batches of the finished corpus.
+
+    def setup(self, stage: str) -> None:
+        """For ``fit``: read the corpus, generating what is missing of it first.
+
+        Raises:
+            UserError: If every completion is empty, or nothing is left to train on.
+        """
+        if stage != "fit" or self.train_texts:
+            return
+        corpus = self.corpus()
+        if not corpus.is_final():
+            self._generate_here(corpus)
+        tokenizer = load_tokenizer(self.model_name_or_path)
+        prompt_ids = {request.id: request.prompt_ids for request in self.requests}
+        records = list(read_jsonl(corpus.path))
+        if self.method == "filtered":
+            records = self._keep_correct(records)
+        texts, counts = texts_from_corpus(records, tokenizer, prompt_ids=prompt_ids)
+        self.facts["texts"] = counts
+        self.train_texts, self.val_texts = split_validation(texts, self.val_fraction, self.seed)
+
+    def _generate_here(self, corpus: Corpus) -> None:
+        """Decode the missing batches inside a fit that has no corpus yet (each rank its share)."""
+        module = self.generation_module(corpus)
+        module.configure_model()
+        if self.trainer is not None:
+            module.to(self.trainer.strategy.root_device)
+        module.on_predict_start()
+        try:
+            rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+            for batch in self.pending_batches(corpus, rank, world_size):
+                module.generate(batch, rank)
+        finally:
+            module.on_predict_end()
+        self._barrier()
+        if rank == 0:
+            corpus.finalise(self.requests)
+        self._barrier()
+
+    def _barrier(self) -> None:
+        if self.trainer is not None:
+            self.trainer.strategy.barrier()
+
+    def _keep_correct(self, records: list[dict[str, Any]]) -> list[Any]:
+        """Keep the completions that the gold answer agrees with (method ``filtered``; an external signal)."""
+        from spd_lightning.evaluation.worker import correct_completions  # the one look ahead in the flow
+
+        task = self.task
+        benchmark = Benchmark(
+            task=self.task_name,
+            domain=task.domain,
+            protocol="standard",
+            answer_type=task.answer_type,
+            output_type="generate",
+            examples=tuple(self.prompts),
+            max_new_tokens=self.sampling_params.max_new_tokens,
+        )
+        kept = correct_completions(benchmark, records)
+        self.facts["filtered"] = {"kept": len(kept), "of": len(records)}
+        return kept
+
+    def train_dataloader(self) -> TextLoader:
+        """Batches of the corpus as ``SPDFineTuningModule`` trains on it; its options rule size and length."""
+        h = self._student_options()
+        return make_train_loader(
+            self.train_texts,
+            h["batch_size"],
+            h["max_length"],
+            h["seed"],
+            self.trainer.global_rank if self.trainer else 0,
+            self.trainer.world_size if self.trainer else 1,
+            self._pad_token_id,
+            h["packing"],
+            h["loss_on"],
+            self.trainer.accumulate_grad_batches if self.trainer else 1,
+        )
+
+    def val_dataloader(self) -> TextLoader | list[Any]:
+        """Batches of the held-out completions; none without ``val_fraction``."""
+        if not self.val_texts:
+            return []
+        h = self._student_options()
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return make_val_loader(
+            self.val_texts, h["batch_size"], h["max_length"], rank, world_size, self._pad_token_id, h["loss_on"]
+        )
+
+    def _student_options(self) -> dict[str, Any]:
+        defaults = {"batch_size": 4, "max_length": 256, "seed": self.seed, "packing": False, "loss_on": "all"}
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        return {**defaults, **({k: module.hparams[k] for k in defaults if k in module.hparams} if module else {})}
+
+    @property
+    def _pad_token_id(self) -> int:
+        return int(load_tokenizer(self.model_name_or_path).pad_token_id)

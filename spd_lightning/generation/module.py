@@ -1,0 +1,90 @@
+"""Stage 2 as a LightningModule: decode batches of prompts under the projection and append them to the corpus.
+
+Run it with ``Trainer.predict(module, datamodule=SelfGenerationDataModule(...))``; the data module holds every setting.
+Reference: arXiv:2605.22675, section on projected self-generation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import TQDMProgressBar
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from spd_lightning.generation.corpus import Corpus
+from spd_lightning.generation.engine import EngineStats, Generation, generate_batch
+from spd_lightning.generation.requests import Request
+from spd_lightning.generation.sampling import SamplingParams
+from spd_lightning.model import load_model, load_tokenizer
+from spd_lightning.subspace.projection import fold_projection
+from spd_lightning.subspace.subspace import CapabilitySubspace
+
+
+class SelfGenerationModule(LightningModule):
+    """Generates completions with K and V projected, one batch of requests a step.
+
+    Args:
+        model_name_or_path: The base model.
+        params: Decoding settings; complete and explicit.
+        corpus: Where finished batches are appended.
+        subspace: The subspace to project into, or None for plain sampling (PSR, SSD).
+        dtype: Dtype of weights and activations.
+
+    Ranks:
+        Every process decodes its own batches and appends to its own part file; no collective. When
+        all are done, rank 0 calls ``corpus.finalise``.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        params: SamplingParams,
+        corpus: Corpus,
+        subspace: CapabilitySubspace | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.model_name_or_path = model_name_or_path
+        self.params = params
+        self.corpus = corpus
+        self.subspace = subspace
+        self.weight_dtype = dtype
+        self.model: PreTrainedModel | None = None
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.stats = EngineStats()
+        self._folded = contextlib.ExitStack()
+
+    def configure_model(self) -> None:
+        """Load model and tokenizer once; Lightning then moves the model to its device."""
+        if self.model is None:
+            self.model = load_model(self.model_name_or_path, self.weight_dtype)
+            self.tokenizer = load_tokenizer(self.model_name_or_path)
+
+    def on_predict_start(self) -> None:
+        """Fold the projection into the K/V weights for as long as decoding lasts."""
+        if self.subspace is not None and self.model is not None:
+            self._folded.enter_context(fold_projection(self.model, self.subspace))
+
+    def predict_step(self, batch: list[Request], batch_idx: int = 0) -> None:
+        """Decode one batch, append it to this rank's part of the corpus, and show the speed."""
+        self.generate(batch, self.global_rank)
+        bar = self.trainer.progress_bar_callback
+        if isinstance(bar, TQDMProgressBar):
+            bar.predict_progress_bar.set_postfix_str(f"{self.stats.tokens / self.stats.seconds:.0f} tokens/s")
+
+    def generate(self, batch: list[Request], rank: int) -> list[Generation]:
+        """Decode one batch and append it to the part file of ``rank``."""
+        assert self.model is not None and self.tokenizer is not None
+        generations = generate_batch(self.model, self.tokenizer, batch, self.params, self.stats)
+        self.corpus.append([g.record() for g in generations], rank=rank)
+        return generations
+
+    def on_predict_end(self) -> None:
+        """Restore the weights bit for bit."""
+        self._folded.close()
+
+    def teardown(self, stage: str) -> None:
+        """Restore the weights also when decoding ended by an exception."""
+        self._folded.close()

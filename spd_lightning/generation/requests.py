@@ -1,0 +1,150 @@
+"""Stage 2: what is asked of the model, and in which batches.
+
+Batches are formed from the whole list in one canonical order (length, then id, then sample) before they are dealt to
+processes. A batch is the unit of work and of resume, so any number of processes does the same arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from spd_lightning.errors import UserError
+
+DEFAULT_BATCH_SIZE = 64  # completions decoded together when neither a batch size nor a token budget is given
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion to draw: the prompt's text and token ids, and which of its samples."""
+
+    id: str
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    sample: int = 0
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: list[str], prompt_format: Literal["plain", "chat"] = "plain"
+) -> list[tuple[int, ...]]:
+    """Token ids of prompts as the model is to read them.
+
+    Args:
+        tokenizer: The model's.
+        prompts: Texts, without a chat template.
+        prompt_format: ``plain`` encodes the text with the special tokens that the tokenizer puts before any text;
+            ``chat`` makes it the user's turn of the tokenizer's chat template, followed by the start of the answer.
+
+    Raises:
+        UserError: If ``chat`` is asked of a tokenizer without a template.
+    """
+    if prompt_format not in ("plain", "chat"):
+        raise UserError(f"prompt_format={prompt_format!r} is not known. Set --data.prompt_format to plain or chat.")
+    if not prompts:
+        return []
+    if prompt_format == "chat":
+        if not tokenizer.chat_template:
+            raise UserError(
+                "prompt_format='chat', but the tokenizer has no chat template. Set --data.prompt_format plain."
+            )
+        template: Any = tokenizer.apply_chat_template
+        turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        prompts = [template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
+    encoded = tokenizer(prompts, add_special_tokens=prompt_format == "plain", verbose=False)["input_ids"]
+    return [tuple(ids) for ids in encoded]
+
+
+def build_requests(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[tuple[str, str]],
+    num_generations: int = 1,
+    max_prompt_length: int | None = None,
+    prompt_format: Literal["plain", "chat"] = "plain",
+    on_long: Literal["truncate", "reject"] = "truncate",
+) -> tuple[list[Request], dict[str, int]]:
+    """Requests for prompts, ``num_generations`` for each.
+
+    Args:
+        tokenizer: The model's.
+        prompts: ``(example id, text)``.
+        num_generations: Completions per prompt.
+        max_prompt_length: Limit of a prompt in tokens; None for no limit.
+        prompt_format: See `encode_prompts`.
+        on_long: A longer prompt loses its first tokens (``truncate``) or is left out (``reject``).
+
+    Returns:
+        The requests in the order of the prompts, and counts: prompts, truncated, rejected, requests.
+
+    Raises:
+        UserError: For no prompts, an id that occurs twice, an empty prompt, or if every prompt is rejected.
+    """
+    if on_long not in ("truncate", "reject"):
+        raise UserError(f"on_long={on_long!r} is not known. Set it to truncate or reject.")
+    if num_generations < 1 or (max_prompt_length is not None and max_prompt_length < 1):
+        raise UserError(
+            f"num_generations={num_generations} and max_prompt_length={max_prompt_length} must be at least 1."
+        )
+    if not prompts:
+        raise UserError("There are no prompts to complete. Choose a task with rows, or raise --data.num_prompts.")
+    twice = [i for i, n in Counter(i for i, _ in prompts).items() if n > 1]
+    if twice:
+        raise UserError(
+            f"{len(twice)} example ids occur more than once, e.g. {twice[0]!r}. Give every row an id of its own."
+        )
+    counts = {"prompts": len(prompts), "truncated": 0, "rejected": 0}
+    requests = []
+    for (example_id, prompt), ids in zip(prompts, encode_prompts(tokenizer, [p for _, p in prompts], prompt_format)):
+        if not ids:
+            raise UserError(f"The prompt of example {example_id!r} has no tokens. Give it some text, or remove it.")
+        if max_prompt_length is not None and len(ids) > max_prompt_length:
+            if on_long == "reject":
+                counts["rejected"] += 1
+                continue
+            counts["truncated"] += 1
+            ids = ids[-max_prompt_length:]
+        requests += [Request(example_id, prompt, ids, sample) for sample in range(num_generations)]
+    if not requests:
+        raise UserError(
+            f"All {len(prompts)} prompts are longer than max_prompt_length={max_prompt_length} tokens and were "
+            "rejected. Raise it, or set on_long=truncate."
+        )
+    counts["requests"] = len(requests)
+    return requests, counts
+
+
+def form_batches(
+    requests: list[Request],
+    batch_size: int | None = None,
+    token_budget: int | None = None,
+    max_new_tokens: int = 0,
+) -> list[list[Request]]:
+    """Batches of the whole list in canonical order: prompt length, then id, then sample.
+
+    Args:
+        requests: Every request of the corpus, whatever is already done and however many processes there are.
+        batch_size: Most rows of a batch; None for `DEFAULT_BATCH_SIZE`, or no limit under a token budget.
+        token_budget: Most positions of a batch, padded prompts and new tokens together; None for no limit. A single row
+            that exceeds it is a batch of its own.
+        max_new_tokens: Limit of a completion, counted against the budget.
+
+    Raises:
+        UserError: For a batch size or a budget below 1.
+    """
+    for name, value in (("batch_size", batch_size), ("token_budget", token_budget)):
+        if value is not None and value < 1:
+            raise UserError(f"{name}={value} is not possible. Set it to at least 1.")
+    if batch_size is None:
+        batch_size = DEFAULT_BATCH_SIZE if token_budget is None else len(requests)
+    batches: list[list[Request]] = []
+    for request in sorted(requests, key=lambda r: (len(r.prompt_ids), r.id, r.sample)):
+        # in this order the newest row is the longest, so it sets the padded width of its batch
+        rows = len(batches[-1]) + 1 if batches else 1
+        width = len(request.prompt_ids) + max_new_tokens
+        if batches and rows <= batch_size and (token_budget is None or rows * width <= token_budget):
+            batches[-1].append(request)
+        else:
+            batches.append([request])
+    return batches

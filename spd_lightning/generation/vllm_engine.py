@@ -1,0 +1,91 @@
+"""Stage 2 with vLLM, an optional engine: the same requests in, the same records out.
+
+It is fed with a checkpoint into which the projection is folded, so it needs to know nothing of the method. Its sampler
+is its own: completions follow the same distribution as `engine`, but are not the same draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from pathlib import Path
+from typing import Any
+
+from spd_lightning.errors import UserError
+from spd_lightning.generation.engine import Generation
+from spd_lightning.generation.requests import Request
+from spd_lightning.generation.sampling import SamplingParams
+
+
+def generate_vllm(
+    folded_model_dir: str | Path, requests: list[Request], params: SamplingParams, tensor_parallel: int = 1
+) -> list[Generation]:
+    """Complete requests with vLLM.
+
+    Args:
+        folded_model_dir: Checkpoint with tokenizer, as save_pretrained writes them.
+        requests: See `requests.build_requests`.
+        params: Decoding settings; ``tie_margin`` has no meaning here.
+        tensor_parallel: GPUs that share one copy of the model.
+
+    Returns:
+        The completions, in the order of the requests.
+
+    Raises:
+        UserError: If vLLM is not installed.
+
+    Ranks:
+        For one process, which starts vLLM's own workers.
+    """
+    try:
+        vllm: Any = importlib.import_module("vllm")
+    except ImportError as error:
+        raise UserError(
+            f"The vLLM engine cannot be imported ({error}). Install it with: pip install 'spd_lightning[vllm]' (in a "
+            "clone: pip install '.[vllm]'), or use the engine transformers."
+        ) from error
+    llm = vllm.LLM(
+        model=str(folded_model_dir),
+        tensor_parallel_size=tensor_parallel,
+        seed=params.seed,
+        generation_config="vllm",  # not the model's own: every setting is stated below
+    )
+    prompts = [{"prompt_token_ids": list(r.prompt_ids)} for r in requests]
+    outputs = llm.generate(prompts, [_settings(vllm, r, params) for r in requests])
+    return [_generation(r, output.outputs[0], params) for r, output in zip(requests, outputs, strict=True)]
+
+
+def _settings(vllm: Any, request: Request, params: SamplingParams) -> Any:
+    words = f"{params.seed}\0{request.sample}\0{request.id}".encode()
+    return vllm.SamplingParams(
+        n=1,
+        temperature=params.temperature,
+        top_p=params.top_p,
+        top_k=params.top_k,
+        min_p=params.min_p,
+        presence_penalty=0.0,
+        frequency_penalty=0.0,
+        repetition_penalty=1.0,
+        seed=int.from_bytes(hashlib.blake2b(words, digest_size=4).digest(), "little"),
+        max_tokens=params.max_new_tokens,
+        min_tokens=0,
+        ignore_eos=False,
+        stop=list(params.stop),
+        include_stop_str_in_output=False,
+        skip_special_tokens=True,
+        spaces_between_special_tokens=False,
+    )
+
+
+def _generation(request: Request, output: Any, params: SamplingParams) -> Generation:
+    ids = tuple(output.token_ids)
+    return Generation(
+        id=request.id,
+        sample=request.sample,
+        prompt=request.prompt,
+        completion=output.text,
+        token_ids=ids,
+        num_tokens=len(ids),
+        finish_reason="stop" if output.finish_reason == "stop" else "length",
+        seed=params.seed,
+    )

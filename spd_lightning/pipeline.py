@@ -1,0 +1,248 @@
+"""The order of the stages: each reads the artifact before it, writes one of its own, and is skipped if that exists.
+
+    extract -> generate -> fine_tune -> evaluate -> report
+
+Every stage is a run of a Lightning Trainer with the main trainer's devices and strategy, so one configuration serves
+one core or many GPUs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from torch import distributed
+
+from spd_lightning.artifacts import ArtifactStore, RunFolder
+from spd_lightning.evaluation.callback import BenchmarkCallback
+from spd_lightning.finetuning.adapter import is_adapter, save_student
+from spd_lightning.finetuning.module import SPDFineTuningModule
+from spd_lightning.generation.corpus import statistics as corpus_statistics
+from spd_lightning.generation.datamodule import SelfGenerationDataModule
+from spd_lightning.subspace.module import SubspaceExtractionModule
+from spd_lightning.subspace.moments import Moments
+
+log = logging.getLogger(__name__)
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the one that writes files; known before any process group is made."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def barrier() -> None:
+    """Wait for all processes; nothing with one."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+
+
+class NoTraining(LightningModule):
+    """A module without weights, under which `BenchmarkCallback` runs in ``Trainer.test``."""
+
+    def test_dataloader(self) -> list[int]:
+        """One step, so that Lightning does not skip the hooks."""
+        return [0]
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing; the callback works in ``on_test_start``."""
+
+
+class Pipeline:
+    """One run of all stages, or of the first few.
+
+    Args:
+        extraction: Stage 1.
+        data: Stage 2; also the training batches of stage 3.
+        student: Stage 3.
+        benchmarks: Stage 4.
+        trainer: Runs stage 3; the other stages run under trainers that ``stage_trainer`` makes.
+        stage_trainer: Makes a trainer for a stage with the devices and strategy of the main one.
+        run: The run folder.
+        store: The artifact store.
+
+    Ranks:
+        Every process calls every method in the same order; files are written by rank 0.
+    """
+
+    def __init__(
+        self,
+        extraction: SubspaceExtractionModule,
+        data: SelfGenerationDataModule,
+        student: SPDFineTuningModule,
+        benchmarks: BenchmarkCallback,
+        trainer: Trainer,
+        stage_trainer: Callable[..., Trainer],
+        run: RunFolder,
+        store: ArtifactStore,
+    ) -> None:
+        self.extraction, self.data, self.student, self.benchmarks = extraction, data, student, benchmarks
+        self.trainer, self.stage_trainer = trainer, stage_trainer
+        self.run, self.store = run, store
+        self.stages: list[dict[str, Any]] = []
+        self.facts: dict[str, Any] = {}
+        data.store = store
+
+    @contextlib.contextmanager
+    def _stage(self, name: str, what: str) -> Any:
+        """Announce a stage, time it, and record its row for the results."""
+        row: dict[str, Any] = {"stage": name, "seconds": 0.0, "tokens": None, "skipped": False}
+        rank_zero_info(f"[{name}] {what}")
+        start = time.perf_counter()
+        yield row
+        row["seconds"] = round(time.perf_counter() - start, 3)
+        self.stages.append(row)
+        speed = f", {row['tokens'] / row['seconds']:.0f} tokens/s" if row["tokens"] and not row["skipped"] else ""
+        done = "already there, skipped" if row["skipped"] else f"{row['seconds']:.1f} s{speed}"
+        rank_zero_info(f"[{name}] {done}")
+
+    # Stage 1
+
+    def extract(self) -> Path:
+        """Moments from the store or from one pass over the calibration set; then the subspace, in milliseconds."""
+        module = self.extraction
+        module.check_options()
+        with self._stage("extract", f"{module.task}: gradients of K and V on the correctness tokens") as row:
+            folder = self.store.folder("moments", module.moments_key())
+            file = folder / "moments.safetensors"
+            row["skipped"] = self.store.is_complete(folder)
+            if row["skipped"]:
+                module.moments = Moments.load(file)
+                facts = self.store.facts(folder)["statistics"]
+            else:
+                self.stage_trainer().predict(module, return_predictions=False)
+                facts = module.statistics.as_dict()
+                if is_rank_zero() and module.moments is not None:
+                    module.moments.save(file)
+                    self.store.complete(folder, module.moments_key(), statistics=facts)
+                barrier()
+            row["tokens"] = facts.get("num_tokens")
+            self.facts["calibration"] = facts
+            path = self._save_subspace(module)
+        module.model = None  # its memory is wanted by the next stage
+        if self.data.subspace_path is None:
+            self.data.subspace_path = str(path)
+        self.benchmarks.run_subspace = path
+        return path
+
+    def _save_subspace(self, module: SubspaceExtractionModule) -> Path:
+        key = module.subspace_key()
+        folder = self.store.folder("subspace", key)
+        path = folder / "subspace.safetensors"
+        if is_rank_zero():
+            if not self.store.is_complete(folder):
+                module.subspace.save(path)
+                self.store.complete(folder, key)
+            self.run.add(path, "subspace/subspace.safetensors")
+        barrier()
+        return path
+
+    # Stage 2
+
+    def generate(self) -> Path:
+        """The corpus, continued where it stopped; batches that are there are not decoded again."""
+        data = self.data
+        key = data.key()
+        with self._stage("generate", f"{len(data.prompts)} prompts of {data.task_name}, method {data.method}") as row:
+            corpus = data.corpus()
+            row["skipped"] = corpus.is_final()
+            if not row["skipped"]:
+                rank_zero_info(
+                    f"[generate] {len(corpus.finished())} of {len(data.requests)} completions are there already"
+                )
+                module = data.generation_module(corpus)
+                self.stage_trainer().predict(module, datamodule=data, return_predictions=False)
+                barrier()
+                if is_rank_zero():
+                    corpus.finalise(data.requests)
+                    self.store.complete(corpus.folder, key)
+                barrier()
+            statistics = corpus_statistics(corpus.read())
+            row["tokens"] = statistics["tokens_total"]
+            self.facts["corpus"] = {**statistics, **data.facts}
+            if is_rank_zero():
+                self.run.add(corpus.path, "corpus/generations.jsonl")
+        return corpus.path
+
+    # Stage 3
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the student: a PEFT adapter, or a checkpoint after full fine-tuning. It exists once complete."""
+        return self.run.path / "adapter"
+
+    def fine_tune(self, ckpt_path: str | None = None) -> Path:
+        """Train the student, from ``ckpt_path`` or the run's own last checkpoint if there is one."""
+        with self._stage("fine_tune", f"{self.data.method} student of {self.data.model_name_or_path}") as row:
+            row["skipped"] = self.adapter.is_dir()
+            if not row["skipped"]:
+                last = self.run.path / "checkpoints" / "last.ckpt"
+                resume = ckpt_path or (str(last) if last.is_file() else None)
+                self.trainer.fit(self.student, datamodule=self.data, ckpt_path=resume, weights_only=True)
+                if self.trainer.interrupted:
+                    raise KeyboardInterrupt
+                if is_rank_zero():
+                    partial = self.run.path / ".adapter-new"
+                    shutil.rmtree(partial, ignore_errors=True)
+                    assert self.student.model is not None
+                    save_student(self.student.model, partial, self.data.model_name_or_path)
+                    partial.rename(self.adapter)
+                barrier()
+                epochs = self.trainer.current_epoch
+                row["tokens"] = epochs * sum(len(t.prompt_ids) + len(t.completion_ids) for t in self.data.train_texts)
+        self.student.model = None
+        return self.adapter
+
+    # Stage 4
+
+    def evaluate(self, adapter: str | None) -> None:
+        """Score base, student and projected base, as ``evaluation.methods`` says, all in the same dtype."""
+        bench = self.benchmarks
+        with self._stage("evaluate", ", ".join(b.task for b in bench.benchmarks())) as row:
+            bench.adapter = adapter if "student" in bench.methods else None
+            trainer = self.stage_trainer(callbacks=[bench], logger=self.trainer.loggers or False)
+            trainer.test(NoTraining(), verbose=False)
+            row["skipped"] = bench.all_from_store
+        self.facts |= {"benchmarks": bench.facts, "not_run": bench.not_run}
+        if adapter is not None:
+            sets = {"training prompts": self.data.prompts}
+            if self.extraction.moments is not None:
+                sets["calibration"] = self.extraction.examples
+            self.facts["overlap"] = bench.overlap_rows(sets)
+
+    # Stage 5
+
+    def report(self, method: str, trained_on: str | None, fingerprint: str) -> None:
+        """Write ``results.json`` and the report, print the one table, and where the page is."""
+        from spd_lightning.report.page import write_report
+        from spd_lightning.report.results import read_run
+        from spd_lightning.report.schema import write_results
+        from spd_lightning.report.tables import render_table
+
+        if not is_rank_zero():
+            return
+        write_results(
+            self.run.path,
+            fingerprint,
+            trained_on,
+            method,
+            self.benchmarks.score_rows,
+            self.benchmarks.comparison_rows,
+            self.stages,
+            **self.facts,
+        )
+        page = write_report([self.run.path], self.run.path)
+        print(f"\n{render_table(read_run(self.run.path))}\n\nReport: {page}", file=sys.stdout, flush=True)
+
+
+def student_folder(run: RunFolder) -> str | None:
+    """The run's finished student, if there is one."""
+    folder = run.path / "adapter"
+    return str(folder) if is_adapter(folder) or (folder / "config.json").is_file() else None

@@ -1,0 +1,146 @@
+"""Gradients of the alignment loss with respect to keys and values, one batch at a time.
+
+``L = sum over examples of -(1/|S|) * sum over t in S of log p(z_t | z_<t)`` (arXiv:2605.22675, eq. 6), differentiated
+with respect to the captured K/V activations alone. Three things make it cheap, none changes a value:
+
+- layers below the lowest target run without a graph: there the activation becomes the leaf the graph starts from;
+- the vocabulary projection is computed only at the positions that predict S;
+- a causal model's loss cannot depend on tokens from the last one in S on, so those are not run; their rows are zero.
+
+Shapes: ``b`` batch, ``s`` sequence, ``kv_dim`` features of a site, ``n`` tokens in S of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from spd_lightning.subspace.correctness import EncodedExample
+from spd_lightning.subspace.sites import KVSite, SiteKey
+
+
+class Batch(NamedTuple):
+    """Right-padded calibration pairs.
+
+    Attributes:
+        input_ids: ``[b, s]`` int64.
+        attention_mask: ``[b, s]`` bool, true for real tokens (a prefix of each row).
+        correctness_mask: ``[b, s]`` bool, true for tokens in S; never in the first column.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    correctness_mask: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        """Real tokens of the batch."""
+        return int(self.attention_mask.sum())
+
+
+def form_batches(examples: Sequence[EncodedExample], batch_tokens: int) -> list[list[EncodedExample]]:
+    """Group examples of like length, in canonical order (tokens that must be run, then id).
+
+    Args:
+        examples: All examples; batches are formed from the whole list before any is dealt to a process.
+        batch_tokens: Largest number of tokens to run in a batch, padding included; a longer example stands alone.
+    """
+    batches: list[list[EncodedExample]] = []
+    for example in sorted(examples, key=lambda e: (e.reach, e.id)):
+        if batches and example.reach * (len(batches[-1]) + 1) <= batch_tokens:
+            batches[-1].append(example)
+        else:
+            batches.append([example])
+    return batches
+
+
+def collate(examples: Sequence[EncodedExample], pad_token_id: int = 0) -> Batch:
+    """Pad examples on the right to the longest."""
+    longest = max((len(e.input_ids) for e in examples), default=0)
+    input_ids = torch.full((len(examples), longest), pad_token_id, dtype=torch.int64)
+    attention_mask = torch.zeros(len(examples), longest, dtype=torch.bool)
+    correctness_mask = torch.zeros(len(examples), longest, dtype=torch.bool)
+    for row, example in enumerate(examples):
+        n = len(example.input_ids)
+        input_ids[row, :n] = torch.tensor(example.input_ids)
+        attention_mask[row, :n] = True
+        correctness_mask[row, :n] = torch.tensor(example.correctness_mask)
+    return Batch(input_ids, attention_mask, correctness_mask)
+
+
+def capture_gradients(model: PreTrainedModel, batch: Batch, sites: Mapping[SiteKey, KVSite]) -> dict[SiteKey, Tensor]:
+    """Gradients of the alignment loss of a batch at every site.
+
+    Args:
+        model: A causal language model in eval mode; with frozen weights nothing else is differentiated.
+        batch: On the device of the model's embeddings.
+        sites: Where to take gradients, as `kv_sites` gives them.
+
+    Returns:
+        Per site ``[m, kv_dim]`` in the model's dtype, one row for each real token that stands before the last token of
+        S in the batch, by example then position. Rows of later tokens are zero and left out: the batch counts
+        ``batch.num_tokens`` rows.
+
+    Ranks:
+        Pure; issues no collective.
+    """
+    width = int(batch.correctness_mask.any(dim=0).nonzero().max())  # the last column of S is predicted, not read
+    input_ids, real = batch.input_ids[:, :width], batch.attention_mask[:, :width]
+    predicts_s = batch.correctness_mask[:, 1 : width + 1]
+    labels = batch.input_ids[:, 1 : width + 1][predicts_s]
+    weights = predicts_s / predicts_s.sum(dim=1, keepdim=True).clamp(min=1)
+    modules = {site.name: site.module for site in sites.values()}
+    with torch.enable_grad(), _capture_outputs(modules) as outputs, _logits_at(model, predicts_s):
+        # Right padding under a causal mask hides nothing from real tokens, so no attention mask is needed.
+        logits = model(input_ids=input_ids, use_cache=False).logits
+        logits = logits[0].to(torch.promote_types(logits.dtype, torch.float32))
+        losses = F.cross_entropy(logits, labels.to(logits.device), reduction="none")
+        loss = (losses * weights[predicts_s].to(losses)).sum()
+        names = list(modules)
+        gradients = dict(zip(names, torch.autograd.grad(loss, [outputs[name] for name in names]), strict=True))
+    return {key: site.select(gradients[site.name][real.to(gradients[site.name].device)]) for key, site in sites.items()}
+
+
+@contextmanager
+def _capture_outputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Collect the outputs of modules by name as tensors to differentiate by; hooks are removed in any case."""
+    outputs: dict[str, Tensor] = {}
+    handles = []
+    try:
+        for name, module in modules.items():
+
+            def hook(module: nn.Module, args: tuple, output: Tensor, name: str = name) -> Tensor:
+                if not output.requires_grad:  # nothing below is differentiated: the graph starts here
+                    output = output.detach().requires_grad_()
+                outputs[name] = output
+                return output
+
+            handles.append(module.register_forward_hook(hook))
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _logits_at(model: PreTrainedModel, positions: Tensor) -> Iterator[None]:
+    """Let the vocabulary projection see only ``positions`` ``[b, s]``: logits become ``[1, n, vocab]``.
+
+    A pre-hook rather than a call of the inner model, so that what an architecture does to its logits afterwards
+    (Gemma's soft cap, Cohere's scale) stays in force.
+    """
+
+    def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][positions.to(args[0].device)].unsqueeze(0), *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,178 @@
+"""How far subspaces agree, site by site, and how far random ones would.
+
+For orthonormal bases A ``[d, p]`` and B ``[d, q]`` the cosines of the principal angles are the singular values of
+``A^T B``. Two random subspaces have an expected mean squared cosine of ``max(p, q) / d`` (r / kv_dim for equal rank r):
+only what lies above it is signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spd_lightning.errors import UserError
+from spd_lightning.subspace.sites import Side, SiteKey
+from spd_lightning.subspace.subspace import CapabilitySubspace
+
+
+@dataclass(frozen=True)
+class SiteComparison:
+    """Two subspaces at one site.
+
+    Attributes:
+        a, b: Names of the subspaces.
+        layer, side: The site.
+        kv_dim: Width of the site.
+        rank_a, rank_b: Their ranks.
+        mean_squared_cosine: 1 for equal (or nested) subspaces, 0 for orthogonal ones.
+        random_expectation: The same of two random subspaces of these ranks.
+        smallest_cosine: Cosine of the largest principal angle.
+        grassmann_distance: 2-norm of the principal angles, radians.
+        angles: Principal angles, radians, rising, ``min(rank_a, rank_b)`` of them.
+    """
+
+    a: str
+    b: str
+    layer: int
+    side: Side
+    kv_dim: int
+    rank_a: int
+    rank_b: int
+    mean_squared_cosine: float
+    random_expectation: float
+    smallest_cosine: float
+    grassmann_distance: float
+    angles: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return asdict(self)
+
+
+def principal_angles(a: Tensor, b: Tensor) -> Tensor:
+    """Principal angles between two column spaces, rising, exact for small angles too.
+
+    Args:
+        a: Orthonormal columns ``[d, p]``.
+        b: Orthonormal columns ``[d, q]``.
+
+    Returns:
+        ``[min(p, q)]`` float64, radians. Cosines alone would lose angles under 1e-8, so sines are taken as well
+        (Bjorck and Golub, 1973).
+    """
+    a, b = torch.linalg.qr(a.double()).Q, torch.linalg.qr(b.double()).Q
+    if a.shape[1] < b.shape[1]:
+        a, b = b, a
+    overlap = a.T @ b
+    cosines = torch.linalg.svdvals(overlap)
+    sines = torch.linalg.svdvals(b - a @ overlap)[: b.shape[1]].flip(0)
+    return torch.atan2(sines, cosines)
+
+
+def compare_bases(a: Tensor, b: Tensor) -> tuple[Tensor, float]:
+    """Principal angles of two bases, and the mean squared cosine that random ones of their ranks would have."""
+    return principal_angles(a, b), max(a.shape[1], b.shape[1]) / a.shape[0]
+
+
+def compare_subspaces(subspaces: Mapping[str, CapabilitySubspace]) -> list[SiteComparison]:
+    """Compare every pair of subspaces at every site they share.
+
+    Args:
+        subspaces: Name to subspace, two or more.
+
+    Raises:
+        UserError: If there are fewer than two, two share no site, or their kv_dim differs.
+    """
+    if len(subspaces) < 2:
+        raise UserError(f"compare needs at least two subspaces, found {len(subspaces)}. Give two or more files.")
+    rows = []
+    for (name_a, a), (name_b, b) in combinations(subspaces.items(), 2):
+        shared: list[SiteKey] = sorted(set(a.sites) & set(b.sites))
+        if not shared:
+            raise UserError(
+                f"{name_a} and {name_b} share no site: layers {a.layers}, sides {a.sides} there, layers {b.layers}, "
+                f"sides {b.sides} here. Extract both with the same --subspace.layers and --subspace.sides."
+            )
+        for layer, side in shared:
+            basis_a, basis_b = a.basis(layer, side), b.basis(layer, side)
+            if len(basis_a) != len(basis_b):
+                raise UserError(
+                    f"{name_a} has kv_dim={len(basis_a)} at layer {layer}, {name_b} kv_dim={len(basis_b)}: they belong "
+                    "to models of different shape. Compare subspaces of one architecture."
+                )
+            angles, expected = compare_bases(basis_a, basis_b)
+            rows.append(
+                SiteComparison(
+                    name_a,
+                    name_b,
+                    layer,
+                    side,
+                    len(basis_a),
+                    basis_a.shape[1],
+                    basis_b.shape[1],
+                    float(angles.cos().square().mean()),
+                    expected,
+                    float(angles.cos().min()),
+                    float(angles.norm()),
+                    tuple(angles.tolist()),
+                )
+            )
+    return rows
+
+
+def comparison_table(rows: Sequence[SiteComparison]) -> str:
+    """A Markdown table, one line a pair and site; ``random`` is what two random subspaces would show."""
+    lines = [
+        "| a | b | layer | side | rank | mean cos² | random | smallest cos | largest angle (deg) | Grassmann (rad) |",
+        "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        rank = str(row.rank_a) if row.rank_a == row.rank_b else f"{row.rank_a}/{row.rank_b}"
+        largest = torch.rad2deg(torch.tensor(row.angles[-1])).item()
+        lines.append(
+            f"| {row.a} | {row.b} | {row.layer} | {row.side} | {rank} of {row.kv_dim} | "
+            f"{row.mean_squared_cosine:.4f} | {row.random_expectation:.4f} | "
+            f"{row.smallest_cosine:.4f} | {largest:.2f} | {row.grassmann_distance:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def plot_comparison(rows: Sequence[SiteComparison], path: str | Path) -> Path:
+    """Heat maps of the mean squared cosine, subspaces against subspaces, one panel a site; written as an image.
+
+    Args:
+        rows: From `compare_subspaces`.
+        path: Image file; its suffix chooses the format.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for row in rows for name in (row.a, row.b)))
+    sites = sorted({(row.layer, row.side) for row in rows})
+    figure = Figure(figsize=(3.2 * len(sites) + 1, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, (layer, side) in zip(figure.subplots(1, len(sites), squeeze=False)[0], sites, strict=True):
+        here = [row for row in rows if (row.layer, row.side) == (layer, side)]
+        grid = torch.eye(len(names))
+        for row in here:
+            i, j = names.index(row.a), names.index(row.b)
+            grid[i, j] = grid[j, i] = row.mean_squared_cosine
+        image = axis.imshow(grid.numpy(), vmin=0, vmax=1, cmap="viridis")
+        axis.set_title(f"layer {layer}, {side} (random {here[0].random_expectation:.2f})", fontsize=9)
+        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
+        axis.set_yticks(range(len(names)), names, fontsize=8)
+        for i in range(len(names)):
+            for j in range(len(names)):
+                color = "black" if grid[i, j] > 0.6 else "white"
+                axis.text(j, i, f"{grid[i, j]:.2f}", ha="center", va="center", color=color, fontsize=8)
+    figure.colorbar(image, ax=figure.axes, label="mean squared cosine", shrink=0.8)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path

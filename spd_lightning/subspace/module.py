@@ -1,0 +1,361 @@
+"""Stage 1 as a LightningModule: `Trainer(...).predict(SubspaceExtractionModule(...))` finds the capability subspace.
+
+The moments are the costly artifact; rank, centring, basis and strength are applied to them afterwards, so a sweep over
+those never runs the model again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from spd_lightning.errors import UserError
+from spd_lightning.model import (
+    Dtype,
+    load_config,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+    resolve_dtype,
+    resolve_layers,
+)
+from spd_lightning.subspace.capture import Batch, capture_gradients, collate, form_batches
+from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample, Loss, SpanRule, encode_examples
+from spd_lightning.subspace.moments import Moments
+from spd_lightning.subspace.sites import KVSite, Sides, SiteKey, kv_sites, split_sides, weights_digest
+from spd_lightning.subspace.subspace import (
+    Basis,
+    CapabilitySubspace,
+    choose_rank,
+    subspace_from_moments,
+)
+from spd_lightning.tasks import load_task
+from spd_lightning.tasks.task import Example
+
+
+class Batches:
+    """This process's batches, padded as they are asked for: Lightning inserts no sampler into a plain iterable."""
+
+    def __init__(self, batches: list[list[EncodedExample]]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(collate, self.batches)
+
+
+class SubspaceExtractionModule(LightningModule):
+    """Find the subspace of keys and values that a capability's right answers depend on (arXiv:2605.22675, section 3).
+
+    Args:
+        model_name_or_path: Base model: a hub id, a folder, a .gguf file, or smollm2-135m-instruct (embedded).
+        task: Capability to calibrate on: gsm8k, mbpp, mmlu, arithmetic, custom, ...
+        task_file: JSON Lines file of the task custom.
+        data_dir: Folder of data sets; null takes SPD_DATA_DIR, else the hub.
+        num_examples: Calibration pairs, the first of the training split; null is the task's default (50; multiple
+            choice 500). The paper finds results flat from 20 to 500.
+        max_length: Longest calibration text, tokens; the rest is cut off and counted.
+        rank: Columns of the basis: half (of kv_dim, the paper), an integer, or energy:0.95 (smallest rank that holds
+            that share of the squared singular values, per layer and side).
+        layers: Decoder layers to project: middle_last (L//2 and L-1), all, or a list of 0-based indices, negative ones
+            from the end.
+        sides: Project keys and values (kv), or one of them (k, v).
+        loss: correctness takes the loss over the correctness-defining tokens alone (the method); full over all tokens
+            (the paper's ablation).
+        center: Subtract the mean gradient first (the authors' script does; the paper's text does not).
+        basis: capability, or a control of the same rank: random (from the seed) or complement (trailing directions).
+        strength: Share a of the projection, 0 to 1: activations become (1-a) x + a P x.
+        span_rule: A token counts as correctness-defining if it overlaps a span, or only if it is contained in one (the
+            authors' rule; drops tokens that carry a leading space).
+        dtype: Dtype of the forward and backward pass. float32 is exact; bfloat16 is faster where the device has it
+            and turns the weakest kept directions; auto is bfloat16 where it is fast.
+        seed: Seed of the random basis; nothing else in this stage is random.
+        batch_tokens: Tokens of a batch, padding included. Lower it when memory runs out.
+    """
+
+    model: PreTrainedModel | None
+    tokenizer: PreTrainedTokenizerBase | None
+
+    def __init__(
+        self,
+        model_name_or_path: str = "smollm2-135m-instruct",
+        task: str = "arithmetic",
+        task_file: str | None = None,
+        data_dir: str | None = None,
+        num_examples: int | None = None,
+        max_length: int = 256,
+        rank: int | str = "half",
+        layers: str | list[int] = "middle_last",
+        sides: Literal["kv", "k", "v"] = "kv",
+        loss: Literal["correctness", "full"] = "correctness",
+        center: bool = False,
+        basis: Literal["capability", "random", "complement"] = "capability",
+        strength: float = 1.0,
+        span_rule: Literal["overlap", "contained"] = "overlap",
+        dtype: Literal["auto", "float32", "bfloat16"] = "float32",
+        seed: int = 42,
+        batch_tokens: int = 2048,
+    ) -> None:
+        super().__init__()
+        self.model_name_or_path = model_name_or_path
+        self.task = task
+        self.task_file = task_file
+        self.data_dir = data_dir
+        self.num_examples = num_examples
+        self.max_length = max_length
+        self.subspace_rank: int | str = int(rank) if isinstance(rank, str) and rank.isdigit() else rank
+        self.layers = layers
+        self.sides: Sides = sides
+        self.loss: Loss = loss
+        self.center = center
+        self.basis: Basis = basis
+        self.strength = strength
+        self.span_rule: SpanRule = span_rule
+        self.model_dtype: Dtype = dtype
+        self.seed = seed
+        self.batch_tokens = batch_tokens
+        self.model = None
+        self.tokenizer = None
+        self.moments: Moments | None = None
+        self._sites: dict[SiteKey, KVSite] = {}
+        self._running = Moments()
+        self._started = 0.0
+        self._tokens = 0
+
+    # -- what the options mean, known before any weight is loaded --------------------------------------------------
+
+    @cached_property
+    def target_sites(self) -> dict[SiteKey, int]:
+        """``(layer, side)`` to kv_dim of every target site, from the model's config alone.
+
+        Raises:
+            UserError: If layers, sides or rank do not fit the model, or its architecture is unknown.
+        """
+        config = load_config(self.model_name_or_path)
+        text = config.get_text_config()
+        layers = resolve_layers(self.layers, text.num_hidden_layers)
+        sides = split_sides(self.sides)
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(config)
+        kv_dims = {key: s.kv_dim for key, s in kv_sites(skeleton, layers).items() if key[1] in sides}
+        for (layer, _), kv_dim in kv_dims.items():
+            heads: int = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+            detail = f" (num_key_value_heads={heads} x head_dim={kv_dim // heads})" if kv_dim % heads == 0 else ""
+            choose_rank(self.subspace_rank, torch.ones(kv_dim), layer, detail)
+        return kv_dims
+
+    def check_options(self) -> None:
+        """Refuse what cannot work before anything is loaded; `setup` calls it, and so may a command line.
+
+        Raises:
+            UserError: With every option that is wrong, one a line.
+        """
+        problems = []
+        if self.num_examples is not None and self.num_examples < 1:
+            problems.append(f"num_examples={self.num_examples} is not positive. Set --subspace.num_examples.")
+        if self.batch_tokens < 1:
+            problems.append(f"batch_tokens={self.batch_tokens} is not positive. Set --subspace.batch_tokens.")
+        if not 0.0 <= self.strength <= 1.0:
+            problems.append(f"strength={self.strength} is not between 0 and 1. Set --subspace.strength.")
+        if self.basis not in ("capability", "random", "complement"):
+            problems.append(
+                f"basis={self.basis!r} is not known. Set --subspace.basis to capability, random, complement."
+            )
+        try:
+            _ = self.resolved_dtype, self.target_sites
+        except UserError as error:
+            problems.append(str(error))
+        if problems:
+            raise UserError("\n".join(problems))
+
+    @cached_property
+    def examples(self) -> list[Example]:
+        """The calibration pairs: the first rows of the task's training split."""
+        task = load_task(self.task, self.data_dir, self.task_file, option="--subspace.task")
+        return task.examples("train", self.num_examples or task.default_num_examples)
+
+    @cached_property
+    def encoded(self) -> tuple[list[EncodedExample], CalibrationStatistics]:
+        """The tokenised pairs with a non-empty S, and what became of all."""
+        self.tokenizer = self.tokenizer or load_tokenizer(self.model_name_or_path)
+        return encode_examples(self.tokenizer, self.examples, self.max_length, self.span_rule, self.loss)
+
+    @property
+    def statistics(self) -> CalibrationStatistics:
+        """Examples used, skipped and why, cut by max_length; tokens, and tokens in S."""
+        return self.encoded[1]
+
+    @property
+    def resolved_dtype(self) -> torch.dtype:
+        """Dtype of the forward pass on the Trainer's device, else on the one a Trainer would choose."""
+        if self._trainer is not None:
+            device = self.trainer.strategy.root_device
+        else:
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return resolve_dtype(self.model_dtype, device)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Fingerprint of the model's files."""
+        return model_fingerprint(self.model_name_or_path)
+
+    def moments_key(self) -> dict[str, Any]:
+        """Everything that the moments depend on, as JSON values; rank, center, basis and strength are not among it."""
+        task = load_task(self.task, self.data_dir, self.task_file, option="--subspace.task")
+        content = json.dumps([[e.id, e.prompt, e.target, e.spans] for e in self.examples])
+        return {
+            "model": self.fingerprint,
+            "task": self.task,
+            "task_version": task.version,
+            "examples": hashlib.sha256(content.encode()).hexdigest(),
+            "max_length": self.max_length,
+            "loss": self.loss,
+            "span_rule": self.span_rule,
+            "sites": [f"{layer}.{side}" for layer, side in self.target_sites],
+            "dtype": str(self.resolved_dtype).removeprefix("torch."),
+            "batch_tokens": self.batch_tokens,
+        }
+
+    def subspace_key(self) -> dict[str, Any]:
+        """Everything that the subspace depends on, as JSON values."""
+        return {
+            "moments": self.moments_key(),
+            "rank": self.subspace_rank,
+            "center": self.center,
+            "basis": self.basis,
+            "strength": self.strength,
+            "seed": self.seed if self.basis == "random" else None,
+        }
+
+    # -- Lightning -------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Check the options and mark S, before the weights are loaded."""
+        self.check_options()
+        _ = self.encoded
+
+    def configure_model(self) -> None:
+        """Load the frozen model, once; one that was assigned to ``model`` is kept.
+
+        Raises:
+            UserError: If it cannot be loaded.
+        """
+        if self.model is None:
+            self.model = load_model(self.model_name_or_path, self.resolved_dtype)
+        self.model.requires_grad_(False)
+
+    def predict_dataloader(self) -> Batches:
+        """This process's batches: all are formed in canonical order, then batch i goes to process i % world size.
+
+        A process without a batch gets an empty one, so that it still takes part in the collective at the end.
+        """
+        batches = form_batches(self.encoded[0], self.batch_tokens)[self.global_rank :: self.trainer.world_size]
+        return Batches(batches or [[]])
+
+    def on_predict_start(self) -> None:
+        """Find the sites in the loaded model."""
+        assert self.model is not None
+        wanted = self.target_sites
+        self._sites = {k: s for k, s in kv_sites(self.model, sorted({i for i, _ in wanted})).items() if k in wanted}
+        self._running = Moments()
+        self._started, self._tokens = time.perf_counter(), 0
+        rank_zero_info(f"Stage 1, {self.task}: {self.statistics}")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> int:
+        """Add one batch's gradients to the moments.
+
+        Returns:
+            Tokens of the batch.
+
+        Ranks:
+            Issues no collective, so processes may have unequal numbers of batches.
+        """
+        if len(batch.input_ids) == 0:
+            return 0
+        assert self.model is not None
+        # Lightning predicts in inference mode, whose tensors cannot enter a graph: leave it, and copy the batch.
+        with torch.inference_mode(False), torch.autocast(self.device.type, enabled=False):
+            batch = Batch(*(tensor.clone() for tensor in batch))
+            self._running.update(capture_gradients(self.model, batch, self._sites), count=batch.num_tokens)
+        self._tokens += batch.num_tokens
+        bar = self.trainer.progress_bar_callback
+        if isinstance(bar, TQDMProgressBar):
+            rate = self._tokens / (time.perf_counter() - self._started)
+            bar.predict_progress_bar.set_postfix_str(f"{rate:.0f} tokens/s", refresh=False)
+        return batch.num_tokens
+
+    def on_predict_end(self) -> None:
+        """Sum the moments over processes and check them.
+
+        Raises:
+            UserError: On every process alike, if gradients are all zero or not finite.
+
+        Ranks:
+            Collective; every process holds the same moments afterwards.
+        """
+        assert self.model is not None
+        seconds = time.perf_counter() - self._started
+        self._running.ensure(self.target_sites)
+        self._running.all_reduce(self.device)
+        dtype = str(self.resolved_dtype).removeprefix("torch.")
+        self._check_weights(self.model)
+        self._running.check(dtype)
+        statistics = self.statistics
+        self._running.metadata = {
+            "model": Path(self.model_name_or_path).name
+            if Path(self.model_name_or_path).exists()
+            else self.model_name_or_path,
+            "fingerprint": self.fingerprint,
+            "weights_digest": weights_digest(self._sites),
+            "task": self.task,
+            "loss": self.loss,
+            "span_rule": self.span_rule,
+            "max_length": self.max_length,
+            "dtype": dtype,
+            "num_examples": statistics.num_examples,
+            "num_skipped": statistics.num_skipped,
+            "num_cut": len(statistics.cut),
+            "num_tokens": statistics.num_tokens,
+            "num_correctness_tokens": statistics.num_correctness_tokens,
+        }
+        self.moments = self._running
+        rank_zero_info(f"Stage 1: {statistics.num_tokens / seconds:.0f} tokens/s, {seconds:.1f} s")
+
+    def _check_weights(self, model: nn.Module) -> None:
+        if all(torch.isfinite(site.second_moment).all() for site in self._running.sites.values()):
+            return
+        bad = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+        if bad:
+            raise UserError(
+                f"The weights of {self.model_name_or_path} are not finite ({len(bad)} tensors, the first is {bad[0]}). "
+                "Give --subspace.model_name_or_path an intact model, or set --subspace.dtype=float32."
+            )
+
+    @property
+    def subspace(self) -> CapabilitySubspace:
+        """The subspace of the moments, by rank, center, basis and strength; cheap, no model needed.
+
+        Set ``module.moments = Moments.load(path)`` to use cached ones.
+
+        Raises:
+            UserError: If there are no moments yet.
+        """
+        if self.moments is None:
+            raise UserError("There are no moments yet. Run Trainer.predict(module) first, or load them.")
+        return subspace_from_moments(
+            self.moments, self.subspace_rank, self.center, self.basis, self.strength, self.seed
+        )

@@ -1,0 +1,203 @@
+"""Streaming second moments of gradient rows: all that a capability subspace needs, whatever the number of tokens.
+
+The right singular vectors of the stacked G ``[M, kv_dim]`` (arXiv:2605.22675, section 3) are the eigenvectors of
+``G^T G`` ``[kv_dim, kv_dim]``, which adds up over batches and processes. With the column sum and M it also gives the
+centred matrix, so rank, centring and basis are chosen afterwards without running the model again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from spd_lightning.artifacts import write_atomic
+from spd_lightning.errors import UserError
+from spd_lightning.subspace.sites import Side, SiteKey
+
+HEADER = "spd"  # the key of the safetensors header under which our JSON stands
+
+
+@dataclass
+class SiteMoments:
+    """Moments of one site, all in float64.
+
+    Attributes:
+        second_moment: ``G^T G``, ``[kv_dim, kv_dim]``.
+        sum: Column sums of G, ``[kv_dim]``.
+        count: Rows of G, M in the paper.
+    """
+
+    second_moment: Tensor
+    sum: Tensor
+    count: int
+
+    def gram(self, center: bool) -> Tensor:
+        """``G^T G``, or that of G less its column mean, ``[kv_dim, kv_dim]``."""
+        if not center or self.count == 0:
+            return self.second_moment
+        return self.second_moment - torch.outer(self.sum, self.sum) / self.count
+
+
+@dataclass
+class Moments:
+    """Moments of every target site, and how they came about.
+
+    Attributes:
+        sites: ``(layer, side)`` to moments.
+        metadata: JSON values that go into the file: model, task, settings, statistics.
+    """
+
+    sites: dict[SiteKey, SiteMoments] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def update(self, rows: Mapping[SiteKey, Tensor], count: int | None = None) -> None:
+        """Add gradient rows.
+
+        Args:
+            rows: Per site ``[m, kv_dim]``, any float dtype and device; products are taken in float64 there (on the CPU
+                for a device without float64).
+            count: Rows of G that these are, where rows known to be zero were left out; default m.
+        """
+        for key, values in rows.items():
+            values = values.detach()
+            values = values.cpu().double() if values.device.type == "mps" else values.double()
+            site = self.sites.get(key)
+            if site is None:
+                zeros = values.new_zeros(values.shape[1], values.shape[1])
+                site = self.sites[key] = SiteMoments(zeros, values.new_zeros(values.shape[1]), 0)
+            site.second_moment.addmm_(values.T, values)
+            site.sum.add_(values.sum(dim=0))
+            site.count += len(values) if count is None else count
+
+    def ensure(self, kv_dims: Mapping[SiteKey, int], device: torch.device | str = "cpu") -> None:
+        """Give every site of ``kv_dims`` moments (zero so far), in that order: what a process without a batch needs."""
+        self.sites = {
+            key: self.sites.get(key)
+            or SiteMoments(
+                torch.zeros(kv_dim, kv_dim, dtype=torch.float64, device=device),
+                torch.zeros(kv_dim, dtype=torch.float64, device=device),
+                0,
+            )
+            for key, kv_dim in kv_dims.items()
+        }
+
+    def merge(self, other: Moments) -> None:
+        """Add the moments of other rows of the same sites."""
+        for key, theirs in other.sites.items():
+            mine = self.sites.get(key)
+            if mine is None:
+                self.sites[key] = SiteMoments(theirs.second_moment.clone(), theirs.sum.clone(), theirs.count)
+                continue
+            mine.second_moment += theirs.second_moment
+            mine.sum += theirs.sum
+            mine.count += theirs.count
+
+    def all_reduce(self, device: torch.device | str = "cpu", group: dist.ProcessGroup | None = None) -> None:
+        """Sum over processes, so that every one holds the moments of all rows; they are on the CPU afterwards.
+
+        Args:
+            device: Where the collective runs: the process's GPU for nccl.
+            group: Process group; None for the default one.
+
+        Ranks:
+            Collective, one call a site: every process must hold the same sites in the same order (`ensure`). Without
+            an initialised process group it only moves the moments to the CPU.
+        """
+        distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
+        for site in self.sites.values():
+            if distributed:
+                kv_dim = len(site.sum)
+                count = site.sum.new_tensor([site.count])  # exact in float64 up to 2**53 tokens
+                packed = torch.cat([site.second_moment.flatten(), site.sum, count]).to(device)
+                dist.all_reduce(packed, group=group)
+                packed = packed.cpu()
+                site.second_moment = packed[: kv_dim * kv_dim].view(kv_dim, kv_dim).clone()
+                site.sum = packed[kv_dim * kv_dim : -1].clone()
+                site.count = int(packed[-1])
+            else:
+                site.second_moment, site.sum = site.second_moment.cpu(), site.sum.cpu()
+
+    def check(self, dtype: str) -> None:
+        """Refuse moments that hold no direction.
+
+        Args:
+            dtype: Dtype of the forward pass, for the message.
+
+        Raises:
+            UserError: If a site's gradients are not finite, or all zero.
+        """
+        for (layer, side), site in self.sites.items():
+            where = f"layer {layer}, side {side}, forward in {dtype}"
+            advice = "Set --subspace.dtype=float32" + (" (it is: look at the weights)." if dtype == "float32" else ".")
+            if not torch.isfinite(site.second_moment).all():
+                raise UserError(f"The gradients at {where} are not finite. {advice}")
+            if site.count and not site.second_moment.any():
+                raise UserError(
+                    f"The gradients at {where} are all zero: the model is already certain of every token in S, or the "
+                    "dtype is too coarse. Set --subspace.dtype=float32, --subspace.loss=full or another "
+                    "--subspace.task."
+                )
+
+    def save(self, path: str | Path) -> Path:
+        """Write a safetensors file; equal moments give equal bytes."""
+        tensors: dict[str, Tensor] = {}
+        for (layer, side), site in self.sites.items():
+            name = f"layers.{layer}.{side}"
+            tensors[f"{name}.second_moment"] = site.second_moment.cpu().contiguous()
+            tensors[f"{name}.sum"] = site.sum.cpu().contiguous()
+            tensors[f"{name}.count"] = torch.tensor(site.count, dtype=torch.int64)
+        return write_atomic(path, save(tensors, metadata={HEADER: json.dumps(self.metadata, sort_keys=True)}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Moments:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: If there is no such file, or it holds no moments.
+        """
+        tensors, metadata = read_safetensors(path, "second_moment")
+        sites: dict[SiteKey, SiteMoments] = {}
+        for layer, side in site_keys(tensors, "second_moment"):
+            name = f"layers.{layer}.{side}"
+            second, total, count = (tensors[f"{name}.{part}"] for part in ("second_moment", "sum", "count"))
+            sites[layer, side] = SiteMoments(second, total, int(count))
+        return cls(sites, metadata)
+
+
+def read_safetensors(path: str | Path, part: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and our header of a safetensors file.
+
+    Raises:
+        UserError: If there is no such file, it is not safetensors, or holds no ``layers.*.<part>``.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            header = (file.metadata() or {}).get(HEADER)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path} cannot be read as a safetensors file ({error}). Give a file that `extract` wrote."
+        ) from (error)
+    if header is None or not site_keys(tensors, part):
+        raise UserError(f"{path} holds no {part} of capability subspaces. Give a file that `extract` wrote.")
+    return tensors, json.loads(header)
+
+
+def site_keys(tensors: Mapping[str, Tensor], part: str) -> list[SiteKey]:
+    """The ``(layer, side)`` of every tensor ``layers.{layer}.{side}.{part}``, by layer, K before V."""
+    keys: list[SiteKey] = []
+    for name in tensors:
+        words = name.split(".")
+        if len(words) == 4 and words[0] == "layers" and words[3] == part:
+            side: Side = "k" if words[2] == "k" else "v"
+            keys.append((int(words[1]), side))
+    return sorted(keys)

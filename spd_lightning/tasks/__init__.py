@@ -1,0 +1,58 @@
+"""Tasks by name: what is asked of a model, and what counts as right."""
+
+from __future__ import annotations
+
+from spd_lightning.errors import UserError, unknown_name
+from spd_lightning.tasks.coding import MBPP, CodeAlpaca, HumanEval, MBPPSanitized
+from spd_lightning.tasks.custom import Custom
+from spd_lightning.tasks.math_word import GSM8K, SVAMP
+from spd_lightning.tasks.multiple_choice import BBH, MMLU
+from spd_lightning.tasks.synthetic import Arithmetic, Functions, Letters
+from spd_lightning.tasks.task import Benchmark, Example, Task
+
+__all__ = ["TASKS", "Benchmark", "Example", "Task", "load_task"]
+
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (
+        GSM8K,
+        SVAMP,
+        HumanEval,
+        MBPP,
+        MBPPSanitized,
+        CodeAlpaca,
+        MMLU,
+        BBH,
+        Arithmetic,
+        Letters,
+        Functions,
+        Custom,
+    )
+}
+
+
+def load_task(
+    name: str, data_dir: str | None = None, task_file: str | None = None, option: str = "--evaluation.tasks"
+) -> Task:
+    """A task by its name, with a variant behind a colon: ``gsm8k``, ``bbh:paper``, ``arithmetic:hard``.
+
+    Args:
+        name: Key of ``TASKS``, or ``key:variant``.
+        data_dir: Data folder; None takes SPD_DATA_DIR, else the hub.
+        task_file: File of the task ``custom``.
+        option: The option that an error message should name.
+
+    Raises:
+        UserError: For an unknown task or variant, or ``custom`` without a readable file.
+    """
+    key, _, variant = name.partition(":")
+    if key not in TASKS:
+        raise unknown_name("task", name, TASKS, option)
+    known = TASKS[key].variants
+    if ":" in name and not known:
+        raise UserError(f"Task {key!r} has no variants, found {name!r}. Set {option} to {key}.")
+    if ":" in name and variant not in known:
+        raise unknown_name(f"variant of task {key}", name, [f"{key}:{v}" for v in known], option)
+    if key == "custom":
+        return Custom(task_file)
+    return TASKS[key](data_dir, variant)

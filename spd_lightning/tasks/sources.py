@@ -1,0 +1,211 @@
+"""Rows of the public data sets, from a data folder or from the hub, in one layout.
+
+A folder (``data_dir`` or the environment variable SPD_DATA_DIR) holds ``<set>/<file>.jsonl.gz`` (or ``.jsonl``);
+without one, rows come from the hub through ``datasets`` and get the field names of the folder's files. Every row is
+checked for its fields before a task sees it.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spd_lightning.artifacts import read_jsonl
+from spd_lightning.errors import UserError
+
+Row = dict[str, Any]
+MBPP_SPLITS = ("prompt", "test", "validation", "train")
+BBH_TASKS = (
+    "boolean_expressions",
+    "causal_judgement",
+    "date_understanding",
+    "disambiguation_qa",
+    "dyck_languages",
+    "formal_fallacies",
+    "geometric_shapes",
+    "hyperbaton",
+    "logical_deduction_five_objects",
+    "logical_deduction_seven_objects",
+    "logical_deduction_three_objects",
+    "movie_recommendation",
+    "multistep_arithmetic_two",
+    "navigate",
+    "object_counting",
+    "penguins_in_a_table",
+    "reasoning_about_colored_objects",
+    "ruin_names",
+    "salient_translation_error_detection",
+    "snarks",
+    "sports_understanding",
+    "temporal_sequences",
+    "tracking_shuffled_objects_five_objects",
+    "tracking_shuffled_objects_seven_objects",
+    "tracking_shuffled_objects_three_objects",
+    "web_of_lies",
+    "word_sorting",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of one file are, and what each must hold.
+
+    Attributes:
+        hub_id: Data set on the hub.
+        parts: ``(config, split)`` on the hub, joined in this order.
+        fields: Field -> type, which every row must have.
+        convert: Turns a hub row of ``(config, split)`` into the folder's layout; None if it has it already.
+    """
+
+    hub_id: str
+    parts: tuple[tuple[str | None, str], ...]
+    fields: dict[str, type | tuple[type, ...]]
+    convert: Callable[[Row, str | None, str], Row] | None = None
+
+
+def _mmlu(split: str) -> Source:
+    fields: dict[str, type | tuple[type, ...]] = {"question": str, "choices": list, "answer": int, "subject": str}
+    # an older upload nests the auxiliary rows under "train"
+    return Source("cais/mmlu", (("all", split),), fields, lambda row, config, split: row.get("train") or row)
+
+
+SOURCES: dict[str, Source] = {
+    "gsm8k/train": Source("openai/gsm8k", (("main", "train"),), {"question": str, "answer": str}),
+    "gsm8k/test": Source("openai/gsm8k", (("main", "test"),), {"question": str, "answer": str}),
+    "humaneval/test": Source(
+        "openai/openai_humaneval",
+        ((None, "test"),),
+        {"task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "test": str},
+    ),
+    "mbpp/full": Source(
+        "google-research-datasets/mbpp",
+        tuple(("full", split) for split in MBPP_SPLITS),
+        {"task_id": int, "text": str, "code": str, "test_list": list, "test_setup_code": str, "split": str},
+        lambda row, config, split: {**row, "split": split},
+    ),
+    "mbpp/sanitized": Source(
+        "google-research-datasets/mbpp",
+        tuple(("sanitized", split) for split in MBPP_SPLITS),
+        {"task_id": int, "prompt": str, "code": str, "test_imports": list, "test_list": list, "split": str},
+        lambda row, config, split: {**row, "split": split},
+    ),
+    "svamp/all": Source(
+        "ChilleD/SVAMP",
+        ((None, "train"), (None, "test")),
+        {"ID": str, "Body": str, "Question": str, "Answer": (int, float), "chilled_split": str},
+        lambda row, config, split: {**row, "Answer": float(row["Answer"]), "chilled_split": split},
+    ),
+    "bbh/test": Source(
+        "lukaemon/bbh",
+        tuple((task, "test") for task in BBH_TASKS),
+        {"task": str, "input": str, "target": str},
+        lambda row, config, split: {"task": config, **row},
+    ),
+    "codealpaca/train": Source(
+        "sahil2801/CodeAlpaca-20k", ((None, "train"),), {"instruction": str, "input": str, "output": str}
+    ),
+    "mmlu/test": _mmlu("test"),
+    "mmlu/dev": _mmlu("dev"),
+    "mmlu/validation": _mmlu("validation"),
+    "mmlu/auxiliary_train": _mmlu("auxiliary_train"),
+}
+
+
+def data_folder(data_dir: str | None) -> Path | None:
+    """The data folder in force: the argument, else SPD_DATA_DIR, else None for the hub.
+
+    Raises:
+        UserError: If it is named but is not a folder.
+    """
+    named = data_dir or os.environ.get("SPD_DATA_DIR") or None
+    if named is None:
+        return None
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"data_dir={named!r} is not a folder. Set --data_dir (or SPD_DATA_DIR) to a folder laid out as the README "
+            "says, or leave it out to take rows from the hub."
+        )
+    return folder
+
+
+def has_rows(key: str, data_dir: str | None) -> bool:
+    """Whether ``load_rows`` would find a file; always true for the hub, which is not asked."""
+    folder = data_folder(data_dir)
+    return folder is None or _file(folder, key) is not None
+
+
+def load_rows(key: str, data_dir: str | None) -> list[Row]:
+    """All rows of one file, in order.
+
+    Args:
+        key: Key of ``SOURCES``, e.g. ``"gsm8k/train"``.
+        data_dir: Data folder, or None for SPD_DATA_DIR or the hub.
+
+    Raises:
+        UserError: If the file is not there or damaged, a row lacks a field, or the hub cannot be reached.
+    """
+    source, folder = SOURCES[key], data_folder(data_dir)
+    if folder is None:
+        return list(check_rows(_hub_rows(source), source.fields, f"{source.hub_id} ({key})"))
+    path = _file(folder, key)
+    if path is None:
+        raise UserError(
+            f"The data folder {folder} has no file {key}.jsonl.gz (nor {key}.jsonl). Set --data_dir (or SPD_DATA_DIR) "
+            "to a folder that holds it, or leave both out to take rows from the hub."
+        )
+    try:
+        return list(check_rows(read_jsonl(path), source.fields, str(path)))
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}). Copy the file again, or set another --data_dir.") from error
+
+
+def check_rows(rows: Iterable[Row], fields: dict[str, type | tuple[type, ...]], where: str) -> Iterator[Row]:
+    """The rows, each with all its fields.
+
+    Raises:
+        UserError: For a row without a field, or with one of another type; rows are counted from 1.
+    """
+    for number, row in enumerate(rows, start=1):
+        for name, kind in fields.items():
+            if name not in row:
+                raise UserError(
+                    f"{where}, row {number}: the field {name!r} is missing. Needed: {', '.join(fields)}. "
+                    "Mend that row, or set another --data_dir."
+                )
+            value = row[name]
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise UserError(
+                    f"{where}, row {number}: the field {name!r} is {value!r}, but {_type_names(kind)} is needed. "
+                    "Mend that row, or set another --data_dir."
+                )
+        yield row
+
+
+def _type_names(kind: type | tuple[type, ...]) -> str:
+    words = {str: "text", int: "a whole number", float: "a number", list: "a list"}
+    return " or ".join(words[k] for k in (kind if isinstance(kind, tuple) else (kind,)))
+
+
+def _file(folder: Path, key: str) -> Path | None:
+    return next((p for p in (folder / f"{key}.jsonl.gz", folder / f"{key}.jsonl") if p.is_file()), None)
+
+
+def _hub_rows(source: Source) -> Iterator[Row]:
+    from datasets import load_dataset
+
+    for config, split in source.parts:
+        try:
+            rows = load_dataset(source.hub_id, config, split=split)
+        except Exception as error:  # the client raises many kinds, all meaning "not to be had"
+            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"The data set {source.hub_id} ({config or 'default'}, {split}) is neither downloaded nor reachable: "
+                f"{first_line} Set --data_dir (or SPD_DATA_DIR) to a local data folder."
+            ) from error
+        for row in rows:
+            yield source.convert(dict(row), config, split) if source.convert else dict(row)

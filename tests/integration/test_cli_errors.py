@@ -1,0 +1,86 @@
+"""Bad input: one message that says what is wrong, what was allowed and what to type; status 2; nothing written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spd_lightning.cli import main
+
+BAD = {
+    "unknown option": (["--data.num_promts=3"], "Unknown option --data.num_promts. Did you mean --data.num_prompts?"),
+    "abbreviation": (["--data.num_prom=3"], "Unknown option --data.num_prom. Did you mean --data.num_prompts?"),
+    "unknown task": (["--subspace.task=gsm8"], "Unknown task 'gsm8'. Did you mean 'gsm8k'?"),
+    "unknown benchmark": (["--evaluation.tasks=[gsm8]"], "Unknown task 'gsm8'. Did you mean 'gsm8k'?"),
+    "rank above kv_dim": (["--subspace.rank=17"], "rank=17 exceeds kv_dim=16"),
+    "layer out of range": (["--subspace.layers=[0, 5]"], "names layer 5, but the model has 2 layers"),
+    "no prompts": (["--data.num_prompts=0"], "data.num_prompts=0 leaves no prompt"),
+    "not a number": (["--data.num_prompts=many"], "num_prompts"),
+    "unknown method": (["--data.method=sdp"], "sdp"),
+    "no such model": (["--subspace.model_name_or_path=./nowhere"], "there is no such folder"),
+    "no such config": (["--config=nowhere.yaml"], "nowhere.yaml"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_option(
+    name: str, tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.chdir(tmp_path)
+    options, message = BAD[name]
+    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", "--evaluation.tasks=[letters]", *options]
+    assert main([*args, "--trainer.accelerator=cpu"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error and "usage:" not in error
+    assert error.count("error:") == 1
+    assert not list(tmp_path.rglob("*.jsonl")) and not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_model_folder_without_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    assert main(["fit", f"--subspace.model_name_or_path={tmp_path}"]) == 2
+    assert "holds no weights" in capsys.readouterr().err
+
+
+def test_data_folder_without_the_file(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = f"--subspace.model_name_or_path={tiny_model_dir}"
+    assert main(["extract", model, "--subspace.task=gsm8k", f"--data_dir={tmp_path}"]) == 2
+    assert "gsm8k" in capsys.readouterr().err
+
+
+def test_malformed_line_is_named(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "a", "target": "b"}\n{"prompt": \n')
+    model = f"--subspace.model_name_or_path={tiny_model_dir}"
+    assert main(["extract", model, "--subspace.task=custom", f"--subspace.task_file={file}"]) == 2
+    assert "mine.jsonl, line 2" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_left_alone(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert main(["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={tmp_path}"]) == 2
+    assert "is not empty and holds no run" in capsys.readouterr().err
+    assert {p.name for p in tmp_path.iterdir()} == {"thesis.txt"}
+
+
+@pytest.mark.parametrize("command", ["sample", "report", "export"])
+def test_commands_refuse_what_is_no_run(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    extra = {"sample": ["--prompt", "x"], "export": ["--form", "merged", "--out", str(tmp_path / "o")]}
+    assert main([command, str(tmp_path), *extra.get(command, [])]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fitt"]) == 2
+    assert "fitt" in capsys.readouterr().err

@@ -1,0 +1,185 @@
+"""One command from a config to a distilled, scored model: files, table, repetition, and the commands on its result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spd_lightning.cli import main
+
+SETTINGS = [
+    "--subspace.task=arithmetic",
+    "--subspace.num_examples=6",
+    "--subspace.layers=[0, 1]",
+    "--subspace.max_length=1024",  # a token is a byte here
+    "--data.max_prompt_length=1024",
+    "--model.max_length=1024",
+    "--data.num_prompts=12",
+    "--data.max_new_tokens=12",
+    "--data.dtype=float32",
+    "--data.batch_size=5",
+    "--model.batch_size=4",
+    "--model.learning_rate=0.001",
+    "--trainer.max_epochs=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+    "--trainer.enable_progress_bar=false",
+    "--evaluation.tasks=[arithmetic, letters, functions]",
+    "--evaluation.limit=7",
+    "--evaluation.methods=[base, student, projected]",
+    "--evaluation.allow_code_execution=true",
+]
+
+FILES = {
+    "config.yaml",
+    "environment.json",
+    "manifest.json",
+    "subspace/subspace.safetensors",
+    "corpus/generations.jsonl",
+    "adapter/adapter_config.json",
+    "adapter/adapter_model.safetensors",
+    "results.json",
+    "report.md",
+    "report.html",
+    "plots/spectrum.png",
+    "plots/scores.png",
+    "plots/lengths.png",
+    "plots/loss.png",
+    "checkpoints/last.ckpt",
+    "logs/metrics.csv",
+    "logs/hparams.yaml",
+    *{f"samples/{t}.{m}.jsonl" for t in ("arithmetic", "letters", "functions") for m in ("base", "spd", "projected")},
+}
+
+
+@pytest.fixture(scope="module")
+def run_dir(tiny_model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={folder}", *SETTINGS]
+        assert main(args) == 0
+    return folder
+
+
+def test_a_run_writes_exactly_the_promised_files(run_dir: Path) -> None:
+    written = {p.relative_to(run_dir).as_posix() for p in run_dir.rglob("*") if p.is_file()}
+    assert written == FILES
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    outside = ("logs/", "checkpoints/", "manifest.json")
+    assert set(manifest) == {name for name in FILES if not name.startswith(outside)}
+    stages = {p.name.rsplit("-", 1)[0] for p in (run_dir.parent / ".artifacts").iterdir()}
+    assert stages == {"moments", "subspace", "corpus", "scores"}
+
+
+def test_results_hold_every_method_with_n_and_interval(run_dir: Path) -> None:
+    results = json.loads((run_dir / "results.json").read_text())
+    assert results["schema"] == 1 and results["trained_on"] == "arithmetic" and results["method"] == "spd"
+    seen = {(s["method"], s["task"], s["split"]) for s in results["scores"]}
+    splits = {"arithmetic": "in", "letters": "out", "functions": "out"}
+    assert {(m, t, s) for m in ("spd", "projected") for t, s in splits.items()} <= seen
+    assert {t for m, t, _ in seen if m == "base"} == set(splits)
+    for score in results["scores"]:
+        assert score["n"] == 7
+        assert score["ci95"][0] <= score["value"] <= score["ci95"][1]
+    assert {c["test"] for c in results["comparisons"]} and all(c["n"] == 7 for c in results["comparisons"])
+    assert [s["stage"] for s in results["stages"]] == ["extract", "generate", "fine_tune", "evaluate"]
+
+
+def test_the_saved_config_repeats_the_run_and_skips_what_is_there(
+    run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    before = json.loads((run_dir / "manifest.json").read_text())
+    assert main(["fit", "--config", str(run_dir / "config.yaml")]) == 0
+    out = capsys.readouterr().out
+    assert "spd" in out and "report.html" in out
+    results = json.loads((run_dir / "results.json").read_text())
+    assert all(stage["skipped"] for stage in results["stages"])
+    after = json.loads((run_dir / "manifest.json").read_text())
+    changed = {name for name in before if before[name] != after.get(name)}
+    assert changed <= {"results.json", "report.md", "report.html"}  # the stages' seconds
+
+
+@pytest.mark.parametrize("command", ["extract", "generate", "test"])
+def test_every_stage_command_takes_the_saved_config(
+    run_dir: Path, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert main([command, "--config", str(run_dir / "config.yaml")]) == 0
+    assert str(run_dir) in capsys.readouterr().out
+
+
+def test_another_configuration_is_refused_and_nothing_is_overwritten(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run_dir / "results.json").read_bytes()
+    assert main(["fit", "--config", str(run_dir / "config.yaml"), "--subspace.rank=2"]) == 2
+    assert "subspace.rank: 'half' there, 2 here" in capsys.readouterr().err
+    assert (run_dir / "results.json").read_bytes() == before
+
+
+def test_sample_shows_base_projected_and_student(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", str(run_dir), "--prompt", "Question: 1 + 1?\nAnswer:", "--max_new_tokens", "5"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("---")] == ["base", "projected", "student"]
+
+
+def test_report_of_two_runs_goes_where_it_is_told(run_dir: Path, tmp_path: Path) -> None:
+    assert main(["report", str(run_dir), str(run_dir), "--out", str(tmp_path / "out")]) == 0
+    assert {"results.json", "report.md", "report.html", "plots"} == {p.name for p in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged", "projected"])
+def test_export_opens_in_plain_libraries(run_dir: Path, tiny_model_dir: str, tmp_path: Path, form: str) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out = tmp_path / form
+    assert main(["export", str(run_dir), "--form", form, "--out", str(out)]) == 0
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir if form == "adapter" else out)
+    model = PeftModel.from_pretrained(base, out) if form == "adapter" else base
+    ids = AutoTokenizer.from_pretrained(out)("1 + 1 =", return_tensors="pt")
+    assert model(**ids).logits.isfinite().all()
+    assert "spd_lightning" in (out / "README.md").read_text()
+    assert main(["export", str(run_dir), "--form", form, "--out", str(out)]) == 2
+
+
+def test_compare_and_artifacts(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    subspace = str(run_dir / "subspace" / "subspace.safetensors")
+    assert main(["compare", subspace, str(run_dir), "--plot", str(tmp_path / "overlap.png")]) == 0
+    assert (tmp_path / "overlap.png").is_file()
+    store = str(run_dir.parent / ".artifacts")
+    capsys.readouterr()
+    assert main(["artifacts", "list", "--artifact_dir", store]) == 0
+    assert "moments" in capsys.readouterr().out
+
+
+def test_config_yaml_holds_every_section(run_dir: Path) -> None:
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert {"seed_everything", "run_dir", "subspace", "data", "model", "evaluation", "trainer"} <= set(config)
+    assert config["subspace"]["rank"] == "half" and "ckpt_path" not in config
+
+
+def test_a_sweep_over_rank_extracts_once_and_over_lora_generates_once(
+    run_dir: Path, tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    base = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", *SETTINGS, "--evaluation.tasks=[letters]"]
+
+    def stages(name: str, *options: str) -> dict[str, bool]:
+        folder = run_dir.parent / name
+        assert main([*base, f"--run_dir={folder}", *options]) == 0
+        rows = json.loads((folder / "results.json").read_text())["stages"]
+        return {row["stage"]: row["skipped"] for row in rows}
+
+    assert stages("rank", "--subspace.rank=3") == {
+        "extract": True,
+        "generate": False,
+        "fine_tune": False,
+        "evaluate": False,
+    }
+    assert stages("lora", "--model.lora_r=2")["generate"] is True

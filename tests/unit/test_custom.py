@@ -1,0 +1,155 @@
+"""A user's own file: every field, the scoring rules, and every mistake with its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spd_lightning.errors import UserError
+from spd_lightning.tasks import load_task
+from spd_lightning.tasks.coding import program
+
+
+def write(folder: Path, *rows: Any) -> str:
+    path = folder / "mine.jsonl"
+    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def load(folder: Path, *rows: Any) -> Any:
+    return load_task("custom", task_file=write(folder, *rows))
+
+
+ROW = {"prompt": "Q: 1+1?\nA:", "target": " two"}
+
+
+def test_defaults(tmp_path: Path) -> None:
+    task = load(tmp_path, *[{**ROW, "prompt": f"Q{i}"} for i in range(10)])
+    assert [e.id for e in task.examples("test")] == ["test/4", "test/9"]
+    assert [e.id for e in task.examples("train", 5)] == [f"train/{i}" for i in (0, 1, 2, 3, 5)]
+    example = task.examples("train")[0]
+    assert (example.prompt, example.target, example.expected, example.choices) == ("Q0", " two", "two", ())
+    assert example.spans == ((2, 6),)  # the target
+    benchmark = task.benchmark()
+    assert (benchmark.task, benchmark.domain, benchmark.answer_type, benchmark.output_type) == (
+        "custom",
+        "other",
+        "text",
+        "generate",
+    )
+
+
+def test_given_fields_are_kept(tmp_path: Path) -> None:
+    row = {**ROW, "id": "x-1", "split": "test", "domain": "math", "correct": [[0, 1], [11, 14]]}
+    task = load(tmp_path, {**ROW, "id": 7, "domain": "math", "split": "train"}, "", row)
+    (example,) = task.examples("test")
+    assert (example.id, example.spans, task.domain) == ("x-1", ((0, 1), (11, 14)), "math")
+    assert (example.prompt + example.target)[11:14] == "two"
+    assert task.examples("train")[0].id == "7"
+
+
+@pytest.mark.parametrize("protocol", ["standard", "paper"])
+def test_choices_are_letters(protocol: Any, tmp_path: Path) -> None:
+    task = load(tmp_path, {"prompt": "x\nAnswer:", "target": " C", "choices": ["1", "2", "3"], "split": "test"})
+    benchmark = task.benchmark(protocol)
+    (example,) = benchmark.examples
+    assert (benchmark.answer_type, example.expected) == ("letter", "C")
+    likelihood = protocol == "standard"
+    assert benchmark.output_type == ("choices" if likelihood else "generate")
+    assert example.choices == ((" A", " B", " C") if likelihood else ())
+
+
+def test_choices_without_a_space_before_the_letter(tmp_path: Path) -> None:
+    task = load(tmp_path, {"prompt": "Answer: ", "target": "B", "choices": ["1", "2"], "split": "test"})
+    assert task.benchmark().examples[0].choices == ("A", "B")
+
+
+def test_number(tmp_path: Path) -> None:
+    task = load(tmp_path, {"prompt": "Q", "target": " so\n#### 1,250\n", "split": "test"})
+    benchmark = task.benchmark()
+    assert (benchmark.answer_type, benchmark.examples[0].expected) == ("number", "1250")
+    assert benchmark.examples[0].spans == ((1, 16),)  # without `correct` it is the whole target
+
+
+def test_program(tmp_path: Path) -> None:
+    row = {"prompt": "write f", "target": " def f(): return 1", "tests": "assert f() == 1", "split": "test"}
+    task = load(tmp_path, row)
+    (example,) = task.benchmark().examples
+    assert (task.answer_type, example.expected) == ("program", "assert f() == 1")
+    exec(program(example, example.target), {})
+    with pytest.raises(AssertionError):
+        exec(program(example, "def f(): return 2"), {})
+
+
+def test_null_fields_and_a_byte_order_mark_are_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "bom.jsonl"
+    path.write_text("\ufeff" + json.dumps({**ROW, "id": None, "choices": None}) + "\r\n", encoding="utf-8")
+    assert load_task("custom", task_file=str(path)).examples("train")[0].id == "train/0"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{oops", r"not valid JSON"),
+        ("[1]", r"a JSON object is needed, found list"),
+        ({"target": " t"}, r"`prompt` is missing, but it must be text"),
+        ({**ROW, "prompt": "  "}, r"`prompt` is '  ', but"),
+        ({**ROW, "target": 3}, r"`target` is 3, but it must be text"),
+        ({"prompt": "p", "target": ""}, r"`target` is '', but"),
+        ({**ROW, "answer": "x"}, r"unknown field 'answer'\. Known: prompt, target, id"),
+        ({**ROW, "id": 1.5}, r"`id` is 1\.5, but"),
+        ({**ROW, "id": ""}, r"`id` is '', but"),
+        ({**ROW, "id": True}, r"`id` is True, but"),
+        ({**ROW, "split": "dev"}, r"`split` is 'dev', but it must be train or test"),
+        ({**ROW, "domain": "history"}, r"`domain` is 'history', but it must be one of math, code, qa, other"),
+        ({**ROW, "domain": ["qa"]}, r"`domain` is \['qa'\], but"),
+        ({**ROW, "tests": ""}, r"`tests` is '', but it must be Python source"),
+        ({**ROW, "tests": ["assert 1"]}, r"`tests` is \['assert 1'\], but"),
+        ({**ROW, "correct": []}, r"`correct` is \[\], but it must be a list of \[start, end\) offsets within 0 to 14"),
+        ({**ROW, "correct": [[0, 15]]}, r"`correct` is \[\[0, 15\]\], but"),
+        ({**ROW, "correct": [[-1, 2]]}, r"`correct` is \[\[-1, 2\]\], but"),
+        ({**ROW, "correct": [[3, 3]]}, r"`correct` is \[\[3, 3\]\], but"),
+        ({**ROW, "correct": [[0, True]]}, r"`correct` is \[\[0, True\]\], but"),
+        ({**ROW, "correct": [1, 2]}, r"`correct` is \[1, 2\], but"),
+        ({**ROW, "choices": ["1"]}, r"`choices` is \['1'\], but it must be a list of 2 to 26 texts"),
+        ({**ROW, "choices": ["1", 2]}, r"`choices` is \['1', 2\], but"),
+        ({**ROW, "choices": ["1", "2"]}, r"`target` is ' two', but it must be the letter .* \(A to B\)"),
+        ({**ROW, "choices": ["1", "2"], "target": " C"}, r"`target` is ' C', but it must be the letter"),
+    ],
+)
+def test_mistakes_are_told_with_file_and_line(row: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"mine\.jsonl, line 3: {message}"):
+        load(tmp_path, ROW, "", row)
+
+
+def test_ids_must_differ(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"line 2: id 'a' stands on line 1 too"):
+        load(tmp_path, {**ROW, "id": "a"}, {**ROW, "id": "a"})
+
+
+def test_one_rule_and_one_domain(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"line 2 has domain qa, line 1 domain other\. Put them in two files"):
+        load(tmp_path, ROW, {**ROW, "domain": "qa"})
+    with pytest.raises(UserError, match=r"line 2 has scoring by running `tests`, line 1 scoring by exact match"):
+        load(tmp_path, ROW, {**ROW, "tests": "assert 1"})
+
+
+def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Task 'custom' needs a file\. Set --subspace\.task_file"):
+        load_task("custom")
+    with pytest.raises(UserError, match=r"task_file='/no/such\.jsonl': there is no such file"):
+        load_task("custom", task_file="/no/such.jsonl")
+    with pytest.raises(UserError, match=r"mine\.jsonl holds no rows"):
+        load(tmp_path, "", " ")
+    (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9", "target": "x"}\n')
+    with pytest.raises(UserError, match=r"latin\.jsonl cannot be read as UTF-8 text"):
+        load_task("custom", task_file=str(tmp_path / "latin.jsonl"))
+
+
+def test_no_test_rows(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Task 'custom' gives no test examples"):
+        load(tmp_path, ROW).benchmark()

@@ -1,0 +1,131 @@
+"""Log-likelihoods against a plain loop that runs one text at a time and reads all logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tokenizers import AddedToken
+
+from spd_lightning.evaluation.likelihood import LikelihoodItem, score_choices
+from tests.conftest import byte_tokenizer, tiny_model
+
+SHOTS = {g: f"About {g}.\n" + "".join(f"{g} {i}?\nAnswer: A\n\n" for i in range(4)) for g in ("cats", "dogs")}
+
+
+def items(choices: tuple[str, ...] = (" A", " B", " C", " D")) -> list[LikelihoodItem]:
+    return [
+        LikelihoodItem(f"{g}/{i}", f"{shots}{g} {'very ' * (i * 3 % 5)}{i}?\nAnswer:", choices, shots)
+        for g, shots in SHOTS.items()
+        for i in range(7)
+    ]
+
+
+def plain_loop(model, tokenizer, item: LikelihoodItem) -> list[float]:  # type: ignore[no-untyped-def]
+    found = []
+    prompt = tokenizer(item.prompt)["input_ids"]
+    for choice in item.choices:
+        ids = torch.tensor([tokenizer(item.prompt + choice)["input_ids"]])
+        with torch.no_grad():
+            log_probs = model(ids).logits[0].log_softmax(-1)
+        found.append(float(sum(log_probs[t - 1, ids[0, t]] for t in range(len(prompt), ids.shape[1]))))
+    return found
+
+
+def one_token_letters():  # type: ignore[no-untyped-def]
+    """The byte tokenizer with " A" to " D" as tokens of their own, as in real vocabularies."""
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens([AddedToken(f" {letter}", special=False) for letter in "ABCD"])
+    return tokenizer
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+def test_several_tokens_equal_the_plain_loop(kind: str, tokenizer) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model(kind)
+    for item, score in zip(items(), _in_order(score_choices(model, tokenizer, items()))):
+        assert score.id == item.id
+        assert score.num_tokens == (2, 2, 2, 2)  # a space and a letter: bytes
+        assert score.log_likelihoods == pytest.approx(plain_loop(model, tokenizer, item), abs=1e-4)
+        assert len(set(score.log_likelihoods)) == 4, "equal likelihoods would mean that nothing was compared"
+
+
+def test_single_tokens_equal_the_plain_loop_and_take_one_row() -> None:
+    letters = one_token_letters()
+    model = tiny_model(vocab_size=len(letters))
+    seen = []
+    handle = model.register_forward_pre_hook(lambda m, a, k: seen.append(tuple(k["input_ids"].shape)), with_kwargs=True)
+    scores = _in_order(score_choices(model, letters, items()))
+    handle.remove()
+    assert sum(rows for rows, _ in seen) == 14 + 2, "one row a question and one for each of two shared prefixes"
+    assert max(width for rows, width in seen if rows > 1) < 40, "the shared prefix must not be run again"
+    for item, score in zip(items(), scores):
+        assert score.num_tokens == (1, 1, 1, 1)
+        assert score.log_likelihoods == pytest.approx(plain_loop(model, letters, item), abs=1e-4)
+
+
+@pytest.mark.parametrize(("batch_size", "budget"), [(1, 4096), (3, 4096), (None, 100), (None, 1)])
+def test_batches_do_not_change_the_scores(tokenizer, batch_size: int | None, budget: int) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model()
+    whole = _in_order(score_choices(model, tokenizer, items()))
+    parts = _in_order(score_choices(model, tokenizer, items(), batch_size=batch_size, token_budget=budget))
+    for a, b in zip(whole, parts, strict=True):
+        assert a.log_likelihoods == pytest.approx(b.log_likelihoods, abs=1e-4)
+
+
+def test_two_ranks_do_exactly_what_one_does(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model()
+    one = score_choices(model, tokenizer, items(), batch_size=2)
+    two = [score_choices(model, tokenizer, items(), batch_size=2, rank=r, world_size=2) for r in range(2)]
+    assert _in_order(one) == _in_order(two[0] + two[1])
+    assert two[0] and two[1]
+
+
+def test_a_target_of_many_tokens_and_items_without_a_group(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model()
+    targets = [LikelihoodItem(str(i), "Code:" * (i + 1), (" print(1)" * (3 - i),)) for i in range(3)]
+    for item, score in zip(targets, _in_order(score_choices(model, tokenizer, targets))):
+        assert score.num_tokens == (len(item.choices[0]),)
+        assert score.log_likelihoods == pytest.approx(plain_loop(model, tokenizer, item), rel=1e-4)
+
+
+def test_a_text_beyond_the_context_loses_its_first_tokens(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model(max_position_embeddings=32)
+    item = LikelihoodItem("x", "a" * 100 + "b" * 31, (" A", " B"), "g")
+    short = LikelihoodItem("y", "b" * 31, (" A", " B"))
+    long, kept = score_choices(model, tokenizer, [item], max_length=32), score_choices(model, tokenizer, [short])
+    assert long[0].truncated and not kept[0].truncated
+    assert long[0].log_likelihoods == pytest.approx(kept[0].log_likelihoods, abs=1e-5)
+
+
+def test_an_empty_continuation_is_refused(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=r"'x'.*'' has no tokens"):
+        score_choices(tiny_model(), tokenizer, [LikelihoodItem("x", "prompt", ("",))])
+
+
+def test_no_hook_stays_behind_even_after_an_error() -> None:
+    model, larger = tiny_model(), byte_tokenizer()
+    larger.add_tokens(["<new>"])  # a token that the model does not know: its embedding raises inside the forward
+    before = model(torch.tensor([[1, 2, 3]])).logits
+    with pytest.raises(IndexError):
+        score_choices(model, larger, [LikelihoodItem("x", "<new>" * 3, (" A",))])
+    assert not model.get_output_embeddings()._forward_pre_hooks
+    assert torch.equal(before, model(torch.tensor([[1, 2, 3]])).logits)
+
+
+def _in_order(scores):  # type: ignore[no-untyped-def]
+    return sorted(scores, key=lambda s: s.id)
+
+
+@pytest.mark.slow
+def test_smollm2_on_mmlu_equals_the_plain_loop(smollm2: str, data_dir: str) -> None:
+    """Five solved examples, the letters as single tokens: within 1e-3 in float32, and the same letter."""
+    from spd_lightning.model import load_model, load_tokenizer
+    from spd_lightning.tasks import load_task
+
+    model, tokenizer = load_model(smollm2, torch.float32), load_tokenizer(smollm2)
+    examples = load_task("mmlu", data_dir).benchmark(limit=3).examples
+    questions = [LikelihoodItem(e.id, e.full_prompt(), e.choices, e.full_prompt()[: -len(e.prompt)]) for e in examples]
+    for item, score in zip(questions, _in_order(score_choices(model, tokenizer, questions)), strict=True):
+        plain = plain_loop(model, tokenizer, item)
+        assert score.num_tokens == (1, 1, 1, 1)
+        assert score.log_likelihoods == pytest.approx(plain, abs=1e-3)
+        assert plain.index(max(plain)) == score.log_likelihoods.index(max(score.log_likelihoods))

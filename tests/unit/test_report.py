@@ -1,0 +1,404 @@
+"""Report: reading run folders, combining seeds, tables, plots and the page, from run folders made up here."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from spd_lightning.errors import UserError
+from spd_lightning.report import plots, read_run, render, render_table, tables, write_report, write_results
+from spd_lightning.report.page import caveats, examples_needed
+from spd_lightning.report.results import combine_seeds, group_by_configuration, varying_options
+
+HOSTILE = 'x</pre><script>alert("1")</script> ``` & $x$ \x1b[31m \ud800 | <img src=http://e.test/a.png>'
+
+
+def score(method: str, task: str, split: str | None, metric: str, value: float, n: int = 100) -> dict[str, Any]:
+    return {
+        "method": method,
+        "task": task,
+        "split": split,
+        "protocol": "standard",
+        "metric": metric,
+        "value": value,
+        "n": n,
+        "stderr": 0.04,
+        "ci95": [value - 0.08, value + 0.08],
+        "seed": 42,
+        "isolation": None,
+        "seconds": 1.5,
+    }
+
+
+def comparison(task: str, metric: str, delta: float, p_holm: float | None, n: int = 100) -> dict[str, Any]:
+    return {
+        "a": "base",
+        "b": "spd",
+        "task": task,
+        "protocol": "standard",
+        "metric": metric,
+        "delta": delta,
+        "ci95": [delta - 0.1, delta + 0.1],
+        "p_value": None if p_holm is None else p_holm / 2,
+        "p_holm": p_holm,
+        "test": "mcnemar_exact",
+        "n": n,
+    }
+
+
+def make_run(
+    path: Path,
+    seed: int = 42,
+    rank: int = 4,
+    layers: Any = "middle_last",
+    gain: float = 0.3,
+    at: Sequence[int] = (0, 1),
+) -> Path:
+    """A complete run folder with invented numbers: SPD on arithmetic, two sites, six completions."""
+    path.mkdir(parents=True)
+    config = {
+        "seed_everything": seed,
+        "run_dir": str(path),
+        "subspace": {"model_name_or_path": "tiny", "task": "arithmetic", "rank": rank, "layers": layers, "seed": seed},
+        "data": {"method": "spd", "temperature": 0.7, "model_name_or_path": "tiny"},
+        "trainer": {"max_epochs": 1, "default_root_dir": str(path)},
+    }
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    (path / "environment.json").write_text(json.dumps({"torch": "2.13.0", "cpu": {"cores": 2}}))
+    write_results(
+        path,
+        f"{seed:08x}{rank:08x}",
+        "arithmetic",
+        "spd",
+        [
+            score("base", "arithmetic", "in", "exact_match_flexible", 0.2),
+            score("spd", "arithmetic", "in", "exact_match_flexible", 0.2 + gain),
+            score("base", "letters", "out", "acc", 0.3),
+            score("spd", "letters", "out", "acc", 0.33),
+            score("base", "codealpaca", "out", "nll_per_token", 0.6832),
+            score("spd", "codealpaca", "out", "nll_per_token", 0.6791),
+        ],
+        [comparison("arithmetic", "exact_match_flexible", gain, 0.0004), comparison("letters", "acc", 0.03, 0.6)],
+        [
+            {"stage": "extract", "seconds": 4.0, "tokens": 2000, "skipped": False},
+            {"stage": "generate", "seconds": 0.1, "tokens": 12000, "skipped": True},
+        ],
+        not_run=[{"task": "humaneval", "reason": "no consent to run code"}],
+        overlap=[{"set": "training prompts", "task": "letters", "n": 2}],
+        corpus={"distinct_2": 0.5},
+    )
+    (path / "subspace").mkdir()
+    tensors = {}
+    for i, layer in enumerate(at):
+        for side in "kv":
+            tensors[f"layers.{layer}.{side}.basis"] = torch.eye(16)[:, :rank].contiguous()
+            tensors[f"layers.{layer}.{side}.singular_values"] = torch.logspace(0, -2 - i / len(at), 16)
+    save_file(tensors, path / "subspace" / "subspace.safetensors", metadata={"spd": json.dumps({"rank": rank})})
+    generations = [
+        {
+            "id": f"train/{i}",
+            "sample": 0,
+            "prompt": "Question: 1+1\nAnswer:",
+            "completion": HOSTILE if i == 0 else f"{i}",
+            "token_ids": [1] * (10 + i),
+            "num_tokens": 10 + i,
+            "finish_reason": "stop" if i < 4 else "length",
+            "seed": seed,
+        }
+        for i in range(6)
+    ]
+    (path / "corpus").mkdir()
+    write_lines(path / "corpus" / "generations.jsonl", generations)
+    for method, verdicts in (("base", [False, True, False]), ("spd", [True, False, False])):
+        rows = [
+            {
+                "id": f"test/{i}",
+                "sample": 0,
+                "prompt": HOSTILE,
+                "completion": f"{method} says {HOSTILE}",
+                "answer": "3",
+                "expected": "4",
+                "correct": right,
+                "reason": "number",
+            }
+            for i, right in enumerate(verdicts)
+        ]
+        write_lines(path / "samples" / f"arithmetic.{method}.jsonl", rows)
+    (path / "logs").mkdir()
+    (path / "logs" / "metrics.csv").write_text("epoch,step,train/loss,val/loss\n0,1,2.0,\n0,2,1.5,\n0,2,,1.9\n")
+    return path
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+class Page(HTMLParser):
+    """Tags and addresses of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_read_run(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "r", rank=5))
+    assert run.seed == 42 and run.option("subspace.rank") == 5 and run.option("subspace.absent", "x") == "x"
+    assert [(s.layer, s.side, s.rank) for s in run.spectra] == [(0, "k", 5), (0, "v", 5), (1, "k", 5), (1, "v", 5)]
+    values = np.logspace(0, -2, 16)
+    assert run.spectra[0].energy == pytest.approx((values[:5] ** 2).sum() / (values**2).sum(), rel=1e-6)
+    assert run.losses == {"train/loss": [(1, 2.0), (2, 1.5)], "val/loss": [(2, 1.9)]}
+    assert len(run.completions) == 6 and set(run.samples) == {("arithmetic", "base"), ("arithmetic", "spd")}
+
+
+def test_read_run_refuses_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="absent does not exist"):
+        read_run(tmp_path / "absent")
+    with pytest.raises(UserError, match="is not a run folder"):
+        read_run(tmp_path)
+    path = make_run(tmp_path / "r")
+    (path / "subspace" / "subspace.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(UserError, match=r"subspace\.safetensors: not a subspace file"):
+        read_run(path)
+    (path / "results.json").unlink()
+    with pytest.raises(UserError, match=r"r holds no results\.json.*fit --config"):
+        read_run(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "schema=2 is not known"),
+        ({"scores": None}, "scores=None"),
+        ({"method": 3}, "method=3"),
+        (
+            {"scores": [{**score("base", "t", None, "acc", 0.5), "value": "0.5"}]},
+            r"scores\[0\]\.value='0\.5' is no number",
+        ),
+        ({"scores": [{**score("base", "t", None, "acc", 0.5), "value": math.nan}]}, r"scores\[0\]\.value=nan"),
+        ({"scores": [{**score("base", "t", None, "acc", 0.5), "n": True}]}, r"scores\[0\]\.n=True is no count"),
+        ({"scores": [{**score("base", "t", None, "acc", 0.5), "ci95": [0.1]}]}, r"ci95=\[0\.1\] is no interval"),
+        ({"comparisons": [{"a": "base"}]}, r"comparisons\[0\]\.b is missing"),
+        ({"stages": [{"stage": "x", "seconds": 1, "tokens": 1, "skipped": 0}]}, r"skipped=0 is no flag"),
+    ],
+)
+def test_results_schema_names_the_wrong_field(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = make_run(tmp_path / "r")
+    results = {**json.loads((path / "results.json").read_text()), **change}
+    (path / "results.json").write_text(json.dumps(results))
+    with pytest.raises(UserError, match=message):
+        read_run(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("results.json", "{"), ("environment.json", "["), ("config.yaml", "a: [")], ids=lambda v: v[:7]
+)
+def test_broken_file_is_named(tmp_path: Path, name: str, text: str) -> None:
+    path = make_run(tmp_path / "r")
+    (path / name).write_text(text)
+    with pytest.raises(UserError, match=f"{name}: not valid"):
+        read_run(path)
+
+
+def test_write_results_refuses_a_bad_row_and_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"scores\[0\]\.method is missing"):
+        write_results(tmp_path, "f", None, "base", [{"task": "x"}], [], [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_seeds_are_combined_by_hand_computed_mean_and_std(tmp_path: Path) -> None:
+    runs = [
+        read_run(make_run(tmp_path / "a", seed=1, gain=0.1)),
+        read_run(make_run(tmp_path / "b", seed=2, gain=0.3)),
+        read_run(make_run(tmp_path / "c", seed=1, rank=8, gain=0.2)),
+    ]
+    assert [[r.name for r in g] for g in group_by_configuration(runs)] == [["a", "b"], ["c"]]
+    assert varying_options(runs) == ["subspace.rank"]
+    rows = {(r["configuration"], r["method"], r["task"]): r for r in combine_seeds(runs)}
+    two = rows["rank=4", "spd", "arithmetic"]
+    assert two["mean"] == pytest.approx(0.4) and two["std"] == pytest.approx(math.sqrt(0.02))  # values 0.3 and 0.5
+    assert two["seeds"] == [1, 2]
+    assert rows["rank=8", "spd", "arithmetic"]["std"] is None
+
+
+def test_terminal_table(tmp_path: Path) -> None:
+    lines = render_table(read_run(make_run(tmp_path / "r"))).splitlines()
+    assert lines[0].split() == ["benchmark", "metric", "split", "n", "base", "spd"]
+    first = " ".join(lines[2].split())
+    assert first == "arithmetic exact_match_flexible (%) in 100 20.0 [12.0, 28.0] 50.0 [42.0, 58.0]*"
+    assert "33.0 [25.0, 41.0]" in lines[3] and "*" not in lines[3], "a difference in the noise marks no best value"
+    assert "0.683 [0.603, 0.763]" in lines[4] and "0.679" in lines[4]
+    assert lines[5].startswith("humaneval") and "not run: no consent to run code" in lines[5] and " 0.0" not in lines[5]
+    assert max(map(len, lines)) <= 120
+
+
+def test_best_needs_a_test_against_every_other_method(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "r")
+    results = json.loads((path / "results.json").read_text())
+    results["scores"].append(score("projected", "arithmetic", "in", "exact_match_flexible", 0.49))
+    (path / "results.json").write_text(json.dumps(results))
+    assert tables.score_table(read_run(path)).marked == frozenset()
+
+
+def test_one_row_representation_renders_three_ways() -> None:
+    table = render.Table(("a", "b"), [("x|y <b>", "1.0"), ("`z`", "22.0")], frozenset({(1, 1)}))
+    assert render.text_table(table).splitlines()[2:] == ["x|y <b>    1.0", "`z`      22.0*"]
+    markdown = render.markdown_table(table).splitlines()
+    assert markdown[1] == "| --- | ---: |" and markdown[2] == r"| x\|y &lt;b&gt; | 1.0 |"
+    assert markdown[3] == r"| \`z\` | **22.0** |"
+    page = render.html_table(table)
+    assert "x|y &lt;b&gt;" in page and '<td class="number"><strong>22.0</strong></td>' in page
+
+
+def test_formats() -> None:
+    assert tables.format_value(0.1234, "pass@1") == "12.3" and tables.format_value(0.1234, "nll_per_char") == "0.123"
+    assert tables.format_interval([-0.1, 0.25], "acc", sign=True) == "[-10.0, +25.0]"
+    assert [tables.format_p(p) for p in (None, 0.0001, 0.25)] == ["-", "<0.001", "0.250"]
+
+
+def test_caveats_follow_the_data(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "r"))
+    shown, noise, limits = caveats(run)
+    assert shown.endswith("p <0.001 after correction: the two differ.") and "spd - base: +30.0 points" in shown
+    assert "inside the noise" in noise and "3.0 points, 95% interval [-7.0, +13.0]" in noise
+    needed = examples_needed(run.comparisons[1])
+    assert needed is not None and f"about {needed:,} examples" in noise and "training seeds" in limits
+
+
+def test_examples_needed_agrees_with_a_simulation() -> None:
+    """At the n it names, a z-test with the same spread per example shows the difference in about 80% of trials."""
+    spread, delta = 0.5, 0.05
+    half = 1.959964 * spread / math.sqrt(100)
+    n = examples_needed({**comparison("t", "acc", delta, 0.5), "ci95": [delta - half, delta + half]})
+    assert n is not None
+    means = np.random.default_rng(0).normal(delta, spread / math.sqrt(n), 20_000)
+    assert np.mean(np.abs(means) > 1.959964 * spread / math.sqrt(n)) == pytest.approx(0.8, abs=0.01)
+    assert examples_needed({**comparison("t", "acc", 0.0, 1.0)}) is None
+
+
+def test_report_of_one_run(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "r")
+    before = (path / "results.json").read_bytes()
+    assert write_report([path], path) == path / "report.html"
+    assert (path / "results.json").read_bytes() == before
+    assert sorted(p.name for p in (path / "plots").iterdir()) == [
+        "lengths.png",
+        "loss.png",
+        "scores.png",
+        "spectrum.png",
+    ]
+    text = (path / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == [] and "script" not in page.tags and page.tags.count("img") == 4
+    assert all(a.startswith("data:image/png;base64,") for a in page.addresses), "the page refers to nothing outside"
+    for words in ("no consent to run code", "training prompts", "spd against base", "1 wrong became right", "reused"):
+        assert words in text
+    assert "alert(&quot;1&quot;)" in text and "\x1b" not in text
+    markdown = (path / "report.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\((plots/[^)]+)\)", markdown)) == {f"plots/{p.name}" for p in (path / "plots").iterdir()}
+    outside = re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", markdown)
+    assert "<script" not in outside and "<img" not in outside, "model text stays inside its fence"
+
+
+def test_report_is_deterministic_and_copies_results_elsewhere(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "r")
+    for name in ("x", "y"):
+        write_report([path], tmp_path / name)
+    files = sorted(p.relative_to(tmp_path / "x") for p in (tmp_path / "x").rglob("*") if p.is_file())
+    assert all((tmp_path / "x" / f).read_bytes() == (tmp_path / "y" / f).read_bytes() for f in files)
+    assert json.loads((tmp_path / "x" / "results.json").read_text()) == read_run(path).results
+
+
+def test_report_of_a_bare_evaluation(tmp_path: Path) -> None:
+    """Only results.json, nothing scored: no plots, and no claim."""
+    write_results(tmp_path / "r", "f", None, None, [], [], [])
+    text = write_report([tmp_path / "r"], tmp_path / "r").read_text()
+    assert "No benchmark was scored" in text and "no difference is claimed" in text
+    assert not (tmp_path / "r" / "plots").exists()
+
+
+def test_report_of_several_runs(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / f"r{rank}{i}{seed}", seed=seed, rank=rank, layers=layers, gain=rank / 100 + seed / 1000)
+        for rank in (4, 8)
+        for i, layers in enumerate(([0], [1]))
+        for seed in (1, 2)
+    ]
+    out = tmp_path / "out"
+    text = write_report([*runs, runs[0]], out).read_text()
+    results = json.loads((out / "results.json").read_text())
+    assert len(results["runs"]) == 8 and len(results["scores"]) == 48 and results["method"] == "spd"
+    assert (out / "plots" / "sweep.png").is_file() and "subspace.rank \\ subspace.layers" in text
+    grid = tables.sweep_grid([read_run(r) for r in runs])
+    assert grid is not None and grid.rows == ["4", "8"] and grid.columns == ["[0]", "[1]"]
+    assert grid.values == [[pytest.approx(0.2415)] * 2, [pytest.approx(0.2815)] * 2]
+    with pytest.raises(UserError, match="out is itself a report over several runs"):
+        read_run(out)
+
+
+def test_report_of_several_runs_compares_their_subspaces(tmp_path: Path) -> None:
+    """Ranks 4 and 8 are nested (cosine 1); the third run shares no site with them, so its cells stay blank."""
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", rank=8), make_run(tmp_path / "c", rank=2, at=(2, 3))]
+    text = write_report([*runs, make_run(tmp_path / "d", seed=7)], tmp_path / "out").read_text()
+    assert (tmp_path / "out" / "plots" / "subspaces.png").is_file()
+    cells = re.findall(r"<td>(1: rank=4)</td><td>(2: rank=8)</td><td>(layer ., .)</td>(.*?)</tr>", text)
+    assert [c[2] for c in cells] == ["layer 0, k", "layer 0, v", "layer 1, k", "layer 1, v"]
+    assert all(re.findall(r">([\d.]+)<", c[3])[:2] == ["1", "0.5"] for c in cells), "nested; by chance 8 of 16"
+    assert "3: rank=2</td>" not in text and "4: " not in text, "no shared site; the same subspace appears once"
+
+
+def test_report_refuses_to_overwrite_a_run(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=2)]
+    with pytest.raises(UserError, match=r"--out .*a is one of the 2 runs"):
+        write_report(runs, runs[0])
+    with pytest.raises(UserError, match="No run folder given"):
+        write_report([], tmp_path / "out")
+
+
+def test_sweep_grid_leaves_missing_cells_empty(tmp_path: Path) -> None:
+    runs = [
+        read_run(make_run(tmp_path / "a", rank=16, layers=[0])),
+        read_run(make_run(tmp_path / "b", rank=4, layers=[1])),
+    ]
+    grid = tables.sweep_grid(runs)
+    assert grid is not None and grid.rows == ["4", "16"] and grid.values[0][0] is None and grid.values[1][1] is None
+    assert tables.sweep_grid(runs[:1]) is None
+    figure = plots.plot_grid(grid)
+    assert [t.get_text() for t in figure.axes[0].texts] == ["-", "50.0", "50.0", "-"]
+
+
+def test_plots_say_what_they_show(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "r"))
+    for figure in (plots.plot_spectrum(run), plots.plot_scores(run), plots.plot_losses(run), plots.plot_lengths(run)):
+        assert figure is not None and figure.axes[0].get_xlabel()
+    many = plots.plot_spectrum(read_run(make_run(tmp_path / "many", at=range(20))))
+    assert many is not None and many.axes[1].get_ylabel() == "layer (solid: K, dashed: V)"
+    overlap = plots.plot_overlap([[1.0, 0.25], [0.25, 1.0]], ["a$b", "c"], expected=0.5)
+    assert [t.get_text() for t in overlap.axes[0].texts] == ["1.00", "0.25", "0.25", "1.00"]
+    assert "by chance 0.50" in overlap.axes[0].get_title()
+    path = plots.write_plot(overlap, tmp_path / "overlap.png")
+    assert path.read_bytes().startswith(b"\x89PNG") and b"Software" not in path.read_bytes()

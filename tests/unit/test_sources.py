@@ -1,0 +1,174 @@
+"""Rows from a data folder and from a stand-in for the hub, and every way in which they can be wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spd_lightning.errors import UserError
+from spd_lightning.tasks.sources import BBH_TASKS, SOURCES, data_folder, has_rows, load_rows
+
+COUNTS = {
+    "gsm8k/train": 7473,
+    "gsm8k/test": 1319,
+    "humaneval/test": 164,
+    "mbpp/full": 974,
+    "mbpp/sanitized": 427,
+    "svamp/all": 1000,
+    "bbh/test": 6511,
+    "codealpaca/train": 20022,
+    "mmlu/test": 14042,
+    "mmlu/dev": 285,
+    "mmlu/validation": 1531,
+}
+
+
+def write(folder: Path, key: str, *rows: Any, packed: bool = False) -> str:
+    path = folder / f"{key}.jsonl{'.gz' if packed else ''}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    return str(folder)
+
+
+@pytest.mark.parametrize("key", COUNTS)
+def test_real_files_have_the_published_number_of_rows(key: str, data_dir: str) -> None:
+    assert len(load_rows(key, data_dir)) == COUNTS[key]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_keep_order_and_text(tmp_path: Path, packed: bool) -> None:
+    rows = [{"question": f"q{i}\u2028\x85 é", "answer": "#### 1"} for i in range(3)]
+    assert load_rows("gsm8k/test", write(tmp_path, "gsm8k/test", *rows, packed=packed)) == rows
+
+
+def test_environment_variable_names_the_folder_and_the_argument_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setenv("SPD_DATA_DIR", str(tmp_path))
+    assert data_folder(None) == tmp_path
+    assert data_folder(str(other)) == other
+    monkeypatch.delenv("SPD_DATA_DIR")
+    assert data_folder(None) is None
+    assert has_rows("mmlu/auxiliary_train", None)  # the hub is not asked
+
+
+def test_folder_that_does_not_exist() -> None:
+    with pytest.raises(UserError, match=r"data_dir='/no/such/place' is not a folder. Set --data_dir"):
+        load_rows("gsm8k/test", "/no/such/place")
+
+
+def test_folder_without_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no file gsm8k/test\.jsonl\.gz .*Set --data_dir \(or SPD_DATA_DIR\)"):
+        load_rows("gsm8k/test", str(tmp_path))
+    assert not has_rows("gsm8k/test", str(tmp_path))
+
+
+def test_malformed_line_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path, "gsm8k/test", {"question": "q", "answer": "#### 1"}, "{oops")
+    with pytest.raises(UserError, match=r"test\.jsonl, line 2: not valid JSON"):
+        load_rows("gsm8k/test", folder)
+
+
+def test_missing_field_is_named_with_its_row(tmp_path: Path) -> None:
+    folder = write(tmp_path, "gsm8k/test", {"question": "q", "answer": "#### 1"}, {"question": "q"})
+    with pytest.raises(UserError, match=r"test\.jsonl, row 2: the field 'answer' is missing. Needed: question, answer"):
+        load_rows("gsm8k/test", folder)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"), [(7, "is 7, but text is needed"), (None, "is None, but text"), (True, "is True, but text")]
+)
+def test_field_of_another_type(tmp_path: Path, answer: Any, message: str) -> None:
+    folder = write(tmp_path, "gsm8k/test", {"question": "q", "answer": answer})
+    with pytest.raises(UserError, match=rf"row 1: the field 'answer' {message}"):
+        load_rows("gsm8k/test", folder)
+
+
+def test_number_fields_do_not_take_true(tmp_path: Path) -> None:
+    row = {"ID": "a", "Body": "b", "Question": "q", "Answer": True, "chilled_split": "test"}
+    with pytest.raises(UserError, match="the field 'Answer' is True, but a whole number or a number is needed"):
+        load_rows("svamp/all", write(tmp_path, "svamp/all", row))
+
+
+WHOLE = gzip.compress(b'{"question": "q", "answer": "#### 1"}\n' * 500, mtime=0)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"not gzip at all", WHOLE[:-12], gzip.compress(b"\xff\xfe")], ids=["text", "cut", "bytes"]
+)
+def test_damaged_file(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "gsm8k" / "test.jsonl.gz").write_bytes(damage)
+    with pytest.raises(UserError, match=r"test\.jsonl\.gz cannot be read .*Copy the file again"):
+        load_rows("gsm8k/test", str(tmp_path))
+
+
+def fake_hub(monkeypatch: pytest.MonkeyPatch, rows: dict[tuple[str | None, str], list[dict[str, Any]]]) -> list[Any]:
+    """Put a stand-in for ``datasets.load_dataset`` in place; returns the calls it gets."""
+    calls = []
+
+    def load_dataset(name: str, config: str | None, split: str) -> list[dict[str, Any]]:
+        calls.append((name, config, split))
+        return rows.get((config, split), [])
+
+    monkeypatch.delenv("SPD_DATA_DIR", raising=False)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    return calls
+
+
+def test_hub_mbpp_joins_the_splits_and_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"task_id": 1, "text": "t", "code": "c", "test_list": [], "test_setup_code": "", "challenge_test_list": []}
+    calls = fake_hub(monkeypatch, {("full", "prompt"): [row], ("full", "train"): [{**row, "task_id": 601}]})
+    found = load_rows("mbpp/full", None)
+    assert [(r["task_id"], r["split"]) for r in found] == [(1, "prompt"), (601, "train")]
+    splits = ("prompt", "test", "validation", "train")
+    assert calls == [("google-research-datasets/mbpp", "full", split) for split in splits]
+
+
+def test_hub_svamp_answers_become_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"ID": "chal-1", "Body": "b", "Question": "q", "Equation": "( 1 )", "Answer": "51.0", "Type": "Subtraction"}
+    calls = fake_hub(monkeypatch, {(None, "test"): [row]})
+    (found,) = load_rows("svamp/all", None)
+    assert (found["Answer"], found["chilled_split"]) == (51.0, "test")
+    assert [c[0] for c in calls] == ["ChilleD/SVAMP"] * 2
+
+
+def test_hub_bbh_takes_the_task_from_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = fake_hub(monkeypatch, {("snarks", "test"): [{"input": "i", "target": "(A)"}]})
+    assert load_rows("bbh/test", None) == [{"task": "snarks", "input": "i", "target": "(A)"}]
+    assert [c[1] for c in calls] == list(BBH_TASKS)
+
+
+def test_hub_mmlu_auxiliary_rows_may_be_nested(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"question": "q", "choices": ["1", "2", "3", "4"], "answer": 1, "subject": ""}
+    fake_hub(monkeypatch, {("all", "auxiliary_train"): [row, {"train": row}]})
+    assert load_rows("mmlu/auxiliary_train", None) == [row, row]
+
+
+def test_hub_row_without_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_hub(monkeypatch, {("main", "test"): [{"question": "q"}]})
+    with pytest.raises(UserError, match=r"openai/gsm8k \(gsm8k/test\), row 1: the field 'answer' is missing"):
+        load_rows("gsm8k/test", None)
+
+
+def test_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*args: Any, **kwargs: Any) -> None:
+        raise ConnectionError("no route\nmore")
+
+    monkeypatch.delenv("SPD_DATA_DIR", raising=False)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    with pytest.raises(
+        UserError, match=r"openai/gsm8k \(main, test\) is neither downloaded nor reachable: no route Set"
+    ):
+        load_rows("gsm8k/test", None)
+
+
+def test_every_source_is_one_of_the_known_files() -> None:
+    assert SOURCES.keys() == COUNTS.keys() | {"mmlu/auxiliary_train"}
