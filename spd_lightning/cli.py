@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from transformers.utils import logging as transformers_logging
 
 from spd_lightning.artifacts import ArtifactStore, RunFolder, file_lock, fingerprint, settings_of
 from spd_lightning.commands import COMMANDS
@@ -319,7 +321,9 @@ class SPDCLI(LightningCLI):
         pipeline = self._pipeline(method if trains else None)
         self.benchmarks.benchmarks()  # a wrong name is told now, not after hours
         given = self.datamodule.subspace_path is not None
-        if not given and (method == "spd" or "projected" in self.benchmarks.methods):
+        if given:
+            pipeline.use_subspace(Path(self.datamodule.subspace_path))
+        elif method == "spd" or "projected" in self.benchmarks.methods:
             pipeline.extract()
         if trains:
             pipeline.generate()
@@ -426,7 +430,7 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         Exit status: 0, or 2 for a mistake of the user (one message on standard error).
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.INFO)
+    _quiet()
     given = sys.argv[1:] if args is None else args
     try:
         SPDCLI(args)
@@ -438,6 +442,28 @@ def main(args: list[str] | None = None) -> int:
             cause = cause.__cause__ or cause.__context__
         return _fail(str(cause) if cause else explain(error, given))
     return 0
+
+
+# What libraries say of our own, deliberate choices; a user can do nothing about any of it.
+NOISE = (
+    ".*args parameter is intended to run from within Python",
+    ".*is_gradient_checkpointing",
+    ".*LeafSpec",
+    ".*across ranks is zero",
+    ".*Experiment logs directory .* exists and is not empty",
+    ".*does not have many workers",
+)
+
+
+def _quiet() -> None:
+    """Show what a run says, not what libraries advertise; other warnings stay."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    transformers_logging.disable_progress_bar()
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(
+            lambda r: not any(w in r.getMessage() for w in ("litlogger", "TPU available"))
+        )
 
 
 def _fail(message: str) -> int:

@@ -22,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import distributed
 
 from spd_lightning.artifacts import ArtifactStore, RunFolder
+from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.adapter import is_adapter, save_student
 from spd_lightning.finetuning.module import SPDFineTuningModule
@@ -143,6 +144,14 @@ class Pipeline:
             self.run.add(path, "subspace/subspace.safetensors")
         barrier()
         return path
+
+    def use_subspace(self, path: Path) -> None:
+        """Take a subspace that the user named instead of extracting one."""
+        if not path.is_file():
+            raise UserError(f"data.subspace={path}: there is no such file. Give a subspace.safetensors, or none.")
+        self.benchmarks.run_subspace = path
+        if is_rank_zero():
+            self.run.add(path, "subspace/subspace.safetensors")
 
     # Stage 2
 

@@ -54,7 +54,10 @@ def _adapter_in_bf16(model: nn.Module, device_type: str) -> Iterator[None]:
     if not isinstance(model, PeftModel) or model.dtype != torch.bfloat16:
         yield
         return
-    with torch.autocast(device_type, torch.bfloat16), disable_input_dtype_casting(model):
+    # Under gradient checkpointing the layers run again outside this context, where PEFT would cast: let it cast twice.
+    recompute = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    uncast = contextlib.nullcontext() if recompute else disable_input_dtype_casting(model)
+    with torch.autocast(device_type, torch.bfloat16), uncast:
         yield
 
 

@@ -67,12 +67,13 @@ class SelfGenerationModule(LightningModule):
         if self.subspace is not None and self.model is not None:
             self._folded.enter_context(fold_projection(self.model, self.subspace))
 
-    def predict_step(self, batch: list[Request], batch_idx: int = 0) -> None:
-        """Decode one batch, append it to this rank's part of the corpus, and show the speed."""
-        self.generate(batch, self.global_rank)
+    def predict_step(self, batch: list[Request], batch_idx: int = 0) -> int:
+        """Decode one batch, append it to this rank's part of the corpus, and show the speed; gives its completions."""
+        generations = self.generate(batch, self.global_rank)
         bar = self.trainer.progress_bar_callback
         if isinstance(bar, TQDMProgressBar):
             bar.predict_progress_bar.set_postfix_str(f"{self.stats.tokens / self.stats.seconds:.0f} tokens/s")
+        return len(generations)
 
     def generate(self, batch: list[Request], rank: int) -> list[Generation]:
         """Decode one batch and append it to the part file of ``rank``."""

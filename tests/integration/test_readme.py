@@ -1,0 +1,57 @@
+"""The README's commands: each is one that the program knows, and its Python block runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from spd_lightning.cli import SPDParser
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+
+
+def commands() -> list[list[str]]:
+    text = re.sub(r"\\\n\s+", " ", README)
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    found = []
+    for line in lines:
+        match = re.match(r"(?:torchrun \S+ \S+ -m|python -m) spd_lightning (.*)", line)
+        if match and "--" in line and "benchmarks alone" not in line:
+            found.append(shlex.split(match[1], comments=True))
+    return found
+
+
+def test_enough_commands_were_found() -> None:
+    assert len(commands()) >= 10
+    for command in ("make demo", "make test"):
+        assert command in README
+
+
+@pytest.mark.parametrize("args", commands(), ids=" ".join)
+def test_command_parses(args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert SPDParser().parser.parse_args(args).subcommand == args[0]
+
+
+@pytest.mark.slow
+def test_python_block_runs(smollm2: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert block is not None
+    exec(compile(block[1], "README.md", "exec"), {})
+    assert (tmp_path / "subspace.safetensors").is_file()
+
+
+def test_custom_example_is_a_valid_task_file(tmp_path: Path) -> None:
+    from spd_lightning.tasks import load_task
+
+    rows = [line.strip() for line in README.splitlines() if line.startswith('    {"prompt"')]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(row for row in rows if "####" in row) + "\n")
+    example = load_task("custom", task_file=str(file)).examples("train")[0]
+    start, end = example.spans[0]
+    assert (example.prompt + example.target)[start:end] == "4"
