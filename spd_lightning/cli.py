@@ -212,17 +212,23 @@ class SPDCLI(LightningCLI):
         settings["default_root_dir"] = settings["default_root_dir"] or str(self.run_folder.path / "logs")
         return Trainer(**settings)
 
-    def stage_trainer(self, callbacks: list[Any] | None = None, logger: Any = False) -> Trainer:
-        """A trainer for another stage: the same devices and strategy, float weights as loaded, no checkpoints."""
+    def stage_trainer(self, benchmarks: BenchmarkCallback | None = None, logger: Any = False) -> Trainer:
+        """A trainer for another stage: the same devices and strategy, float weights as loaded, no checkpoints.
+
+        Args:
+            benchmarks: For stage 4, which shows bars of its own.
+            logger: Of the stage.
+        """
         settings = self._get(self.config_init, "trainer")
-        shared = ("accelerator", "strategy", "devices", "num_nodes", "plugins", "enable_progress_bar")
+        shared = ("accelerator", "strategy", "devices", "num_nodes", "plugins")
         strategy = settings["strategy"]
         if isinstance(strategy, str) and strategy.startswith(("fsdp", "deepspeed")):
             strategy = "ddp"  # stages without an optimizer keep whole models
-        bar = [TQDMProgressBar(leave=True)] if settings["enable_progress_bar"] in (None, True) else []
+        show = benchmarks is None and settings["enable_progress_bar"] in (None, True)
         return Trainer(
             **{k: settings[k] for k in shared} | {"strategy": strategy},
-            callbacks=[*(callbacks or []), *bar],
+            callbacks=[benchmarks] if benchmarks is not None else [TQDMProgressBar(leave=True)] if show else [],
+            enable_progress_bar=show,
             logger=logger,
             enable_checkpointing=False,
             enable_model_summary=False,

@@ -216,7 +216,7 @@ class Pipeline:
         bench = self.benchmarks
         with self._stage("evaluate", ", ".join(b.task for b in bench.benchmarks())) as row:
             bench.adapter = adapter if "student" in bench.methods else None
-            trainer = self.stage_trainer(callbacks=[bench], logger=self.trainer.loggers or False)
+            trainer = self.stage_trainer(bench, self.trainer.loggers or False)
             trainer.test(NoTraining(), verbose=False)
             row["skipped"] = bench.all_from_store
         self.facts |= {"benchmarks": bench.facts, "not_run": bench.not_run}

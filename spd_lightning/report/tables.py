@@ -110,12 +110,12 @@ def score_table(run: Run) -> Table:
         if best is not None:
             marked.add((len(rows), 4 + methods.index(best)))
         rows.append((benchmark_name(first), metric_name(key[2]), first["split"] or "-", "/".join(counts), *cells))
+    notes = ["* better than every other method by a paired test (Holm-corrected p < 0.05)."] if marked else []
     for missing in run.results.get("not_run") or []:
         who = f" ({missing['method']})" if missing.get("method") else ""
-        rows.append(
-            (f"{missing['task']}{who}", f"not run: {missing.get('reason', '')}", "-", "-", *("-" for _ in methods))
-        )
-    note = "* better than every other method by a paired test (Holm-corrected p < 0.05)." if marked else ""
+        rows.append((f"{missing['task']}{who}", "not run", "-", "-", *("-" for _ in methods)))
+        notes.append(f"{missing['task']}{who} was not run: {missing.get('reason', '')}")
+    note = "\n".join(notes)
     return Table(
         ("benchmark", "metric", "split", "n", *methods),
         rows,
