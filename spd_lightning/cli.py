@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
-import platform
 import sys
 import warnings
-from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +19,19 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger
 from transformers.utils import logging as transformers_logging
 
 from spd_lightning.artifacts import ArtifactStore, RunFolder, file_lock, fingerprint, settings_of
 from spd_lightning.commands import COMMANDS
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
-from spd_lightning.evaluation.execution import probe_isolation
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
 from spd_lightning.model import file_sha256, model_fingerprint
-from spd_lightning.pipeline import Pipeline, is_rank_zero, student_folder
+from spd_lightning.pipeline import Pipeline, barrier, is_rank_zero, student_folder
 from spd_lightning.subspace.module import SubspaceExtractionModule
+from spd_lightning.tracking import default_loggers, describe_environment
 
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
@@ -198,7 +194,7 @@ class SPDCLI(LightningCLI):
         """The trainer of stage 3; files of the run go into its folder."""
         settings = {**self._get(self.config_init, "trainer"), **kwargs}
         if settings["logger"] in (None, True):
-            settings["logger"] = list(self._default_loggers())
+            settings["logger"] = default_loggers(self.run_folder.path, self.plain_config)
         checkpoint = ModelCheckpoint(
             self.run_folder.path / "checkpoints", filename="last", save_top_k=1, enable_version_counter=False
         )
@@ -237,23 +233,6 @@ class SPDCLI(LightningCLI):
             default_root_dir=str(self.run_folder.path / "logs"),
         )
 
-    def _default_loggers(self) -> Iterator[Logger]:
-        """CSV always; W&B offline unless the user is logged in, none where WANDB_MODE=disabled."""
-        logs = self.run_folder.path / "logs"
-        yield CSVLogger(logs, name="", version="")
-        mode = os.environ.get("WANDB_MODE", "")
-        if mode == "disabled":
-            return
-        logged_in = bool(os.environ.get("WANDB_API_KEY")) or _netrc_has_wandb()
-        sweep = "WANDB_SWEEP_ID" in os.environ
-        yield WandbLogger(
-            name=self.run_folder.path.name,
-            save_dir=logs,
-            project="spd_lightning",
-            offline=mode == "offline" or not (mode == "online" or logged_in or sweep),
-            config=None if sweep else self.plain_config,
-        )
-
     # -- stage order -----------------------------------------------------------------------------------------------
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -274,27 +253,12 @@ class SPDCLI(LightningCLI):
             stack.enter_context(file_lock(self.run_folder.path / ".lock", f"run_dir={self.run_folder.path}"))
             dump = yaml.safe_dump(self.plain_config, sort_keys=False)
             try:
-                self.run_folder.claim(self.plain_config, dump, self._environment())
+                self.run_folder.claim(self.plain_config, dump, describe_environment(self.fingerprint))
             except BaseException:
                 stack.close()
                 raise
             print(f"Run folder: {self.run_folder.path}", file=sys.stderr)
         return stack
-
-    def _environment(self) -> dict[str, Any]:
-        names = ("torch", "lightning", "transformers", "peft", "datasets", "evaluate", "torchmetrics", "wandb")
-        isolation = probe_isolation()
-        return {
-            "fingerprint": self.fingerprint,
-            "command": " ".join(["python -m spd_lightning", *sys.argv[1:]]),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "packages": {"spd_lightning": version("spd_lightning"), **{n: version(n) for n in names}},
-            "cpu_cores": os.cpu_count(),
-            "torch_threads": torch.get_num_threads(),
-            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-            "isolation": {"tier": isolation.tier, "name": isolation.name},
-        }
 
     def _pipeline(self, method: str | None) -> Pipeline:
         options = self.config[self.subcommand]
@@ -321,21 +285,56 @@ class SPDCLI(LightningCLI):
         )
 
     def fit(self, ckpt_path: str | None = None) -> None:
-        """All stages, as often as ``model.rounds`` says."""
-        method = self.datamodule.method
+        """All stages, as often as ``model.rounds`` says; a later round starts from the student before it."""
+        method, rounds = self.datamodule.method, int(self.model.hparams["rounds"])
         trains = method != "base"
         pipeline = self._pipeline(method if trains else None)
         self.benchmarks.benchmarks()  # a wrong name is told now, not after hours
-        given = self.datamodule.subspace_path is not None
-        if given:
+        if self.datamodule.subspace_path is not None:
             pipeline.use_subspace(Path(self.datamodule.subspace_path))
         elif method == "spd" or "projected" in self.benchmarks.methods:
             pipeline.extract()
+        student = None
         if trains:
             pipeline.generate()
-            pipeline.fine_tune(ckpt_path)
-        pipeline.evaluate(str(pipeline.adapter) if trains else None)
+            student = pipeline.fine_tune(ckpt_path)
+            for number in range(2, rounds + 1):
+                student = self._next_round(number, student, pipeline)
+        pipeline.evaluate(str(student) if student is not None else None)
         pipeline.report(method, self.config[self.subcommand].subspace.task if trains else None, self.fingerprint)
+
+    def _next_round(self, number: int, student: Path, first: Pipeline) -> Path:
+        """Extract, generate and train once more from ``student``; returns the new one as an ordinary checkpoint.
+
+        The student before is merged into ``round-<n>/base``, the new one into ``round-<n>/student``.
+        """
+        from spd_lightning.finetuning.adapter import write_merged
+
+        folder = RunFolder(first.run.path / f"round-{number}")
+        base, merged = folder.path / "base", folder.path / "student"
+        options = self.config[self.subcommand].clone()
+        name = options.subspace.model_name_or_path
+        if is_rank_zero() and not base.is_dir():
+            write_merged(name, student, base)
+        barrier()
+        for section in ("subspace", "data", "model"):
+            options[section].model_name_or_path = str(base)
+        made = self._parser(self.subcommand).instantiate_classes(options)
+        whole, self.run_folder = self.run_folder, folder
+        trainer = self.instantiate_trainer(logger=[CSVLogger(folder.path / "logs", name="", version="")])
+        pipeline = Pipeline(
+            made.subspace, made.data, made.model, made.evaluation, trainer, self.stage_trainer, folder, self.store
+        )
+        if made.data.method == "spd":
+            pipeline.extract()
+        pipeline.generate()
+        adapter = pipeline.fine_tune()
+        if is_rank_zero() and not merged.is_dir():
+            write_merged(str(base), adapter, merged)
+        barrier()
+        self.run_folder = whole
+        first.stages += [{**row, "stage": f"{row['stage']} (round {number})"} for row in pipeline.stages]
+        return merged
 
     def extract(self, ckpt_path: str | None = None) -> None:
         """Stage 1."""
@@ -381,15 +380,6 @@ class SPDCLI(LightningCLI):
             self.model.load_state_dict(checkpoint["state_dict"], strict=False)
             save_student(self.model.model, folder, self.datamodule.model_name_or_path)
         return folder
-
-
-def _netrc_has_wandb() -> bool:
-    import netrc
-
-    try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def option_names(args: list[str]) -> list[str]:

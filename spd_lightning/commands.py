@@ -5,6 +5,7 @@ Each is a class with two functions: ``add_arguments`` says what may be typed, ``
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 from pathlib import Path
@@ -136,6 +137,10 @@ class Export:
             {k: v for k, v in settings_of(config).items() if k.startswith(("subspace.", "data.", "model."))},
             json.loads(results.read_text(encoding="utf-8"))["scores"] if results.is_file() else [],
         )
+        last = sorted(run_dir.glob("round-*/adapter"), key=lambda p: int(p.parent.name.removeprefix("round-")))
+        if last and args.form != "projected":  # the student of several rounds: its adapter belongs to that round's base
+            run_dir = last[-1].parent
+            facts = dataclasses.replace(facts, model_name_or_path=str(run_dir / "base"))
         source = {"projected": "subspace/subspace.safetensors"}.get(args.form, "adapter")
         if not (run_dir / source).exists():
             raise UserError(f"{run_dir} has no {source}, which --form {args.form} needs. Run `fit` to its end first.")

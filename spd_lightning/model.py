@@ -242,11 +242,13 @@ def model_fingerprint(model_name_or_path: str) -> str:
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder layers of a causal language model, in order: its longest ``ModuleList``."""
+    """The decoder layers of a causal language model, in order: the ``ModuleList`` as long as its config says."""
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
     if not lists:
         raise UserError(f"{type(model).__name__} has no list of decoder layers. A decoder-only transformer is needed.")
-    return max(lists, key=len)
+    config: Any = getattr(model, "config", None)
+    depth = getattr(config.get_text_config(), "num_hidden_layers", None) if config is not None else None
+    return next((m for m in lists if len(m) == depth), max(lists, key=len))
 
 
 def resolve_layers(layers: str | list[int], num_layers: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,13 @@ def merged_copy(
     merged = wrapped.merge_and_unload(safe_merge=True)
     merged.requires_grad_(False)
     return merged.to(device=device, dtype=dtype).eval()
+
+
+def write_merged(model_name_or_path: str, adapter: str | Path, folder: Path) -> Path:
+    """Write a student as an ordinary float32 checkpoint with its tokenizer; the folder appears when it is whole."""
+    partial = folder.with_name(f".{folder.name}-new")
+    shutil.rmtree(partial, ignore_errors=True)
+    merged_copy(model_name_or_path, adapter).save_pretrained(partial)
+    load_tokenizer(model_name_or_path).save_pretrained(partial)
+    partial.rename(folder)
+    return folder

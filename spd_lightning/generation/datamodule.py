@@ -294,6 +294,11 @@ class SelfGenerationDataModule(LightningDataModule):
         )
         kept = correct_completions(benchmark, records)
         self.facts["filtered"] = {"kept": len(kept), "of": len(records)}
+        if not kept:
+            raise UserError(
+                f"data.method=filtered: 0 of {len(records)} completions agree with the gold answer, so nothing is "
+                "left to train on. Raise --data.num_prompts or --data.num_generations, or set --data.method=ssd."
+            )
         return kept
 
     def train_dataloader(self) -> TextLoader:

@@ -183,3 +183,60 @@ def test_a_sweep_over_rank_extracts_once_and_over_lora_generates_once(
         "evaluate": False,
     }
     assert stages("lora", "--model.lora_r=2")["generate"] is True
+
+
+def test_a_second_round_starts_from_the_first_student(
+    tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    run = tmp_path / "run"
+    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}", *SETTINGS]
+    assert main([*args, "--evaluation.tasks=[letters]", "--model.rounds=2", "--model.learning_rate=0.1"]) == 0
+    stages = [row["stage"] for row in json.loads((run / "results.json").read_text())["stages"]]
+    assert stages == [
+        "extract",
+        "generate",
+        "fine_tune",
+        *(f"{s} (round 2)" for s in ("extract", "generate", "fine_tune")),
+        "evaluate",
+    ]
+    second = run / "round-2"
+    assert {"base", "student", "adapter", "subspace", "corpus"} <= {p.name for p in second.iterdir()}
+    first_corpus, second_corpus = ((folder / "corpus" / "generations.jsonl").read_bytes() for folder in (run, second))
+    assert first_corpus != second_corpus, "the second round's prompts were answered by the first student"
+    assert main(["export", str(run), "--form", "merged", "--out", str(tmp_path / "out")]) == 0
+    from safetensors.torch import load_file
+
+    exported = load_file(tmp_path / "out" / "model.safetensors")
+    student = load_file(second / "student" / "model.safetensors")
+    assert all((exported[name] == student[name]).all() for name in student)
+
+
+@pytest.mark.parametrize("method", ["base", "ssd", "psr"])
+def test_every_method_runs_under_the_same_switch(
+    method: str, run_dir: Path, tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    folder = run_dir.parent / method
+    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={folder}", *SETTINGS]
+    args += ["--evaluation.tasks=[letters]", "--evaluation.methods=[base, student]", f"--data.method={method}"]
+    assert main(args) == 0
+    results = json.loads((folder / "results.json").read_text())
+    assert {s["method"] for s in results["scores"]} == {"base", method}
+    assert (folder / "adapter").is_dir() == (method != "base")
+    assert not (folder / "subspace").exists(), "only spd projects"
+    assert results["trained_on"] == (None if method == "base" else "arithmetic")
+
+
+def test_filtered_keeps_what_the_gold_answer_agrees_with_or_says_that_nothing_is_left(
+    run_dir: Path, tiny_model_dir: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run_dir.parent / 'filtered'}"]
+    assert (
+        main(
+            [*args, *SETTINGS, "--evaluation.tasks=[letters]", "--evaluation.methods=[base]", "--data.method=filtered"]
+        )
+        == 2
+    )
+    assert "0 of 12" in capsys.readouterr().err

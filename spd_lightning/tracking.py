@@ -1,0 +1,81 @@
+"""What a run records of itself beside its results: metrics in CSV and W&B, and the environment it ran in."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+from spd_lightning.evaluation.execution import probe_isolation
+
+PACKAGES = (
+    "spd_lightning",
+    "torch",
+    "lightning",
+    "transformers",
+    "peft",
+    "datasets",
+    "evaluate",
+    "torchmetrics",
+    "wandb",
+)
+
+
+def default_loggers(run_dir: Path, config: dict[str, Any]) -> list[Logger]:
+    """CSV always; W&B offline unless the user is logged in, none where ``WANDB_MODE=disabled``.
+
+    Args:
+        run_dir: Run folder; both write to ``logs/`` in it.
+        config: Options of the run. Under a sweep W&B's agent sets them, so they are not handed over again.
+
+    Ranks:
+        Both loggers write on rank 0 alone.
+    """
+    logs = run_dir / "logs"
+    loggers: list[Logger] = [CSVLogger(logs, name="", version="")]
+    mode, sweep = os.environ.get("WANDB_MODE", ""), "WANDB_SWEEP_ID" in os.environ
+    if mode != "disabled":
+        logs.mkdir(parents=True, exist_ok=True)
+        offline = mode == "offline" or not (mode == "online" or sweep or _logged_in())
+        loggers.append(
+            WandbLogger(
+                name=run_dir.name,
+                save_dir=logs,
+                project="spd_lightning",
+                offline=offline,
+                config=None if sweep else config,
+            )
+        )
+    return loggers
+
+
+def _logged_in() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def describe_environment(fingerprint: str) -> dict[str, Any]:
+    """What ``environment.json`` holds: the run's fingerprint, the command, versions, devices, the sandbox's tier."""
+    isolation = probe_isolation()
+    return {
+        "fingerprint": fingerprint,
+        "command": " ".join(["python -m spd_lightning", *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "cpu_cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "isolation": {"tier": isolation.tier, "name": isolation.name},
+    }
