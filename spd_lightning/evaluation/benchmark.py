@@ -9,15 +9,13 @@ at temperature 0.8, top-p 0.95 (arXiv:2107.03374), since pass@k needs different 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.artifacts import ArtifactStore, read_jsonl, write_jsonl
@@ -33,6 +31,7 @@ from spd_lightning.evaluation.scores import (
     unique_records,
 )
 from spd_lightning.evaluation.worker import BenchmarkWorker, Progress, PromptFormat, ShortContext
+from spd_lightning.model import eval_mode
 from spd_lightning.tasks.task import Benchmark
 
 log = logging.getLogger(__name__)
@@ -105,7 +104,7 @@ def run_benchmark(
             share["isolation"], share["not_run"] = _isolation(allow_code_execution)
         if share["not_run"] is None:
             worker = BenchmarkWorker(model, tokenizer, benchmark, samples, batch_size, seed, rank, world_size, progress)
-            with _eval_mode(model):
+            with eval_mode(model):
                 share["records"] = worker.run(prompt_format, timeout_s, short_context)
             share.update(nll=worker.nll, facts=worker.facts)
     except Exception as error:  # told to the other processes before it is raised
@@ -296,16 +295,3 @@ def _isolation(allow: bool | None) -> tuple[str | None, str | None]:
             "that a model wrote without one; set HF_ALLOW_CODE_EVAL=1 or --evaluation.allow_code_execution=true"
         )
     return f"{isolation.tier} {isolation.name}", None
-
-
-@contextlib.contextmanager
-def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Eval mode meanwhile; afterwards every module is as it was."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

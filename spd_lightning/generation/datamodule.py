@@ -225,7 +225,7 @@ class SelfGenerationDataModule(LightningDataModule):
         finished = corpus.finished()
         return [b for b in batches[rank::world_size] if any((r.id, r.sample) not in finished for r in b)]
 
-    def predict_dataloader(self) -> Batches[list[Request]]:
+    def predict_dataloader(self) -> Batches:
         """This rank's unfinished batches, one list of `Request` a step."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return Batches(self.pending_batches(self.corpus(), rank, world_size))

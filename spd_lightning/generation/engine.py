@@ -8,21 +8,20 @@ size is part of what a corpus depends on; processes and interruptions still chan
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.generation.cache import PreallocatedCache, empty_cache, leaving_moves
 from spd_lightning.generation.requests import Request, build_requests, encode_prompts, form_batches
 from spd_lightning.generation.sampling import SamplingParams, choose_tokens, row_key, step_keys
-from spd_lightning.model import eos_token_ids
+from spd_lightning.model import eos_token_ids, eval_mode
 
 __all__ = [
     "EngineStats",
@@ -134,7 +133,7 @@ def generate_batch(
     _check_context(model, batch, params.max_new_tokens)
     start = time.perf_counter()
     stats = stats if stats is not None else EngineStats()
-    with torch.inference_mode(), _eval_mode(model):
+    with torch.inference_mode(), eval_mode(model):
         decoder = _Decoder(model, tokenizer, batch, params, stats)
         while decoder.rows:
             decoder.step()
@@ -281,16 +280,3 @@ def _check_context(model: PreTrainedModel, requests: list[Request], max_new_toke
             f"{max_new_tokens} that exceeds the model's context of {context}. Lower max_new_tokens, or limit prompts "
             f"to {max(context - max_new_tokens, 1)} tokens."
         )
-
-
-@contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode meanwhile; afterwards every module is as it was."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from spd_lightning.batches import Batches
 from spd_lightning.errors import UserError
 from spd_lightning.model import (
     Dtype,
@@ -43,19 +43,6 @@ from spd_lightning.subspace.subspace import (
 )
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.task import Example
-
-
-class Batches:
-    """This process's batches, padded as they are asked for: Lightning inserts no sampler into a plain iterable."""
-
-    def __init__(self, batches: list[list[EncodedExample]]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return map(collate, self.batches)
 
 
 class SubspaceExtractionModule(LightningModule):
@@ -264,7 +251,7 @@ class SubspaceExtractionModule(LightningModule):
         A process without a batch gets an empty one, so that it still takes part in the collective at the end.
         """
         batches = form_batches(self.encoded[0], self.batch_tokens)[self.global_rank :: self.trainer.world_size]
-        return Batches(batches or [[]])
+        return Batches(batches or [[]], collate)
 
     def on_predict_start(self) -> None:
         """Find the sites in the loaded model."""
