@@ -106,6 +106,7 @@ class SPDCLI(LightningCLI):
         """A parser that names this program."""
         kwargs.setdefault("description", "Self-Policy Distillation: a model improves on its own projected generations.")
         kwargs.setdefault("prog", "spd_lightning")
+        kwargs.setdefault("usage", "python -m spd_lightning COMMAND [--config FILE ...] [--section.option VALUE ...]")
         return super().init_parser(**kwargs)
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
