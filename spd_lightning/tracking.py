@@ -42,7 +42,6 @@ def default_loggers(run_dir: Path, config: dict[str, Any]) -> list[Logger]:
     loggers: list[Logger] = [CSVLogger(logs, name="", version="")]
     mode, sweep = os.environ.get("WANDB_MODE", ""), "WANDB_SWEEP_ID" in os.environ
     if mode != "disabled":
-        logs.mkdir(parents=True, exist_ok=True)
         offline = mode == "offline" or not (mode == "online" or sweep or _logged_in())
         loggers.append(
             WandbLogger(
