@@ -44,8 +44,8 @@ class BenchmarkCallback(Callback):
     Args:
         tasks: Benchmarks, e.g. [gsm8k, svamp, mmlu, humaneval, bbh:paper]; null scores the task trained on.
         protocol: standard (the field's convention) or paper (the published settings). Named in every score.
-        limit: Examples per benchmark, the first ones: one number, or a number for each task named ({humaneval: 20},
-            others whole); null for all.
+        limit: Examples per benchmark, the first ones (in mmlu and bbh subjects take turns): one number, or a number for
+            each task named ({humaneval: 20}, others whole); null for all.
         num_samples: Completions per program task, for pass@k; above 1 they are drawn at temperature 0.8, top-p 0.95.
         methods: Any of base, student and projected (the base under the projection, untrained); null: base, student.
         when: before, after or both (null) around training. Base and projected are scored at the first of these moments,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from spd_lightning.generation.cache import PreallocatedCache, empty_cache
+from spd_lightning.generation.cache import cache_after, prefix_states
 
 TOKEN_BUDGET = 4096  # padded positions of a batch: enough to keep the matrix products large, small enough for a laptop
 _LOGIT_BUDGET = 1 << 26  # logits of a batch (256 MB in float32)
@@ -117,7 +117,8 @@ def score_choices(
     with torch.inference_mode():
         for prefix, batch in batches[rank::world_size]:
             if len(prefix) and (shared_ids is None or not np.array_equal(prefix, shared_ids)):
-                shared, shared_ids = _run_prefix(model, prefix), prefix
+                ids = torch.from_numpy(prefix.astype(np.int64))[None].to(_input_device(model))
+                shared, shared_ids = prefix_states(model, ids), prefix
             found = _score_batch(model, batch, shared if len(prefix) else [], len(prefix))
             scores += found
             if on_batch is not None:
@@ -220,16 +221,6 @@ def _shared_prefix(members: list[_Work]) -> np.ndarray:
     return first[: length if length >= _MIN_SHARED else 0]
 
 
-def _run_prefix(model: PreTrainedModel, prefix: np.ndarray) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of a prefix, per layer, each ``[1, heads, s, head_dim]``."""
-    cache = empty_cache(model, len(prefix))
-    ids = torch.from_numpy(prefix.astype(np.int64))[None].to(_input_device(model))
-    with _head_at(model, torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)):
-        model(input_ids=ids, past_key_values=cache, use_cache=True)
-    layers: list[Any] = list(cache.layers)
-    return [(layer.keys, layer.values) for layer in layers]
-
-
 def _score_batch(
     model: PreTrainedModel, batch: list[_Work], shared: list[tuple[Tensor, Tensor]], skip: int
 ) -> list[LikelihoodScore]:
@@ -242,7 +233,7 @@ def _score_batch(
         ids[i, : len(row.ids) - skip] = torch.from_numpy(row.ids[skip:].astype(np.int64))
     where = [(i, p - skip) for i, row in enumerate(rows) for p in row.positions]
     row_of, position_of = torch.tensor(where, device=device).T
-    cache = _expanded(model, shared, len(rows), skip + width) if skip else None
+    cache = cache_after(model, shared, [0] * len(rows), skip + width) if skip else None
     with _head_at(model, row_of, position_of):
         output = model(input_ids=ids.to(device), past_key_values=cache, use_cache=cache is not None)
     logits = output.logits[0].float()  # [p, vocab]
@@ -264,17 +255,6 @@ def _score_batch(
 def _input_device(model: PreTrainedModel) -> torch.device:
     embedding: Any = model.get_input_embeddings()
     return embedding.weight.device
-
-
-def _expanded(
-    model: PreTrainedModel, shared: list[tuple[Tensor, Tensor]], rows: int, capacity: int
-) -> PreallocatedCache:
-    """A cache whose rows all begin with the shared keys and values."""
-    cache = empty_cache(model, capacity)
-    layers: list[Any] = list(cache.layers)
-    for layer, (keys, values) in zip(layers, shared, strict=True):
-        layer.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1))
-    return cache
 
 
 @contextlib.contextmanager

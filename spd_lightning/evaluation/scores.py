@@ -219,7 +219,7 @@ def unique_records(records: Iterable[Record], order: Sequence[str]) -> list[Reco
 
 
 def group_table(records: Sequence[Record], metric: str, group_of: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Score and n of each group of examples (subject, category), groups by name."""
+    """Score, n and 95% interval of each group of examples (subject, category), groups by name."""
     values: dict[str, list[tuple[float, float]]] = {}
     for example_id, pair in example_values(records, metric).items():
         if example_id in group_of:
@@ -227,7 +227,8 @@ def group_table(records: Sequence[Record], metric: str, group_of: dict[str, str]
     table = {}
     for name in sorted(values):
         value, weight = np.array(values[name]).T
-        table[name] = {"value": float((value * weight).sum() / weight.sum()), "n": len(value)}
+        mean = float((value * weight).sum() / weight.sum())
+        table[name] = {"value": mean, "n": len(value), "ci95": list(interval(value, weight)[1])}
     return table
 
 

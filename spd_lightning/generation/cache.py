@@ -6,11 +6,14 @@ done is overwritten by the last one, so leaving costs the copy of one row. Shape
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+MIN_SHARED = 64  # a prefix of fewer tokens is not worth a forward of its own
 
 
 class _Layer(CacheLayerMixin):
@@ -95,3 +98,48 @@ def empty_cache(model: torch.nn.Module, capacity: int) -> PreallocatedCache:
     """A cache that fits a model."""
     config: Any = model.config
     return PreallocatedCache(config.get_text_config().num_hidden_layers, capacity)
+
+
+def shared_length(rows: Sequence[tuple[int, ...]]) -> int:
+    """How many first tokens all rows have in common, at least one of each row not counted; 0 below `MIN_SHARED`.
+
+    >>> shared_length([(7,) * 80 + (1, 2), (7,) * 80 + (1, 3), (7,) * 81 + (4,)])
+    80
+    """
+    if len(rows) < 2:
+        return 0
+    first, last = min(rows), max(rows)  # in the order of a dictionary these two differ the earliest
+    shortest = min(len(row) for row in rows)
+    length = next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), shortest)
+    return length if (length := min(length, shortest - 1)) >= MIN_SHARED else 0
+
+
+def prefix_states(model: torch.nn.Module, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of a text ``[1, s]``, per layer, each ``[1, h, s, head_dim]``."""
+    cache = empty_cache(model, ids.shape[1])
+    last = torch.tensor([ids.shape[1] - 1], device=ids.device)  # its logits are not used; the others not even computed
+    model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=last)
+    return [(layer.keys, layer.values) for layer in cache.own_layers]
+
+
+def cache_after(
+    model: torch.nn.Module, shared: list[tuple[Tensor, Tensor]], starts: Sequence[int], capacity: int
+) -> PreallocatedCache:
+    """A cache whose first s positions are filled: row i holds the shared text from position ``starts[i]`` on.
+
+    What is before a row's start is padding; what no longer fits behind it is left for the next forward to run again.
+
+    Args:
+        model: The model.
+        shared: Keys and values of `prefix_states`, s positions.
+        starts: Padding of each row, in positions.
+        capacity: Positions a row can hold.
+    """
+    cache = empty_cache(model, capacity)
+    for layer, states in zip(cache.own_layers, shared, strict=True):
+        layer.update(*(part.expand(len(starts), -1, -1, -1) for part in states))
+        for own, part in zip((layer.keys, layer.values), states):
+            for row, start in enumerate(starts):
+                if 0 < start < layer.length:
+                    own[row, :, start : layer.length] = part[0, :, : layer.length - start]
+    return cache

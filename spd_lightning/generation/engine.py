@@ -18,7 +18,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
-from spd_lightning.generation.cache import PreallocatedCache, empty_cache, leaving_moves
+from spd_lightning.generation.cache import (
+    PreallocatedCache,
+    cache_after,
+    empty_cache,
+    leaving_moves,
+    prefix_states,
+    shared_length,
+)
 from spd_lightning.generation.requests import Request, build_requests, encode_prompts, form_batches
 from spd_lightning.generation.sampling import SamplingParams, choose_tokens, row_key, step_keys
 from spd_lightning.model import eos_token_ids, eval_mode
@@ -167,16 +174,22 @@ class _Decoder:
 
         width = max(len(r.prompt_ids) for r in batch)
         capacity = width + params.max_new_tokens
+        padding = [width - len(r.prompt_ids) for r in batch]
         ids = torch.full((len(batch), width), tokenizer.pad_token_id or 0)
         mask = torch.zeros(len(batch), capacity, dtype=torch.bool)
         for i, r in enumerate(batch):  # left padding: every row's next token stands in the same column
-            ids[i, width - len(r.prompt_ids) :] = torch.tensor(r.prompt_ids)
-            mask[i, width - len(r.prompt_ids) :] = True
+            ids[i, padding[i] :] = torch.tensor(r.prompt_ids)
+            mask[i, padding[i] :] = True
+        shared = shared_length([r.prompt_ids for r in batch])  # solved examples, say: run once for all rows
         self.length = width
         self.mask = mask.to(self.device)
-        self.positions = (self.mask[:, :width].cumsum(-1) - 1).clamp(min=0)
-        self.input_ids = ids.to(self.device)
-        self.cache = empty_cache(model, capacity)
+        self.positions = (self.mask[:, :width].cumsum(-1) - 1).clamp(min=0)[:, shared:]
+        self.input_ids = ids[:, shared:].to(self.device)
+        if shared:
+            prefix = torch.tensor([batch[0].prompt_ids[:shared]], device=self.device)
+            self.cache = cache_after(model, prefix_states(model, prefix), padding, capacity)
+        else:
+            self.cache = empty_cache(model, capacity)
 
     def step(self) -> None:
         """One forward of the open rows, one token for each; rows that are done leave."""

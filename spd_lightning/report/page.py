@@ -15,6 +15,7 @@ import yaml
 from spd_lightning.artifacts import write_atomic, write_json
 from spd_lightning.errors import UserError
 from spd_lightning.report import plots, tables
+from spd_lightning.report.groups import group_blocks
 from spd_lightning.report.render import Block, Bullets, Code, Heading, Image, render_html, render_markdown
 from spd_lightning.report.results import Run, combined_results, is_share, label, read_run, varying_options
 from spd_lightning.report.tables import format_interval, format_p, format_value
@@ -97,6 +98,8 @@ def _one_run(run: Run, out: Path) -> tuple[str, list[Block]]:
     blocks += [Heading("Comparisons"), Bullets(caveats(run))]
     if run.comparisons:
         blocks.append(tables.comparison_table(run))
+    groups = group_blocks(run)
+    blocks += [Heading("Scores by subject"), *groups] if groups else []
     blocks += _what_was_run(run)
     if run.spectra:
         blocks += [

@@ -5,6 +5,7 @@ Reference: arXiv:2605.22675, prompts and sizes; MMLU is arXiv:2009.03300, BBH is
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -38,13 +39,30 @@ def lettered(question: str, choices: list[str]) -> str:
     return question + "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices))
 
 
+def in_turn(docs: list[dict[str, Any]], group: str) -> list[dict[str, Any]]:
+    """The first row of every group, then the second of every group, and so on; rows of a turn stay in their order.
+
+    The standard protocol scores in this order, so that a limit, which takes the first rows, leaves no subject out
+    before it must.
+
+    >>> in_turn([{"s": "a", "i": 0}, {"s": "a", "i": 1}, {"s": "b", "i": 2}], "s")
+    [{'s': 'a', 'i': 0}, {'s': 'b', 'i': 2}, {'s': 'a', 'i': 1}]
+    """
+    seen: Counter[str] = Counter()
+    turns = []
+    for doc in docs:
+        turns.append(seen[doc[group]])
+        seen[doc[group]] += 1
+    return [doc for _, doc in sorted(zip(turns, docs, strict=True), key=lambda pair: pair[0])]
+
+
 class MMLU(Task):
     """Four-choice questions on 57 subjects (14,042 test rows).
 
     Training: ``auxiliary_train`` where the data has it, else the validation rows whose question and choices do not
     stand in test; ``train_split_name`` says which. Standard: likelihood of `` A`` to `` D``, 5-shot with the subject's
-    dev rows. Paper: the first 200 of the test rows shuffled with seed 42, zero-shot, 5 tokens, the first letter found.
-    Correctness is defined by what follows ``Answer:``.
+    dev rows, subjects in turn. Paper: the first 200 of the test rows shuffled with seed 42, zero-shot, 5 tokens, the
+    first letter found. Correctness is defined by what follows ``Answer:``.
     """
 
     name = "mmlu"
@@ -116,7 +134,7 @@ class MMLU(Task):
         for doc in self.file_docs("dev"):
             shots.setdefault(doc["subject"], []).append(f"{prompt(doc)}{self.doc_to_target(doc)}\n\n")
         found = []
-        for row, doc in enumerate(self.docs("test")[:limit]):
+        for row, doc in enumerate(in_turn(self.docs("test"), "subject")[:limit]):
             subject = doc["subject"]
             if len(shots.get(subject, [])) < self.num_fewshot:
                 raise UserError(
@@ -147,8 +165,9 @@ class BBH(Task):
     """27 hard tasks with short exact answers (6,511 rows); for evaluation only.
 
     The variant ``paper`` is the six published tasks, a task's name is that task alone. Standard: direct answers,
-    3-shot. The official shots are not part of the data, so the first three rows of each task serve as its shots and
-    are not scored (6,430 rows remain). Paper: zero-shot, the first 50 rows of each of the six tasks, 16 tokens.
+    3-shot, tasks in turn. The official shots are not part of the data, so the first three rows of each task serve as
+    its shots and are not scored (6,430 rows remain). Paper: zero-shot, the first 50 rows of each of the six tasks, 16
+    tokens.
     """
 
     name = "bbh"
@@ -204,7 +223,7 @@ class BBH(Task):
         for doc in docs:
             if doc["row"] < self.num_fewshot:
                 shots[doc["task"]] = (*shots.get(doc["task"], ()), f"{prompt(doc)}{self.doc_to_target(doc)}\n\n")
-        scored = [doc for doc in docs if doc["row"] >= self.num_fewshot][:limit]
+        scored = in_turn([doc for doc in docs if doc["row"] >= self.num_fewshot], "task")[:limit]
         return [
             replace(self.example(doc, "test", doc["row"]), prompt=prompt(doc), spans=(), shots=shots[doc["task"]])
             for doc in scored

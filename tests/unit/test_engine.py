@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from spd_lightning.errors import UserError
 from spd_lightning.generation import engine
-from spd_lightning.generation.cache import leaving_moves
+from spd_lightning.generation.cache import leaving_moves, shared_length
 from spd_lightning.generation.engine import EngineStats, Request, build_requests, form_batches, generate, generate_batch
 from spd_lightning.generation.sampling import SamplingParams
 from tests.conftest import TINY, tiny_model
@@ -61,6 +61,30 @@ def test_greedy_equals_transformers(kind: str, tokenizer) -> None:  # type: igno
     ids = {r.id: r.prompt_ids for r in requests}
     for g in out:
         assert list(g.token_ids) == plain_generate(model, tokenizer, ids[g.id], 40), g.id
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2", "mistral"])
+def test_prompts_that_begin_alike_run_their_beginning_once(kind: str, tokenizer) -> None:  # type: ignore[no-untyped-def]
+    model = model_of(kind)
+    shots = "Question: 1 plus 1?\nAnswer: 2\n\n" * 3
+    requests, _ = build_requests(tokenizer, [(i, shots + prompt) for i, prompt in PROMPTS] + [("only", shots + "2")])
+    seen: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(lambda m, a, k: seen.append(tuple(k["input_ids"].shape)), with_kwargs=True)
+    out = generate(model, tokenizer, requests, SamplingParams(max_new_tokens=30, temperature=0.0), batch_size=6)
+    assert seen[:2] == [(1, len(shots)), (6, max(len(r.prompt_ids) for r in requests) - len(shots))]
+    ids = {r.id: r.prompt_ids for r in requests}
+    for g in out:
+        assert list(g.token_ids) == plain_generate(model, tokenizer, ids[g.id], 30), g.id
+    alone = generate(model, tokenizer, requests[:1], SamplingParams(max_new_tokens=30, temperature=0.0))
+    assert alone[0].token_ids == next(g.token_ids for g in out if g.id == alone[0].id)
+
+
+def test_what_rows_share_leaves_each_a_token_of_its_own() -> None:
+    long = (1,) * 70
+    assert shared_length([long, long]) == 69
+    assert shared_length([(*long, 2), (*long, 3, 4)]) == 70
+    assert shared_length([long]) == 0, "a single row shares with nobody"
+    assert shared_length([(1,) * 60 + (2,), (1,) * 60 + (3,)]) == 0, "too short to be worth a forward"
 
 
 def ending_model(kind: str = "llama"):  # type: ignore[no-untyped-def]

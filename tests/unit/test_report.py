@@ -17,6 +17,7 @@ import yaml
 from safetensors.torch import save_file
 
 from spd_lightning.errors import UserError
+from spd_lightning.evaluation.statistics import wilson_interval
 from spd_lightning.report import plots, read_run, render, render_table, tables, write_report, write_results
 from spd_lightning.report.page import caveats, examples_needed
 from spd_lightning.report.results import combine_seeds, group_by_configuration, varying_options
@@ -55,6 +56,11 @@ def comparison(task: str, metric: str, delta: float, p_holm: float | None, n: in
         "test": "mcnemar_exact",
         "n": n,
     }
+
+
+def share(right: int, n: int) -> dict[str, Any]:
+    """A group's entry in the facts of a benchmark."""
+    return {"value": right / n, "n": n, "ci95": list(wilson_interval(right, n))}
 
 
 def make_run(
@@ -97,6 +103,11 @@ def make_run(
         not_run=[{"task": "humaneval", "reason": "no consent to run code"}],
         overlap=[{"set": "training prompts", "task": "letters", "n": 2}],
         corpus={"distinct_2": 0.5},
+        benchmarks={
+            "mmlu.base": {"by_category": {"STEM": share(1, 4)}, "by_subject": {"college_physics": share(1, 4)}},
+            "mmlu.spd": {"by_category": {"STEM": share(3, 4)}, "by_subject": {"college_physics": share(3, 4)}},
+            "arithmetic.spd": {"seconds": 1.0},
+        },
     )
     (path / "subspace").mkdir()
     tensors = {}
@@ -403,3 +414,12 @@ def test_plots_say_what_they_show(tmp_path: Path) -> None:
     assert "by chance 0.50" in overlap.axes[0].get_title()
     path = plots.write_plot(overlap, tmp_path / "overlap.png")
     assert path.read_bytes().startswith(b"\x89PNG") and b"Software" not in path.read_bytes()
+
+
+def test_scores_by_subject_and_category_are_tables_of_the_page(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    write_report([tmp_path / "run"], tmp_path / "run")
+    text = (tmp_path / "run" / "report.md").read_text()
+    assert "### mmlu by category\n\n| category | n | base | spd |" in text
+    assert "| college physics | 4 | 25.0 \\[4.6, 69.9\\] | 75.0 \\[30.1, 95.4\\] |" in text
+    assert "arithmetic by" not in text

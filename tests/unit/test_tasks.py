@@ -92,6 +92,14 @@ def test_limit_takes_the_first_examples(name: str, data_dir: str) -> None:
         assert task.benchmark(protocol, 7).examples == whole.examples[:7]
 
 
+@pytest.mark.parametrize(("name", "groups"), [("mmlu", 57), ("bbh", 27)])
+def test_a_limited_standard_benchmark_leaves_no_subject_out(name: str, groups: int, data_dir: str) -> None:
+    examples = load_once(name, data_dir).benchmark("standard", 2 * groups + 1).examples
+    assert sorted(Counter(e.meta["subject"] for e in examples).values()) == [2] * (groups - 1) + [3]
+    first_rows = {e.meta["subject"]: e.id for e in reversed(load_once(name, data_dir).benchmark("standard").examples)}
+    assert {e.id for e in examples[:groups]} == set(first_rows.values()), "a subject begins with its first row"
+
+
 def test_domains() -> None:
     domains = {name: TASKS[name].domain for name in TASKS if name != "custom"}
     assert domains == {
