@@ -31,7 +31,7 @@ def token_loss_sum(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         batch: What ``batching.collate`` made. Right padding needs no mask: no real token looks to its right.
 
     Returns:
-        Scalar, float32; 0 with a graph where the batch has no label, so that every process can take part in backward.
+        Scalar, float32 (float64 for a float64 model); 0 with a graph where the batch has no label, so that every process can take part in backward.
     """
     input_ids, labels = batch["input_ids"], batch["labels"]
     positions = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
@@ -44,7 +44,7 @@ def token_loss_sum(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     finally:
         hook.remove()
     if not logits.requires_grad:
-        return F.cross_entropy(logits.float(), targets, reduction="sum")
+        return F.cross_entropy(logits.to(_wide(logits)), targets, reduction="sum")
     return _CrossEntropySum.apply(logits, targets)
 
 
@@ -76,15 +76,19 @@ def _packing(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     return {"position_ids": batch["position_ids"], "attention_mask": mask}
 
 
+def _wide(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
 class _CrossEntropySum(torch.autograd.Function):
     """Sum of cross-entropies whose gradient is made in the same pass, so that no float32 copy of [n, v] is held."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
         gradient = torch.empty_like(logits)
-        total = torch.zeros((), dtype=torch.float32, device=logits.device)
+        total = torch.zeros((), dtype=_wide(logits), device=logits.device)
         for rows, target, out in zip(logits.split(CHUNK), targets.split(CHUNK), gradient.split(CHUNK)):
-            log_probs = torch.log_softmax(rows.float(), dim=-1)
+            log_probs = torch.log_softmax(rows, dim=-1, dtype=total.dtype)
             index = target[:, None]
             total -= log_probs.gather(1, index).sum()
             probs = log_probs.exp_()
