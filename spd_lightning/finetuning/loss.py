@@ -31,7 +31,8 @@ def token_loss_sum(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         batch: What ``batching.collate`` made. Right padding needs no mask: no real token looks to its right.
 
     Returns:
-        Scalar, float32 (float64 for a float64 model); 0 with a graph where the batch has no label, so that every process can take part in backward.
+        Scalar, float32 (float64 for a float64 model); 0 with a graph where the batch has no label, so that every
+        process can take part in backward.
     """
     input_ids, labels = batch["input_ids"], batch["labels"]
     positions = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
