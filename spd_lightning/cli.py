@@ -20,6 +20,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import FSDPStrategy
 from transformers.utils import logging as transformers_logging
 
 from spd_lightning.artifacts import ArtifactStore, RunFolder, file_lock, fingerprint, settings_of
@@ -27,9 +28,11 @@ from spd_lightning.commands import COMMANDS
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.module import SPDFineTuningModule
+from spd_lightning.finetuning.strategy import ShardedStrategy
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
 from spd_lightning.model import file_sha256, model_fingerprint
 from spd_lightning.pipeline import Pipeline, barrier, is_rank_zero, student_folder
+from spd_lightning.plan import Plan
 from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.tracking import default_loggers, describe_environment
 
@@ -131,6 +134,11 @@ class SPDCLI(LightningCLI):
             default=None,
             help="Folder of data sets as JSON Lines; null takes SPD_DATA_DIR, else rows come from the hub.",
         )
+        parser.add_argument(
+            "--estimate",
+            action="store_true",
+            help="Print memory, time and disk of each stage from the model's config, and end: nothing is loaded.",
+        )
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Sections in the order of the stages, the trainer's last."""
@@ -171,8 +179,16 @@ class SPDCLI(LightningCLI):
             return
         options = self.config[self.subcommand]
         plain = yaml.safe_load(self._parser(self.subcommand).dump(options, skip_none=False, skip_link_targets=True))
-        plain.pop("ckpt_path", None)  # every stage command reads every saved configuration
+        for name in ("ckpt_path", "estimate"):
+            plain.pop(name, None)  # every stage command reads every saved configuration
         self.plain_config = plain
+        if options.estimate:
+            made = self._parser(self.subcommand).instantiate_classes(options)
+            self.trainer_options = made.trainer
+            self.extraction, self.datamodule, self.model, self.benchmarks = (
+                made.subspace, made.data, made.model, made.evaluation
+            )  # fmt: skip
+            return
         task_file = options.subspace.task_file
         self.fingerprint = fingerprint(
             "run",
@@ -207,6 +223,13 @@ class SPDCLI(LightningCLI):
             self.benchmarks.when = []  # stage 4 scores before and after
             settings["callbacks"].append(self.benchmarks)
         settings["default_root_dir"] = settings["default_root_dir"] or str(self.run_folder.path / "logs")
+        if settings["strategy"] == "fsdp":
+            settings["strategy"] = ShardedStrategy()
+        elif isinstance(settings["strategy"], FSDPStrategy) or str(settings["strategy"]).startswith("fsdp"):
+            raise UserError(
+                f"trainer.strategy={settings['strategy']!r} cannot hold a frozen base and its adapter in one unit. "
+                "Set --trainer.strategy fsdp (FSDP2, each weight by itself)."
+            )
         return Trainer(**settings)
 
     def stage_trainer(self, benchmarks: BenchmarkCallback | None = None, logger: Any = False) -> Trainer:
@@ -240,6 +263,11 @@ class SPDCLI(LightningCLI):
         if subcommand in COMMANDS:
             COMMANDS[subcommand].run(self.config[subcommand])
             return
+        if self.config[subcommand].estimate:
+            self._attach_benchmarks(self.datamodule.method)
+            parts = (self.extraction, self.datamodule, self.model, self.benchmarks)
+            print(Plan(*parts, self.trainer_options).table(subcommand))
+            return
         with self._claimed_run():
             getattr(self, subcommand)(self.config[subcommand].get("ckpt_path"))
             if is_rank_zero():
@@ -261,11 +289,9 @@ class SPDCLI(LightningCLI):
             print(f"Run folder: {self.run_folder.path}", file=sys.stderr)
         return stack
 
-    def _pipeline(self, method: str | None) -> Pipeline:
+    def _attach_benchmarks(self, method: str | None, **place: Any) -> None:
         options = self.config[self.subcommand]
         self.benchmarks.attach(
-            run_dir=self.run_folder.path,
-            store=self.store,
             model_name_or_path=options.subspace.model_name_or_path,
             data_dir=options.data_dir,
             task_file=options.subspace.task_file,
@@ -273,17 +299,14 @@ class SPDCLI(LightningCLI):
             method=method or "base",
             seed=options.seed_everything,
             dtype=options.data.dtype,
+            **place,
         )
-        return Pipeline(
-            self.extraction,
-            self.datamodule,
-            self.model,
-            self.benchmarks,
-            self.trainer,
-            self.stage_trainer,
-            self.run_folder,
-            self.store,
-        )
+
+    def _pipeline(self, method: str | None) -> Pipeline:
+        self._attach_benchmarks(method, run_dir=self.run_folder.path, store=self.store)
+        parts = (self.extraction, self.datamodule, self.model, self.benchmarks)
+        plan = Plan(*parts, self._get(self.config_init, "trainer"))
+        return Pipeline(*parts, self.trainer, self.stage_trainer, self.run_folder, self.store, plan)
 
     def fit(self, ckpt_path: str | None = None) -> None:
         """All stages, as often as ``model.rounds`` says; a later round starts from the student before it."""
@@ -323,9 +346,9 @@ class SPDCLI(LightningCLI):
         made = self._parser(self.subcommand).instantiate_classes(options)
         whole, self.run_folder = self.run_folder, folder
         trainer = self.instantiate_trainer(logger=[CSVLogger(folder.path / "logs", name="", version="")])
-        pipeline = Pipeline(
-            made.subspace, made.data, made.model, made.evaluation, trainer, self.stage_trainer, folder, self.store
-        )
+        parts = (made.subspace, made.data, made.model, made.evaluation)
+        plan = Plan(*parts, self._get(self.config_init, "trainer"))
+        pipeline = Pipeline(*parts, trainer, self.stage_trainer, folder, self.store, plan)
         if made.data.method == "spd":
             pipeline.extract()
         pipeline.generate()

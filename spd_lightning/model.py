@@ -58,8 +58,12 @@ def _cpu_has_fast_bf16() -> bool:
         return False
 
 
-def resolve_source(model_name_or_path: str) -> tuple[str, bool]:
+def resolve_source(model_name_or_path: str, need_weights: bool = True) -> tuple[str, bool]:
     """Where a model's files are: ``(folder or hub id, is it local)``. A GGUF file is dequantised once into the cache.
+
+    Args:
+        model_name_or_path: What the user named.
+        need_weights: False accepts a folder that holds a config alone.
 
     Raises:
         UserError: For a folder without a config or weights, or a path that does not exist.
@@ -78,7 +82,7 @@ def resolve_source(model_name_or_path: str) -> tuple[str, bool]:
                 f"Model folder {model_name_or_path!r} has no config.json. Set --subspace.model_name_or_path to a "
                 "folder written by save_pretrained, a .gguf file or a hub id."
             )
-        if not weight_files(path):
+        if need_weights and not weight_files(path):
             raise UserError(
                 f"Model folder {model_name_or_path!r} holds no weights (model*.safetensors or pytorch_model*.bin). "
                 "Set --subspace.model_name_or_path to a folder written by save_pretrained, a .gguf file or a hub id."
@@ -137,19 +141,23 @@ def _dequantised(gguf: Path) -> Path:
     return folder
 
 
-def load_config(model_name_or_path: str) -> Any:
-    """The transformers config of a model."""
-    source, local = resolve_source(model_name_or_path)
+def load_config(model_name_or_path: str, need_weights: bool = True) -> Any:
+    """The transformers config of a model; without ``need_weights`` also of a folder that holds nothing else."""
+    source, local = resolve_source(model_name_or_path, need_weights)
     return _from_pretrained(AutoConfig, model_name_or_path, source, local)
 
 
-def load_tokenizer(model_name_or_path: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(model_name_or_path: str, need_weights: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a model; a padding token is set where it has none (the end-of-sequence token).
+
+    Args:
+        model_name_or_path: As in `load_model`.
+        need_weights: False accepts a folder without weights.
 
     Raises:
         UserError: If the model cannot be found, or its tokenizer gives no character offsets (not a fast tokenizer).
     """
-    source, local = resolve_source(model_name_or_path)
+    source, local = resolve_source(model_name_or_path, need_weights)
     tokenizer = _from_pretrained(AutoTokenizer, model_name_or_path, source, local)
     if not tokenizer.is_fast:
         raise UserError(

@@ -26,8 +26,10 @@ from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.adapter import is_adapter, save_student
 from spd_lightning.finetuning.module import SPDFineTuningModule
+from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.generation.corpus import statistics as corpus_statistics
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
+from spd_lightning.plan import Plan
 from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.subspace.moments import Moments
 
@@ -68,6 +70,7 @@ class Pipeline:
         stage_trainer: Makes a trainer for a stage with the devices and strategy of the main one.
         run: The run folder.
         store: The artifact store.
+        plan: Says before each stage what it is going to cost; None says nothing.
 
     Ranks:
         Every process calls every method in the same order; files are written by rank 0.
@@ -83,10 +86,11 @@ class Pipeline:
         stage_trainer: Callable[..., Trainer],
         run: RunFolder,
         store: ArtifactStore,
+        plan: Plan | None = None,
     ) -> None:
         self.extraction, self.data, self.student, self.benchmarks = extraction, data, student, benchmarks
         self.trainer, self.stage_trainer = trainer, stage_trainer
-        self.run, self.store = run, store
+        self.run, self.store, self.plan = run, store, plan
         self.stages: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
         data.store = store
@@ -104,6 +108,11 @@ class Pipeline:
         done = "already there, skipped" if row["skipped"] else f"{row['seconds']:.1f} s{speed}"
         rank_zero_info(f"[{name}] {done}")
 
+    def _say_cost(self, stage: str) -> None:
+        """Estimated time, memory and disk of a stage that is about to run."""
+        if self.plan is not None and is_rank_zero():
+            rank_zero_info(f"[{stage}] {self.plan.stage(stage).line()}")
+
     # Stage 1
 
     def extract(self) -> Path:
@@ -118,6 +127,7 @@ class Pipeline:
                 module.moments = Moments.load(file)
                 facts = self.store.facts(folder)["statistics"]
             else:
+                self._say_cost("extract")
                 self.stage_trainer().predict(module, return_predictions=False)
                 facts = module.statistics.as_dict()
                 if is_rank_zero() and module.moments is not None:
@@ -166,6 +176,7 @@ class Pipeline:
                 rank_zero_info(
                     f"[generate] {len(corpus.finished())} of {len(data.requests)} completions are there already"
                 )
+                self._say_cost("generate")
                 module = data.generation_module(corpus)
                 self.stage_trainer().predict(module, datamodule=data, return_predictions=False)
                 barrier()
@@ -194,14 +205,17 @@ class Pipeline:
             if not row["skipped"]:
                 last = self.run.path / "checkpoints" / "last.ckpt"
                 resume = ckpt_path or (str(last) if last.is_file() else None)
+                self._say_cost("fine_tune")
                 self.trainer.fit(self.student, datamodule=self.data, ckpt_path=resume, weights_only=True)
                 if self.trainer.interrupted:
                     raise KeyboardInterrupt
+                model = self.student.model
+                assert model is not None
+                weights = trained_weights(model) if is_sharded(model) else None
                 if is_rank_zero():
                     partial = self.run.path / ".adapter-new"
                     shutil.rmtree(partial, ignore_errors=True)
-                    assert self.student.model is not None
-                    save_student(self.student.model, partial, self.data.model_name_or_path)
+                    save_student(model, partial, self.data.model_name_or_path, weights)
                     partial.rename(self.adapter)
                 barrier()
                 epochs = self.trainer.current_epoch
@@ -217,6 +231,7 @@ class Pipeline:
         with self._stage("evaluate", ", ".join(b.task for b in bench.benchmarks())) as row:
             bench.adapter = adapter if "student" in bench.methods else None
             trainer = self.stage_trainer(bench, self.trainer.loggers or False)
+            self._say_cost("evaluate")
             trainer.test(NoTraining(), verbose=False)
             row["skipped"] = bench.all_from_store
         self.facts |= {"benchmarks": bench.facts, "not_run": bench.not_run}

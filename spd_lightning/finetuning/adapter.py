@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from spd_lightning.errors import UserError
+from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.model import EMBEDDED_HUB_ID, EMBEDDED_MODEL, decoder_layers, load_model, load_tokenizer
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -134,22 +135,37 @@ def _loadable_name(name: str) -> str:
     return EMBEDDED_HUB_ID if name == EMBEDDED_MODEL else name
 
 
-def save_student(model: nn.Module, folder: str | Path, model_name_or_path: str) -> Path:
-    """Write a trained model: a PEFT adapter folder, or an ordinary checkpoint where all weights were trained."""
+def save_student(
+    model: nn.Module, folder: str | Path, model_name_or_path: str, weights: dict[str, Tensor] | None = None
+) -> Path:
+    """Write a trained model: a PEFT adapter folder, or an ordinary checkpoint where all weights were trained.
+
+    Args:
+        model: The model.
+        folder: Where to.
+        model_name_or_path: Base model, for its tokenizer.
+        weights: Its trained weights if the processes hold parts of them (`sharding.trained_weights`); else None.
+    """
     if isinstance(model, PeftModel):
-        return save_adapter(model, folder)
-    model.save_pretrained(folder)  # type: ignore[operator]
+        return save_adapter(model, folder, weights)
+    model.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
     load_tokenizer(model_name_or_path).save_pretrained(folder)
     return Path(folder)
 
 
-def save_adapter(model: PeftModel, folder: str | Path) -> Path:
-    """Write an adapter as plain PEFT reads it; equal adapters give equal bytes (PEFT keeps the targets as a set)."""
+def save_adapter(model: PeftModel, folder: str | Path, weights: dict[str, Tensor] | None = None) -> Path:
+    """Write an adapter as plain PEFT reads it; equal adapters give equal bytes (PEFT keeps the targets as a set).
+
+    Args:
+        model: The adapted model.
+        folder: Where to.
+        weights: See `save_student`.
+    """
     config: Any = model.peft_config["default"]
     targets, inference = config.target_modules, config.inference_mode
     config.target_modules = sorted(targets)
     try:
-        model.save_pretrained(str(folder), save_embedding_layers=False)
+        model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=weights)
     finally:
         config.target_modules, config.inference_mode = targets, inference
     (Path(folder) / "README.md").unlink(missing_ok=True)  # a template with empty fields
@@ -200,7 +216,8 @@ def merged_copy(
     """
     if isinstance(adapter, PeftModel):
         with tempfile.TemporaryDirectory() as folder:
-            return merged_copy(model_name_or_path, save_adapter(adapter, folder), dtype, device)
+            weights = trained_weights(adapter) if is_sharded(adapter) else None
+            return merged_copy(model_name_or_path, save_adapter(adapter, folder, weights), dtype, device)
     if not is_adapter(adapter) and (Path(adapter) / "config.json").is_file():
         return load_model(str(adapter), dtype, device)
     wrapped = load_adapter(load_model(model_name_or_path, torch.float32), adapter)

@@ -25,6 +25,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.finetuning.adapter import add_lora
 from spd_lightning.finetuning.batching import LossOn, TextLoader
 from spd_lightning.finetuning.loss import token_loss_sum
+from spd_lightning.finetuning.sharding import shard, whole
 from spd_lightning.model import EMBEDDED_MODEL, load_model, load_tokenizer, model_fingerprint
 
 if TYPE_CHECKING:
@@ -122,6 +123,9 @@ class SPDFineTuningModule(LightningModule):
                 base, h.lora_r, h.lora_alpha, h.lora_dropout, h.target_modules, h.seed, h.model_name_or_path
             )
         self.set_train_mode()
+        if self.device_mesh is not None:  # strategy fsdp
+            mixed = torch.bfloat16 if precision == "bf16-mixed" else None
+            shard(self.model, self.device_mesh["data_parallel"], mixed)
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")  # on purpose, see there
 
     def set_train_mode(self) -> None:
@@ -240,7 +244,7 @@ class SPDFineTuningModule(LightningModule):
         self._step_loss, self._step_tokens, self._step_padded, self._step_start = 0 * loss, 0, 0, now
 
     def _norm(self, tensors: Iterator[Tensor]) -> Tensor:
-        return nn.utils.get_total_norm(list(tensors))
+        return whole(nn.utils.get_total_norm(list(tensors)))
 
     def _last_checkpoint(self) -> str:
         paths = [
@@ -317,7 +321,8 @@ class SPDFineTuningModule(LightningModule):
                     f"Set {option} to what it was made with, or start without --ckpt_path."
                 )
         expected = {name: tuple(p.shape) for name, p in self.named_parameters() if p.requires_grad}
-        found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        weights = checkpoint.get("state_dict")  # gone where the strategy has spread it over the processes already
+        found = expected if weights is None else {name: tuple(value.shape) for name, value in weights.items()}
         if expected != found:
             wrong = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
             raise UserError(

@@ -1,0 +1,78 @@
+"""``--estimate``: what a run is going to need, from a config alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from spd_lightning import model
+from spd_lightning.cli import main
+from tests.integration.test_cli_fit import SETTINGS
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where a weight would be read or hashed."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("weights were asked for")
+
+    monkeypatch.setattr(model.AutoModelForCausalLM, "from_pretrained", refuse)
+    monkeypatch.setattr(model, "file_sha256", refuse)
+
+
+@pytest.mark.parametrize("command", ["fit", "extract", "generate", "test"])
+def test_every_stage_command_estimates_and_writes_nothing(
+    command: str,
+    tiny_model_dir: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([command, f"--subspace.model_name_or_path={tiny_model_dir}", *SETTINGS, "--estimate"]) == 0
+    out = capsys.readouterr().out
+    stages = {"fit": 4, "extract": 1, "generate": 2, "test": 1}[command]
+    assert len(re.findall(r"^(?:extract|generate|fine_tune|evaluate) .* [MK]iB ", out, re.MULTILINE)) == stages
+    assert "Nothing was loaded" in out and "GFLOP/s" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_config_alone_is_enough_and_devices_count(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "config-only"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((Path(tiny_model_dir) / "config.json").read_bytes())
+    options = [f"--subspace.model_name_or_path={folder}", *SETTINGS, "--estimate", "--trainer.devices=8"]
+    assert main(["fit", *options, "--trainer.accelerator=gpu", "--trainer.strategy=fsdp"]) == 0
+    out = capsys.readouterr().out
+    assert "8 process(es), each on a GPU" in out and "sharded" in out
+    assert "a quarter of the texts' bytes" in out
+    assert re.search(r"^total .* -  ", out, re.MULTILINE), "no GPU here, so no time"
+
+
+def test_a_model_that_is_not_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert main(["fit", "--subspace.model_name_or_path=someone/nothing-7b", "--estimate"]) == 2
+    assert "'someone/nothing-7b' cannot be loaded" in capsys.readouterr().err
+
+
+def test_a_run_says_before_each_stage_what_it_will_cost(
+    tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with caplog.at_level("INFO"):
+        args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={tmp_path / 'run'}", *SETTINGS]
+        assert main([*args, "--evaluation.tasks=[letters]"]) == 0
+    for stage in ("extract", "generate", "fine_tune", "evaluate"):
+        assert re.search(rf"\[{stage}\] estimate: about \d+ s, .* of memory a process", caplog.text)
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    assert "estimate" not in config
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["fingerprint"]
