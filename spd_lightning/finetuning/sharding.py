@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from spd_lightning.model import decoder_layers
 
 
-def shard(model: nn.Module, mesh: DeviceMesh, gather_dtype: torch.dtype | None = None) -> nn.Module:
+def shard(model: nn.Module, mesh: DeviceMesh, gather_dtype: torch.dtype | None = None) -> None:
     """Spread a model over the processes of a mesh, decoder layer by decoder layer; the rest is one more unit.
 
     Args:
@@ -30,7 +30,7 @@ def shard(model: nn.Module, mesh: DeviceMesh, gather_dtype: torch.dtype | None =
     policy = MixedPrecisionPolicy(param_dtype=gather_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in decoder_layers(model):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
-    return fully_shard(model, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
 def is_sharded(model: nn.Module) -> bool:
