@@ -1,0 +1,126 @@
+"""The batch script under a stand-in for SLURM: ``srun`` starts the processes by hand, as the real one would."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spd_lightning.cli import SPDParser, main
+from tests.integration.test_cli_fit import SETTINGS
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "configs" / "slurm" / "fit.sbatch"
+OPTIONS = [
+    *(s for s in SETTINGS if not s.startswith(("--trainer.devices", "--evaluation"))),
+    "--evaluation.tasks=[letters]",
+    "--evaluation.limit=5",
+    "--model.lora_dropout=0",
+]
+
+SRUN = """#!/usr/bin/env bash
+# Every task of the allocation, with what SLURM tells it; ends with the first failure.
+echo "$@" >> {folder}/srun.args
+[ "$1" = --kill-on-bad-exit=1 ] && shift
+pids=()
+for ((i = 0; i < SLURM_NTASKS; i++)); do
+    SLURM_PROCID=$i SLURM_LOCALID=$i SLURM_NODEID=0 "$@" & pids+=($!)
+done
+for pid in "${{pids[@]}}"; do wait "$pid" || exit $?; done
+"""
+
+
+def directives() -> dict[str, str]:
+    """The ``#SBATCH --name=value`` lines."""
+    found = re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?$", SCRIPT.read_text(encoding="utf-8"), re.MULTILINE)
+    return dict(found)
+
+
+def submit(folder: Path, *args: str, srun: str = SRUN, tasks: int = 2) -> subprocess.Popen[str]:
+    """What sbatch does: the script with the allocation in its environment."""
+    folder.mkdir(exist_ok=True)
+    interpreter = f'#!/usr/bin/env bash\nexec {sys.executable} "$@"\n'
+    scontrol = f'#!/usr/bin/env bash\necho "$@" >> {folder}/scontrol.args\n'
+    for name, text in (("srun", srun.format(folder=folder)), ("python", interpreter), ("scontrol", scontrol)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    port = 20000 + os.getpid() % 20000
+    allocation = {
+        "SLURM_JOB_ID": "4242",
+        "SLURM_JOB_NAME": directives()["job-name"],
+        "SLURM_NTASKS": str(tasks),
+        "SLURM_NTASKS_PER_NODE": str(tasks),
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_NNODES": "1",
+        "SLURM_NODELIST": "localhost",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    environment = {**os.environ, **allocation, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(["bash", str(SCRIPT), *args], env=environment, cwd=ROOT, **pipes)  # type: ignore[call-overload]
+
+
+def test_the_script_asks_for_what_the_run_uses() -> None:
+    assert subprocess.run(["bash", "-n", str(SCRIPT)]).returncode == 0
+    asked = directives()
+    assert asked["ntasks-per-node"] == asked["gpus-per-node"], "one process a GPU"
+    assert asked["signal"].startswith("B:USR1@") and "requeue" in asked and asked["open-mode"] == "append"
+    text = SCRIPT.read_text(encoding="utf-8").replace("\\\n", " ")
+    command = re.search(r"-m spd_lightning (.*?) &", text)
+    assert command is not None
+    values = {'"$@"': "--config configs/gsm8k.yaml", '"$SLURM_NTASKS_PER_NODE"': "8", '"$SLURM_JOB_NUM_NODES"': "2"}
+    line = command[1]
+    for name, value in values.items():
+        line = line.replace(name, value)
+    options = SPDParser().parser.parse_args(line.split()).fit.trainer
+    assert (int(options.devices), options.num_nodes, options.strategy) == (8, 2, "ddp")
+
+
+def test_without_options_it_says_how_it_is_used(tmp_path: Path) -> None:
+    job = submit(tmp_path / "bin")
+    assert "usage: sbatch configs/slurm/fit.sbatch --config FILE" in job.communicate(timeout=30)[1]
+    assert job.returncode == 2
+
+
+def test_the_signal_before_the_limit_puts_the_job_back(tmp_path: Path) -> None:
+    folder = tmp_path / "bin"
+    sleeper = "#!/usr/bin/env bash\necho started > {folder}/started\nsleep 2\nexit 7\n"
+    job = submit(folder, "--config", "x.yaml", srun=sleeper)
+    deadline = time.monotonic() + 30
+    while not (folder / "started").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    job.send_signal(signal.SIGUSR1)
+    job.communicate(timeout=30)
+    assert (folder / "scontrol.args").read_text() == "requeue 4242\n"
+    assert job.returncode == 7, "the status of the processes is the job's"
+
+
+@pytest.mark.ddp
+def test_two_tasks_give_the_results_of_one_process(
+    tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    model = f"--subspace.model_name_or_path={tiny_model_dir}"
+    one, two = tmp_path / "one" / "run", tmp_path / "two" / "run"
+    assert main(["fit", model, f"--run_dir={one}", *OPTIONS, "--trainer.devices=1"]) == 0
+    job = submit(tmp_path / "bin", model, f"--run_dir={two}", *OPTIONS)
+    out, error = job.communicate(timeout=240)
+    assert job.returncode == 0, error[-3000:]
+    assert error.count("All distributed processes registered. Starting with 2 processes") == 1
+    moments = [load_file(next((run.parent / ".artifacts").glob("moments-*/*.safetensors"))) for run in (one, two)]
+    for name, value in moments[0].items():
+        assert (value - moments[1][name]).double().norm() <= 1e-10 * value.double().norm()
+    adapters = [load_file(run / "adapter" / "adapter_model.safetensors") for run in (one, two)]
+    for name, value in adapters[0].items():
+        torch.testing.assert_close(value, adapters[1][name], rtol=1e-3, atol=1e-4)
+    assert out.count("Report:") == 1, "one process reports"
