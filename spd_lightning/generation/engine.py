@@ -29,6 +29,7 @@ from spd_lightning.generation.cache import (
 from spd_lightning.generation.requests import Request, build_requests, encode_prompts, form_batches
 from spd_lightning.generation.sampling import SamplingParams, choose_tokens, row_key, step_keys
 from spd_lightning.model import eos_token_ids, eval_mode
+from spd_lightning.packed_linear import packed_linears
 
 __all__ = [
     "EngineStats",
@@ -119,13 +120,14 @@ def generate(
     """
     _check_context(model, requests, params.max_new_tokens)
     done: list[Generation] = []
-    for batch in form_batches(requests, batch_size, token_budget, params.max_new_tokens)[rank::world_size]:
-        if finished and all((r.id, r.sample) in finished for r in batch):
-            continue
-        completions = generate_batch(model, tokenizer, batch, params, stats)
-        done += completions
-        if on_batch is not None:
-            on_batch(completions)
+    with packed_linears(model):
+        for batch in form_batches(requests, batch_size, token_budget, params.max_new_tokens)[rank::world_size]:
+            if finished and all((r.id, r.sample) in finished for r in batch):
+                continue
+            completions = generate_batch(model, tokenizer, batch, params, stats)
+            done += completions
+            if on_batch is not None:
+                on_batch(completions)
     return done
 
 
@@ -140,7 +142,7 @@ def generate_batch(
     _check_context(model, batch, params.max_new_tokens)
     start = time.perf_counter()
     stats = stats if stats is not None else EngineStats()
-    with torch.inference_mode(), eval_mode(model):
+    with torch.inference_mode(), eval_mode(model), packed_linears(model):
         decoder = _Decoder(model, tokenizer, batch, params, stats)
         while decoder.rows:
             decoder.step()

@@ -18,6 +18,7 @@ from spd_lightning.generation.engine import EngineStats, Generation, generate_ba
 from spd_lightning.generation.requests import Request
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.model import load_model, load_tokenizer
+from spd_lightning.packed_linear import packed_linears
 from spd_lightning.subspace.projection import fold_projection
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -64,8 +65,10 @@ class SelfGenerationModule(LightningModule):
 
     def on_predict_start(self) -> None:
         """Fold the projection into the K/V weights for as long as decoding lasts."""
-        if self.subspace is not None and self.model is not None:
+        assert self.model is not None
+        if self.subspace is not None:
             self._folded.enter_context(fold_projection(self.model, self.subspace))
+        self._folded.enter_context(packed_linears(self.model))
 
     def predict_step(self, batch: list[Request], batch_idx: int = 0) -> int:
         """Decode one batch, append it to this rank's part of the corpus, and show the speed; gives its completions."""
