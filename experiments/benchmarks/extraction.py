@@ -13,19 +13,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmarks.reference import gradient_rows, leading_directions
-from spd_lightning.model import load_model, load_tokenizer, resolve_dtype
-from spd_lightning.subspace.capture import capture_gradients, collate, form_batches
+from spd_lightning.model import load_model, load_tokenizer, resolve_dtype, resolve_layers
+from spd_lightning.packed_linear import packed_linears
+from spd_lightning.subspace.capture import BATCH_TOKENS, capture_gradients, collate, form_batches
 from spd_lightning.subspace.compare import principal_angles
 from spd_lightning.subspace.correctness import EncodedExample, SpanRule, encode_examples
 from spd_lightning.subspace.moments import Moments
@@ -34,7 +36,6 @@ from spd_lightning.subspace.subspace import CapabilitySubspace, subspace_from_mo
 from spd_lightning.tasks import load_task
 
 MODEL = "smollm2-135m-instruct"
-BATCH_TOKENS = 2048
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", choices=["accuracy", "speed", "memory", "gpu", "memory-case"])
     parser.add_argument("--quick", action="store_true", help="few examples, one repetition: a check, not a measurement")
     parser.add_argument("--examples", type=int, help="calibration examples (accuracy 50, speed 20, or 6 and 2)")
+    parser.add_argument("--task", nargs="+", default=["gsm8k", "mbpp", "mmlu"], help="of the accuracy part")
+    parser.add_argument("--dtype", nargs="+", default=["float32", "float64", "bfloat16"], help="of the accuracy part")
     parser.add_argument("--repeats", type=int, help="repetitions of each pair (default 5)")
     args = parser.parse_args(argv)
     parts = {"accuracy": accuracy, "speed": speed, "memory": memory, "gpu": gpu, "memory-case": memory_case}
@@ -56,10 +59,11 @@ def moments_of(model: Any, encoded: Sequence[EncodedExample], layers: Sequence[i
     """Stage 1 as the module runs it, without a Trainer."""
     sites, moments = kv_sites(model, layers), Moments()
     device = next(model.parameters()).device
-    for examples in form_batches(encoded, BATCH_TOKENS):
-        batch = collate(examples)
-        on_device = type(batch)(*(tensor.to(device) for tensor in batch))
-        moments.update(capture_gradients(model, on_device, sites), batch.num_tokens)
+    with packed_linears(model):
+        for examples in form_batches(encoded, BATCH_TOKENS):
+            batch = collate(examples)
+            on_device = type(batch)(*(tensor.to(device) for tensor in batch))
+            moments.update(capture_gradients(model, on_device, sites), batch.num_tokens)
     return moments
 
 
@@ -82,7 +86,7 @@ def accuracy(args: argparse.Namespace) -> None:
     """Worst site of every setting, float32 and float64, and what bf16 changes."""
     count = args.examples or (6 if args.quick else 50)
     tokenizer = load_tokenizer(MODEL)
-    dtypes = [torch.float32] if args.quick else [torch.float32, torch.float64, torch.bfloat16]
+    dtypes = [torch.float32] if args.quick else [getattr(torch, name) for name in args.dtype]
     print(f"\n{count} examples; the worst of 4 sites; reference in the same dtype (bf16: in float32)")
     print("| task | rule | center | dtype | energy, relative | mean cos² | smallest cos | rank of G |")
     print("| --- | --- | --- | --- | ---: | ---: | ---: | ---: |")
@@ -91,7 +95,7 @@ def accuracy(args: argparse.Namespace) -> None:
         exact_model = load_model(MODEL, torch.float32) if dtype == torch.bfloat16 else model
         layers = [len(model.model.layers) // 2, len(model.model.layers) - 1]
         rules: tuple[SpanRule, ...] = ("overlap", "contained")
-        for task in ("gsm8k", "mbpp", "mmlu"):
+        for task in args.task:
             examples = load_task(task, args.data_dir).examples("train", count)
             for rule in rules:
                 encoded, _ = encode_examples(tokenizer, examples, span_rule=rule)
@@ -134,6 +138,7 @@ def speed(args: argparse.Namespace) -> None:
         variants[f"ours, {short}"] = lambda dtype=dtype: ours(dtype)  # type: ignore[misc]
         variants[f"reference, {short}"] = lambda dtype=dtype: reference(dtype, False)  # type: ignore[misc]
         variants[f"frozen reference, {short}"] = lambda dtype=dtype: reference(dtype, True)  # type: ignore[misc]
+    flops = products(models[torch.float32], encode_examples(tokenizer, examples)[0], layers)
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(repeats):
         for name, variant in variants.items():
@@ -154,6 +159,33 @@ def speed(args: argparse.Namespace) -> None:
             f"| {name} | {statistics.median(seconds[name]):.2f} | {ratio[0]:.2f} | {ratio[1]:.2f} | "
             f"{ratio[2]:.2f}, {ratio[3]:.2f} |"
         )
+    for dtype in models:
+        rate = peak(dtype)
+        print(
+            f"ours, {str(dtype)[6:]}: {flops / 1e12:.2f} TFLOP of products, at the peak of a large one "
+            f"({rate / 1e9:.0f} GFLOP/s) {flops / rate:.2f} s"
+        )
+
+
+def products(model: Any, encoded: Sequence[EncodedExample], layers: Sequence[int]) -> int:
+    """Floating point operations of all matrix products of `moments_of`, attention's among them."""
+    sites = kv_sites(model, layers)
+    with FlopCounterMode(display=False) as counter:  # on unpacked layers, whose products it knows
+        for examples in form_batches(encoded, BATCH_TOKENS):
+            capture_gradients(model, collate(examples), sites)
+    return counter.get_total_flops()
+
+
+def peak(dtype: torch.dtype) -> float:
+    """Floating point operations a second of a product of 2048 x 2048 matrices, the best of 9."""
+    layer, x = torch.nn.Linear(2048, 2048, bias=False, dtype=dtype), torch.randn(2048, 2048, dtype=dtype)
+    seconds = []
+    with torch.no_grad(), packed_linears(layer):
+        for _ in range(9):
+            start = time.perf_counter()
+            layer(x)
+            seconds.append(time.perf_counter() - start)
+    return 2 * 2048**3 / min(seconds)
 
 
 def memory(args: argparse.Namespace) -> None:
@@ -173,21 +205,25 @@ def memory_case(args: argparse.Namespace) -> None:
     with torch.no_grad():  # touch every page of the weights, which safetensors maps lazily
         for parameter in model.parameters():
             parameter.sum()
-    with open("/proc/self/status", encoding="utf-8") as status:
-        own = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak so far, that of loading, is forgotten
+    own = memory_kib("VmRSS")
     moments_of(model, encoded, [15, 29])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"above_model_mib": (peak - own) / 1024}))
+    print(json.dumps({"above_model_mib": (memory_kib("VmHWM") - own) / 1024}))
+
+
+def memory_kib(field: str) -> int:
+    """A figure of this process's memory: VmRSS (resident now) or VmHWM (its peak)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def gpu(args: argparse.Namespace) -> None:
-    """Extraction against a plain forward pass over the same tokens, on a GPU."""
+    """Extraction against a plain forward pass over the same tokens, on a GPU: random weights of Qwen2.5-7B's shape."""
     if not torch.cuda.is_available():
         print("\nNo GPU here: `--part gpu` on a machine with one measures extraction against a plain forward pass.")
         return
     import transformers
 
-    count, length = (16, 64) if args.quick else (500, 256)
     config = transformers.Qwen2Config(
         hidden_size=3584,
         intermediate_size=18944,
@@ -196,28 +232,43 @@ def gpu(args: argparse.Namespace) -> None:
         num_key_value_heads=4,
         vocab_size=152064,
     )
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda"):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    torch.set_default_dtype(torch.float32)
+    count, length = (16, 64) if args.quick else (500, 256)
+    ratio = against_forward(config, "cuda", torch.bfloat16, count, length, args.repeats or 5)
+    print(f"\n{torch.cuda.get_device_name()}: extraction takes {ratio:.2f} times a plain forward pass over the tokens")
+
+
+def against_forward(config: Any, device: str, dtype: torch.dtype, count: int, length: int, repeats: int) -> float:
+    """Median over paired repetitions of extraction's seconds by those of a forward pass over the same tokens.
+
+    Args:
+        config: Of a causal language model, whose weights are drawn at random on the device.
+        device: cuda, or cpu to try the path.
+        dtype: Of the weights.
+        count: Examples, each with its last token in S.
+        length: Tokens of an example.
+        repeats: Measured pairs, after one that is thrown away.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, 150000, (count, length), generator=generator).tolist()
+    ids = torch.randint(config.vocab_size, (count, length), generator=torch.Generator().manual_seed(0)).tolist()
     mask = (False,) * (length - 1) + (True,)
     encoded = [EncodedExample(f"{i:03d}", tuple(row), mask) for i, row in enumerate(ids)]
+    layers = resolve_layers("middle_last", config.num_hidden_layers)
 
     def forward() -> None:
-        with torch.no_grad():
+        with torch.no_grad(), packed_linears(model):
             for examples in form_batches(encoded, BATCH_TOKENS):
-                model(input_ids=collate(examples).input_ids.cuda(), use_cache=False)
+                model(input_ids=collate(examples).input_ids.to(device), use_cache=False)
 
     def timed(run: Callable[[], Any]) -> float:
-        torch.cuda.synchronize()
+        torch.get_device_module(device).synchronize()
         start = time.perf_counter()
         run()
-        torch.cuda.synchronize()
+        torch.get_device_module(device).synchronize()
         return time.perf_counter() - start
 
-    pairs = [(timed(forward), timed(lambda: moments_of(model, encoded, [14, 27]))) for _ in range(args.repeats or 6)]
-    ratio = statistics.median(extraction / plain for plain, extraction in pairs[1:] or pairs)
-    print(f"\n{torch.cuda.get_device_name()}: extraction takes {ratio:.2f} times a plain forward pass over the tokens")
+    pairs = [(timed(forward), timed(lambda: moments_of(model, encoded, layers))) for _ in range(repeats + 1)]
+    return statistics.median(extraction / plain for plain, extraction in pairs[1:])

@@ -21,8 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from spd_lightning.short_attention import short_attention
 from spd_lightning.subspace.correctness import EncodedExample
 from spd_lightning.subspace.sites import KVSite, SiteKey
+
+BATCH_TOKENS = 1024  # fills a processor, fits its caches, and wastes little on padding
 
 
 class Batch(NamedTuple):
@@ -96,7 +99,7 @@ def capture_gradients(model: PreTrainedModel, batch: Batch, sites: Mapping[SiteK
     labels = batch.input_ids[:, 1 : width + 1][predicts_s]
     weights = predicts_s / predicts_s.sum(dim=1, keepdim=True).clamp(min=1)
     modules = {site.name: site.module for site in sites.values()}
-    with torch.enable_grad(), _capture_outputs(modules) as outputs, _logits_at(model, predicts_s):
+    with torch.enable_grad(), short_attention(), _capture_outputs(modules) as outputs, _logits_at(model, predicts_s):
         # Right padding under a causal mask hides nothing from real tokens, so no attention mask is needed.
         logits = model(input_ids=input_ids, use_cache=False).logits
         logits = logits[0].to(torch.promote_types(logits.dtype, torch.float32))

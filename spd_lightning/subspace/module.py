@@ -6,6 +6,7 @@ those never runs the model again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -31,7 +32,8 @@ from spd_lightning.model import (
     resolve_dtype,
     resolve_layers,
 )
-from spd_lightning.subspace.capture import Batch, capture_gradients, collate, form_batches
+from spd_lightning.packed_linear import packed_linears
+from spd_lightning.subspace.capture import BATCH_TOKENS, Batch, capture_gradients, collate, form_batches
 from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample, Loss, SpanRule, encode_examples
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.sites import KVSite, Sides, SiteKey, kv_sites, split_sides, weights_digest
@@ -95,7 +97,7 @@ class SubspaceExtractionModule(LightningModule):
         span_rule: Literal["overlap", "contained"] = "overlap",
         dtype: Literal["auto", "float32", "bfloat16"] = "float32",
         seed: int = 42,
-        batch_tokens: int = 2048,
+        batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         super().__init__()
         self.model_name_or_path = model_name_or_path
@@ -122,6 +124,7 @@ class SubspaceExtractionModule(LightningModule):
         self._running = Moments()
         self._started = 0.0
         self._tokens = 0
+        self._packed = contextlib.ExitStack()
 
     # -- what the options mean, known before any weight is loaded --------------------------------------------------
 
@@ -254,10 +257,11 @@ class SubspaceExtractionModule(LightningModule):
         return Batches(batches or [[]], collate)
 
     def on_predict_start(self) -> None:
-        """Find the sites in the loaded model."""
+        """Find the sites in the loaded model, and pack its linear layers for as long as the stage lasts."""
         assert self.model is not None
         wanted = self.target_sites
         self._sites = {k: s for k, s in kv_sites(self.model, sorted({i for i, _ in wanted})).items() if k in wanted}
+        self._packed.enter_context(packed_linears(self.model))
         self._running = Moments()
         self._started, self._tokens = time.perf_counter(), 0
         rank_zero_info(f"Stage 1, {self.task}: {self.statistics}")
@@ -296,6 +300,7 @@ class SubspaceExtractionModule(LightningModule):
         """
         assert self.model is not None
         seconds = time.perf_counter() - self._started
+        self._packed.close()
         self._running.ensure(self.target_sites)
         self._running.all_reduce(self.device)
         dtype = str(self.resolved_dtype).removeprefix("torch.")
@@ -321,6 +326,10 @@ class SubspaceExtractionModule(LightningModule):
         }
         self.moments = self._running
         rank_zero_info(f"Stage 1: {statistics.num_tokens / seconds:.0f} tokens/s, {seconds:.1f} s")
+
+    def teardown(self, stage: str) -> None:
+        """Unpack also when the stage ended by an exception."""
+        self._packed.close()
 
     def _check_weights(self, model: nn.Module) -> None:
         if all(torch.isfinite(site.second_moment).all() for site in self._running.sites.values()):
