@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from spd_lightning.artifacts import read_jsonl
 from spd_lightning.cli import main
 
 SETTINGS = [
@@ -87,6 +89,11 @@ def test_results_hold_every_method_with_n_and_interval(run_dir: Path) -> None:
         assert score["ci95"][0] <= score["value"] <= score["ci95"][1]
     assert {c["test"] for c in results["comparisons"]} and all(c["n"] == 7 for c in results["comparisons"])
     assert [s["stage"] for s in results["stages"]] == ["extract", "generate", "fine_tune", "evaluate"]
+    tier = json.loads((run_dir / "environment.json").read_text())["isolation"]
+    kept_apart = {(s["task"], s["isolation"]) for s in results["scores"]}
+    assert kept_apart == {("arithmetic", None), ("letters", None), ("functions", f"{tier['tier']} {tier['name']}")}
+    assert {"set": "training prompts", "task": "arithmetic", "shared": 0, "of": 12} in results["overlap"]
+    assert results["benchmarks"]["functions.base"]["isolation"] == f"{tier['tier']} {tier['name']}"
 
 
 def test_the_saved_config_repeats_the_run_and_skips_what_is_there(
@@ -111,6 +118,33 @@ def test_every_stage_command_takes_the_saved_config(
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert main([command, "--config", str(run_dir / "config.yaml")]) == 0
     assert str(run_dir) in capsys.readouterr().out
+
+
+def test_the_command_test_scores_base_adapter_checkpoint_merged_and_projected(
+    run_dir: Path, tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    merged = tmp_path / "merged"
+    assert main(["export", str(run_dir), "--form", "merged", "--out", str(merged)]) == 0
+
+    def scored(name: str, *options: str, model: str = tiny_model_dir) -> dict[str, list[dict[str, Any]]]:
+        """Samples of each method, of a run folder of its own with a store of its own."""
+        folder = tmp_path / name / "run"
+        args = ["test", f"--subspace.model_name_or_path={model}", f"--run_dir={folder}", *SETTINGS]
+        assert main([*args, "--evaluation.tasks=[letters]", "--evaluation.methods=[base, student]", *options]) == 0
+        names = {p.name.split(".")[1]: p for p in (folder / "samples").iterdir()}
+        return {method: list(read_jsonl(path)) for method, path in names.items()}
+
+    base, spd, projected = (
+        list(read_jsonl(run_dir / f"samples/letters.{m}.jsonl")) for m in ("base", "spd", "projected")
+    )
+    assert base != spd != projected != base
+    assert scored("base") == {"base": base}
+    assert scored("adapter", f"--evaluation.adapter={run_dir / 'adapter'}") == {"base": base, "spd": spd}
+    assert scored("checkpoint", f"--ckpt_path={run_dir / 'checkpoints' / 'last.ckpt'}") == {"base": base, "spd": spd}
+    subspace = f"--evaluation.subspace={run_dir / 'subspace' / 'subspace.safetensors'}"
+    assert scored("projected", subspace) == {"base": base, "projected": projected}
+    assert scored("merged", model=str(merged)) == {"base": spd}
 
 
 def test_another_configuration_is_refused_and_nothing_is_overwritten(
