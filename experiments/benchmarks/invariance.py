@@ -5,8 +5,8 @@
 256 GSM8K prompts, at most 128 new tokens, temperature 0.7, top-p 0.9. Each corpus is a folder of ``--out``, made with
 the product's engine and corpus writer, so a run that is stopped, or that ends itself after ``--seconds``, goes on when
 the same command is given again. Noise moves every logit of every batched forward by up to so much; the forwards that
-decide a close draw again are left alone. What was counted is appended to ``stats.jsonl`` of the folder. Prints one line a corpus:
-the hash of its bytes, and the share of draws that were decided again and of the time it took.
+decide a close draw again are left alone. What was counted is appended to ``stats.jsonl`` of the folder. Prints one line
+a corpus: the hash of its bytes, and the share of draws that were decided again and of the time it took.
 """
 
 from __future__ import annotations

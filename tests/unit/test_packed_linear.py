@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
+from spd_lightning import packed_linear
 from spd_lightning.packed_linear import packed_linears
 from tests.conftest import tiny_model
 
@@ -69,3 +72,13 @@ def test_what_cannot_be_packed_is_left_alone() -> None:
             assert "forward" in trained.__dict__, "what cannot be trained meanwhile is packed"
         assert "forward" not in trained.__dict__
     assert "forward" in replaced.__dict__, "another library's forward was removed"
+
+
+@pytest.mark.parametrize("missing", ["_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported"])
+def test_a_build_of_torch_without_the_operators_computes_as_before(monkeypatch, missing: str) -> None:  # type: ignore[no-untyped-def]
+    present = {name: None for name in packed_linear.OPERATORS if name != missing}
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**present), raising=False)
+    layer, x = nn.Linear(4, 4).requires_grad_(False), torch.ones(1, 4)
+    plain = layer(x)
+    with packed_linears(layer):
+        assert "forward" not in layer.__dict__ and torch.equal(layer(x), plain)
