@@ -29,7 +29,7 @@ from spd_lightning.model import load_model, load_tokenizer, resolve_dtype, resol
 from spd_lightning.packed_linear import packed_linears
 from spd_lightning.subspace.capture import BATCH_TOKENS, capture_gradients, collate, form_batches
 from spd_lightning.subspace.compare import principal_angles
-from spd_lightning.subspace.correctness import EncodedExample, SpanRule, encode_examples
+from spd_lightning.subspace.correctness import EncodedExample, encode_examples
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.sites import kv_sites
 from spd_lightning.subspace.subspace import CapabilitySubspace, subspace_from_moments
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--examples", type=int, help="calibration examples (accuracy 50, speed 20, or 6 and 2)")
     parser.add_argument("--task", nargs="+", default=["gsm8k", "mbpp", "mmlu"], help="of the accuracy part")
     parser.add_argument("--dtype", nargs="+", default=["float32", "float64", "bfloat16"], help="of the accuracy part")
+    parser.add_argument("--rule", nargs="+", default=["overlap", "contained"], help="of the accuracy part")
     parser.add_argument("--repeats", type=int, help="repetitions of each pair (default 5)")
     args = parser.parse_args(argv)
     parts = {"accuracy": accuracy, "speed": speed, "memory": memory, "gpu": gpu, "memory-case": memory_case}
@@ -90,20 +91,23 @@ def accuracy(args: argparse.Namespace) -> None:
     print(f"\n{count} examples; the worst of 4 sites; reference in the same dtype (bf16: in float32)")
     print("| task | rule | center | dtype | energy, relative | mean cos² | smallest cos | rank of G |")
     print("| --- | --- | --- | --- | ---: | ---: | ---: | ---: |")
+    known: dict[Any, Any] = {}  # the reference's rows by task, rule and dtype: bf16 is held against those of float32
     for dtype in dtypes:
         model = load_model(MODEL, dtype)
         exact_model = load_model(MODEL, torch.float32) if dtype == torch.bfloat16 else model
         layers = [len(model.model.layers) // 2, len(model.model.layers) - 1]
-        rules: tuple[SpanRule, ...] = ("overlap", "contained")
         for task in args.task:
             examples = load_task(task, args.data_dir).examples("train", count)
-            for rule in rules:
+            for rule in args.rule:
                 encoded, _ = encode_examples(tokenizer, examples, span_rule=rule)
                 moments = moments_of(model, encoded, layers)
-                rows = gradient_rows(exact_model, tokenizer, examples, layers, rule, freeze=True)
+                key = task, rule, exact_model.dtype
+                if key not in known:
+                    known[key] = gradient_rows(exact_model, tokenizer, examples, layers, rule, freeze=True)
+                rows = known[key]
                 for center in (False, True):
                     subspace = subspace_from_moments(moments, center=center)
-                    sites = [agreement(rows[key], subspace, key, center) for key in rows]
+                    sites = [agreement(rows[site], subspace, site, center) for site in rows]
                     print(
                         f"| {task} | {rule} | {center} | {str(dtype)[6:]} | {max(s['energy'] for s in sites):.1e} | "
                         f"{min(s['mean_squared'] for s in sites):.7f} | {min(s['smallest'] for s in sites):.7f} | "
