@@ -184,7 +184,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 # Options that say where and on what a run is computed, not what is computed.
 PLACE_OPTIONS = {
     "config", "ckpt_path", "estimate", "run_dir", "artifact_dir", "data_dir", "data.corpus_dir",
-    "evaluation.allow_code_execution",
+    "evaluation.allow_code_execution", "subspace.device_map", "data.device_map", "evaluation.device_map",
     "trainer.accelerator", "trainer.strategy", "trainer.devices", "trainer.num_nodes", "trainer.logger",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.default_root_dir", "trainer.profiler",
     "trainer.log_every_n_steps", "trainer.plugins", "trainer.callbacks", "trainer.detect_anomaly",

@@ -43,6 +43,7 @@ LINKS = {
     "subspace.model_name_or_path": ("data.model_name_or_path", "model.model_name_or_path"),
     "subspace.task": ("data.task",),
     "subspace.task_file": ("data.task_file",),
+    "subspace.device_map": ("data.device_map", "evaluation.device_map"),
     "data_dir": ("subspace.data_dir", "data.data_dir"),
     "seed_everything": ("subspace.seed", "data.seed", "model.seed"),
 }

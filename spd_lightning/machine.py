@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
+from spd_lightning.packed_linear import packed_linears
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,10 @@ def measure_machine(device: torch.device | str, dtypes: Iterable[torch.dtype]) -
     size = 1024 if device.type == "cpu" else 4096
     flops = {}
     for dtype in dict.fromkeys(dtypes):
-        a = torch.ones(size, size, device=device).to(dtype)
-        flops[dtype] = 2 * size**3 / _fastest(lambda a=a: a @ a, device)  # type: ignore[misc]
+        layer = nn.Linear(size, size, bias=False, device=device, dtype=dtype).requires_grad_(False)
+        x = torch.ones(size, size, device=device, dtype=dtype)
+        with packed_linears(layer):
+            flops[dtype] = 2 * size**3 / _fastest(lambda f=layer, x=x: f(x), device)  # type: ignore[misc]
     block = torch.ones(2**25, dtype=torch.int64, device=device)
     bandwidth = block.numel() * 8 / _fastest(block.sum, device)
     return Machine(flops, bandwidth, overhead=_resident() if device.type == "cpu" else 2**29)

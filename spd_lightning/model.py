@@ -170,7 +170,10 @@ def load_tokenizer(model_name_or_path: str, need_weights: bool = True) -> PreTra
 
 
 def load_model(
-    model_name_or_path: str, dtype: torch.dtype, device: torch.device | str = "cpu", device_map: str | None = None
+    model_name_or_path: str,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    device_map: str | dict[str, Any] | None = None,
 ) -> PreTrainedModel:
     """A causal language model in eval mode, its weights frozen.
 
@@ -180,7 +183,8 @@ def load_model(
         model_name_or_path: Hub id, folder, ``.gguf`` file or ``smollm2-135m-instruct``.
         dtype: Dtype of the weights; always explicit, since transformers 5 would take the checkpoint's.
         device: Where the weights go.
-        device_map: ``"auto"`` spreads a model over several devices; ``device`` is then not used.
+        device_map: ``"auto"`` spreads a model over the devices of this process, or a dict from module to device;
+            ``device`` is then not used.
 
     Ranks:
         Every process loads for itself. Issues no collective.
@@ -195,6 +199,46 @@ def load_model(
     model.generation_config = generation_config
     model.requires_grad_(False)
     return model.eval() if device_map else model.to(device).eval()
+
+
+def spread(model: PreTrainedModel, device_map: str) -> PreTrainedModel:
+    """Spread a model in memory over the devices of this process, as ``load_model(device_map="auto")`` does."""
+    from accelerate import dispatch_model, infer_auto_device_map
+
+    if device_map != "auto":
+        raise UserError(f"device_map={device_map!r} is not known. Set --subspace.device_map to auto, or null.")
+    places = infer_auto_device_map(model, dtype=model.dtype, no_split_module_classes=model._no_split_modules)
+    if "disk" in places.values():
+        raise UserError(
+            "The student does not fit into the memory of the devices and the host together. Evaluate on more devices."
+        )
+    return dispatch_model(model, places)
+
+
+def check_one_process(device_map: str | None, world_size: int) -> None:
+    """Refuse to spread a model over all devices from several processes at once.
+
+    Raises:
+        UserError: On every process alike.
+    """
+    if device_map is not None and world_size > 1:
+        raise UserError(
+            f"subspace.device_map={device_map} spreads one model over all devices, but {world_size} processes were "
+            "started. Set --trainer.devices 1 for this command; only fine-tuning takes several (--trainer.strategy "
+            "fsdp)."
+        )
+
+
+def keep_in_place(owner: nn.Module, model: PreTrainedModel) -> None:
+    """Set ``owner.model`` to a model spread over devices, unseen by ``owner.to``, which would gather it on one."""
+    object.__setattr__(owner, "model", model)
+
+
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where a model wants its token ids: the device of its embeddings, or that to which accelerate brings them."""
+    embedding: Any = model.get_input_embeddings()
+    device = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
+    return embedding.weight.device if device is None else torch.device(device)
 
 
 def _from_pretrained(auto: Any, name: str, source: str, local: bool, **kwargs: Any) -> Any:

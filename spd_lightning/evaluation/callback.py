@@ -26,7 +26,15 @@ from spd_lightning.evaluation.benchmark import evaluate_model
 from spd_lightning.evaluation.scores import BenchmarkResult, compare_all
 from spd_lightning.evaluation.worker import PromptFormat, ShortContext
 from spd_lightning.finetuning.adapter import merged_copy
-from spd_lightning.model import Dtype, file_sha256, load_model, load_tokenizer, model_fingerprint, resolve_dtype
+from spd_lightning.model import (
+    Dtype,
+    check_one_process,
+    file_sha256,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+    resolve_dtype,
+)
 from spd_lightning.subspace.projection import fold_projection
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import Example, load_task
@@ -62,6 +70,7 @@ class BenchmarkCallback(Callback):
         allow_code_execution: true lets programs that a model wrote run where no sandbox works; null asks
             HF_ALLOW_CODE_EVAL. Without consent such a task is reported as not run.
         timeout_s: Time limit of one program, seconds.
+        device_map: auto spreads a model that is too large for one device over all devices of the one process.
     """
 
     def __init__(
@@ -83,6 +92,7 @@ class BenchmarkCallback(Callback):
         short_context: ShortContext = "fewer_shots",
         allow_code_execution: bool | None = None,
         timeout_s: float = 5.0,
+        device_map: Literal["auto"] | None = None,
     ) -> None:
         self.tasks, self.protocol, self.limit = tasks, protocol, limit
         self.methods = methods if methods is not None else ["base", "student"]
@@ -97,6 +107,7 @@ class BenchmarkCallback(Callback):
             if number is not None and number < 1:
                 raise UserError(f"{option}={number} is not possible. Set --evaluation.{option} to at least 1, or null.")
         self.every_n_steps, self.every_n_epochs = every_n_steps, every_n_epochs
+        self.device_map = device_map
         self.skip_missing_data = skip_missing_data
         self.adapter, self.subspace, self.dtype = adapter, subspace, dtype
         self.settings: dict[str, Any] = {
@@ -291,7 +302,9 @@ class BenchmarkCallback(Callback):
         """Score the base model, from the store where it was scored before."""
         name, dtype, device = self._base(pl_module, trainer)
         key = self._key(name, dtype)
-        self.score("base", lambda: (load_model(name, dtype, device), load_tokenizer(name)), key, trainer)
+        self.score(
+            "base", lambda: (load_model(name, dtype, device, self.device_map), load_tokenizer(name)), key, trainer
+        )
 
     def score_projected(self, pl_module: LightningModule | None = None, trainer: Trainer | None = None) -> None:
         """Score the base model under the projection.
@@ -309,7 +322,7 @@ class BenchmarkCallback(Callback):
         with ExitStack() as stack:
 
             def load() -> Loaded:
-                model = load_model(name, dtype, device)
+                model = load_model(name, dtype, device, self.device_map)
                 stack.enter_context(fold_projection(model, subspace))
                 return model, load_tokenizer(name)
 
@@ -324,7 +337,9 @@ class BenchmarkCallback(Callback):
         def load() -> Loaded:
             live: Any = None if pl_module is None else getattr(pl_module, "model", None)
             if self.adapter is not None or isinstance(live, PeftModel):
-                model = merged_copy(name, self.adapter if self.adapter is not None else live, dtype, device)
+                model = merged_copy(
+                    name, self.adapter if self.adapter is not None else live, dtype, device, self.device_map
+                )
             elif live is not None:
                 model = copy.deepcopy(live).to(device=device, dtype=dtype).eval()
             else:
@@ -347,6 +362,7 @@ class BenchmarkCallback(Callback):
                 "hyperparameter."
             )
         device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
+        check_one_process(self.device_map, 1 if trainer is None else trainer.world_size)
         return name, resolve_dtype(self.dtype or self.run_dtype, device), device
 
     def _key(self, name: str, dtype: torch.dtype, **more: str) -> dict[str, Any] | None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.generation.cache import cache_after, prefix_states
+from spd_lightning.model import input_device
 
 TOKEN_BUDGET = 4096  # padded positions of a batch: enough to keep the matrix products large, small enough for a laptop
 _LOGIT_BUDGET = 1 << 26  # logits of a batch (256 MB in float32)
@@ -117,7 +117,7 @@ def score_choices(
     with torch.inference_mode():
         for prefix, batch in batches[rank::world_size]:
             if len(prefix) and (shared_ids is None or not np.array_equal(prefix, shared_ids)):
-                ids = torch.from_numpy(prefix.astype(np.int64))[None].to(_input_device(model))
+                ids = torch.from_numpy(prefix.astype(np.int64))[None].to(input_device(model))
                 shared, shared_ids = prefix_states(model, ids), prefix
             found = _score_batch(model, batch, shared if len(prefix) else [], len(prefix))
             scores += found
@@ -227,7 +227,7 @@ def _score_batch(
     """Scores of a batch whose rows all begin with the ``skip`` tokens that ``shared`` holds."""
     rows = [row for w in batch for row in w.rows]
     width = max(len(row.ids) for row in rows) - skip
-    device = _input_device(model)
+    device = input_device(model)
     ids = torch.zeros(len(rows), width, dtype=torch.long)  # right padding: no real token ever sees it
     for i, row in enumerate(rows):
         ids[i, : len(row.ids) - skip] = torch.from_numpy(row.ids[skip:].astype(np.int64))
@@ -250,11 +250,6 @@ def _score_batch(
                 sums[choice] += next(values)
         scores.append(LikelihoodScore(w.item.id, tuple(sums), w.num_tokens, w.truncated))
     return scores
-
-
-def _input_device(model: PreTrainedModel) -> torch.device:
-    embedding: Any = model.get_input_embeddings()
-    return embedding.weight.device
 
 
 @contextlib.contextmanager

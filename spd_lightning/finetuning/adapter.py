@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
-from spd_lightning.model import EMBEDDED_HUB_ID, EMBEDDED_MODEL, decoder_layers, load_model, load_tokenizer
+from spd_lightning.model import EMBEDDED_HUB_ID, EMBEDDED_MODEL, decoder_layers, load_model, load_tokenizer, spread
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -205,6 +205,7 @@ def merged_copy(
     adapter: str | Path | PeftModel,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    device_map: str | None = None,
 ) -> PreTrainedModel:
     """A plain transformers model with the adapter in its weights, merged in float32 and then cast.
 
@@ -213,16 +214,19 @@ def merged_copy(
         adapter: A PEFT folder, a folder with a whole checkpoint (taken as it is), or a live PEFT model (left alone).
         dtype: Of the result.
         device: Of the result.
+        device_map: ``auto`` spreads the result over all devices of this process instead.
     """
     if isinstance(adapter, PeftModel):
         with tempfile.TemporaryDirectory() as folder:
             weights = trained_weights(adapter) if is_sharded(adapter) else None
-            return merged_copy(model_name_or_path, save_adapter(adapter, folder, weights), dtype, device)
+            return merged_copy(model_name_or_path, save_adapter(adapter, folder, weights), dtype, device, device_map)
     if not is_adapter(adapter) and (Path(adapter) / "config.json").is_file():
-        return load_model(str(adapter), dtype, device)
+        return load_model(str(adapter), dtype, device, device_map)
     wrapped = load_adapter(load_model(model_name_or_path, torch.float32), adapter)
     merged = wrapped.merge_and_unload(safe_merge=True)
     merged.requires_grad_(False)
+    if device_map is not None:
+        return spread(merged.to(dtype).eval(), device_map)
     return merged.to(device=device, dtype=dtype).eval()
 
 

@@ -114,10 +114,18 @@ def shared_length(rows: Sequence[tuple[int, ...]]) -> int:
     return length if (length := min(length, shortest - 1)) >= MIN_SHARED else 0
 
 
+def last_position(model: torch.nn.Module, ids: Tensor) -> Tensor | int:
+    """The last position of token ids ``[b, s]`` as a model's ``logits_to_keep``.
+
+    An index; but a count where the model is spread over devices, of which an index could only be on one.
+    """
+    return 1 if hasattr(model, "hf_device_map") else torch.tensor([ids.shape[1] - 1], device=ids.device)
+
+
 def prefix_states(model: torch.nn.Module, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Keys and values of a text ``[1, s]``, per layer, each ``[1, h, s, head_dim]``."""
     cache = empty_cache(model, ids.shape[1])
-    last = torch.tensor([ids.shape[1] - 1], device=ids.device)  # its logits are not used; the others not even computed
+    last = last_position(model, ids)  # its logits are not used; the others not even computed
     model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=last)
     return [(layer.keys, layer.values) for layer in cache.own_layers]
 

@@ -57,6 +57,7 @@ class SelfGenerationDataModule(LightningDataModule):
         seed: Seed of the sampling noise.
         subspace: A ``subspace.safetensors`` file to project into; null takes that of stage 1.
         corpus_dir: Folder of the corpus; null takes the artifact store.
+        device_map: auto spreads a model that is too large for one device over all devices of the one process.
 
     Ranks:
         Batches are formed from the whole list of prompts, then dealt to processes, so the corpus does not depend on
@@ -84,6 +85,7 @@ class SelfGenerationDataModule(LightningDataModule):
         seed: int = 42,
         subspace: str | None = None,
         corpus_dir: str | None = None,
+        device_map: Literal["auto"] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= val_fraction < 1:
@@ -105,6 +107,7 @@ class SelfGenerationDataModule(LightningDataModule):
         self.val_fraction = val_fraction
         self.seed = seed
         self.subspace_path = subspace
+        self.device_map = device_map
         self.corpus_dir = Path(corpus_dir) if corpus_dir else None
         self.store = ArtifactStore("runs/.artifacts")  # the command line sets the store of its runs
         self.facts: dict[str, Any] = {}
@@ -216,7 +219,12 @@ class SelfGenerationDataModule(LightningDataModule):
     def generation_module(self, corpus: Corpus) -> SelfGenerationModule:
         """The module that ``Trainer.predict`` runs over `predict_dataloader`."""
         return SelfGenerationModule(
-            self.model_name_or_path, self.sampling_params, corpus, self.load_subspace(), self.torch_dtype()
+            self.model_name_or_path,
+            self.sampling_params,
+            corpus,
+            self.load_subspace(),
+            self.torch_dtype(),
+            self.device_map,
         )
 
     def pending_batches(self, corpus: Corpus, rank: int = 0, world_size: int = 1) -> list[list[Request]]:

@@ -22,13 +22,14 @@ from spd_lightning.generation.cache import (
     PreallocatedCache,
     cache_after,
     empty_cache,
+    last_position,
     leaving_moves,
     prefix_states,
     shared_length,
 )
 from spd_lightning.generation.requests import Request, build_requests, encode_prompts, form_batches
 from spd_lightning.generation.sampling import SamplingParams, choose_tokens, row_key, step_keys
-from spd_lightning.model import eos_token_ids, eval_mode
+from spd_lightning.model import eos_token_ids, eval_mode, input_device
 from spd_lightning.packed_linear import packed_linears
 
 __all__ = [
@@ -164,7 +165,7 @@ class _Decoder:
         stats: EngineStats,
     ) -> None:
         self.model, self.tokenizer, self.batch, self.params, self.stats = model, tokenizer, batch, params, stats
-        self.device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[assignment]
+        self.device: torch.device = input_device(model)
         self.margin = params.margin(model.dtype)
         self.eos = frozenset(eos_token_ids(model, tokenizer))
         # the last tokens that can hold a stop string: a token is at least one byte; a few more against split characters
@@ -271,7 +272,7 @@ def _batched_logits(
     That position is given as an index, which makes its hidden states contiguous. A slice of them (``logits_to_keep=1``)
     would make the vocabulary projection copy its weight once for every row.
     """
-    last = torch.tensor([input_ids.shape[1] - 1], device=input_ids.device)
+    last = last_position(model, input_ids)
     output = model(
         input_ids=input_ids,
         attention_mask=mask,

@@ -17,7 +17,7 @@ from spd_lightning.generation.corpus import Corpus
 from spd_lightning.generation.engine import EngineStats, Generation, generate_batch
 from spd_lightning.generation.requests import Request
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.model import load_model, load_tokenizer
+from spd_lightning.model import check_one_process, keep_in_place, load_model, load_tokenizer
 from spd_lightning.packed_linear import packed_linears
 from spd_lightning.subspace.projection import fold_projection
 from spd_lightning.subspace.subspace import CapabilitySubspace
@@ -32,6 +32,7 @@ class SelfGenerationModule(LightningModule):
         corpus: Where finished batches are appended.
         subspace: The subspace to project into, or None for plain sampling (PSR, SSD).
         dtype: Dtype of weights and activations.
+        device_map: auto spreads the model over all devices of this one process.
 
     Ranks:
         Every process decodes its own batches and appends to its own part file; no collective. When
@@ -45,6 +46,7 @@ class SelfGenerationModule(LightningModule):
         corpus: Corpus,
         subspace: CapabilitySubspace | None = None,
         dtype: torch.dtype = torch.float32,
+        device_map: str | None = None,
     ) -> None:
         super().__init__()
         self.model_name_or_path = model_name_or_path
@@ -52,6 +54,7 @@ class SelfGenerationModule(LightningModule):
         self.corpus = corpus
         self.subspace = subspace
         self.weight_dtype = dtype
+        self.device_map = device_map
         self.model: PreTrainedModel | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.stats = EngineStats()
@@ -60,7 +63,10 @@ class SelfGenerationModule(LightningModule):
     def configure_model(self) -> None:
         """Load model and tokenizer once; Lightning then moves the model to its device."""
         if self.model is None:
-            self.model = load_model(self.model_name_or_path, self.weight_dtype)
+            if self._trainer is not None:
+                check_one_process(self.device_map, self.trainer.world_size)
+            model = load_model(self.model_name_or_path, self.weight_dtype, device_map=self.device_map)
+            keep_in_place(self, model) if self.device_map else setattr(self, "model", model)
             self.tokenizer = load_tokenizer(self.model_name_or_path)
 
     def on_predict_start(self) -> None:

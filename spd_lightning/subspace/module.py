@@ -25,6 +25,8 @@ from spd_lightning.batches import Batches
 from spd_lightning.errors import UserError
 from spd_lightning.model import (
     Dtype,
+    check_one_process,
+    keep_in_place,
     load_config,
     load_model,
     load_tokenizer,
@@ -74,6 +76,8 @@ class SubspaceExtractionModule(LightningModule):
             and turns the weakest kept directions; auto is bfloat16 where it is fast.
         seed: Seed of the random basis; nothing else in this stage is random.
         batch_tokens: Tokens of a batch, padding included. Lower it when memory runs out.
+        device_map: auto spreads a model that is too large for one device over all devices of the one process that
+            extracts, generates and evaluates; null keeps it on one.
     """
 
     model: PreTrainedModel | None
@@ -98,6 +102,7 @@ class SubspaceExtractionModule(LightningModule):
         dtype: Literal["auto", "float32", "bfloat16"] = "float32",
         seed: int = 42,
         batch_tokens: int = BATCH_TOKENS,
+        device_map: Literal["auto"] | None = None,
     ) -> None:
         super().__init__()
         self.model_name_or_path = model_name_or_path
@@ -117,6 +122,7 @@ class SubspaceExtractionModule(LightningModule):
         self.model_dtype: Dtype = dtype
         self.seed = seed
         self.batch_tokens = batch_tokens
+        self.device_map = device_map
         self.model = None
         self.tokenizer = None
         self.moments: Moments | None = None
@@ -242,10 +248,14 @@ class SubspaceExtractionModule(LightningModule):
         """Load the frozen model, once; one that was assigned to ``model`` is kept.
 
         Raises:
-            UserError: If it cannot be loaded.
+            UserError: If it cannot be loaded, or is to be spread over devices by several processes.
         """
         if self.model is None:
-            self.model = load_model(self.model_name_or_path, self.resolved_dtype)
+            if self._trainer is not None:
+                check_one_process(self.device_map, self.trainer.world_size)
+            model = load_model(self.model_name_or_path, self.resolved_dtype, device_map=self.device_map)
+            keep_in_place(self, model) if self.device_map else setattr(self, "model", model)
+        assert self.model is not None
         self.model.requires_grad_(False)
 
     def predict_dataloader(self) -> Batches:

@@ -64,8 +64,10 @@ def project_kv(model: nn.Module, subspace: CapabilitySubspace) -> Iterator[nn.Mo
     handles = []
     try:
         for key in subspace.sites:
-            device = base_projection(sites[key].module).weight.device
-            basis = subspace.bases[key].to(device)  # type: ignore[arg-type]
+            device: Any = base_projection(sites[key].module).weight.device
+            basis = subspace.bases[key].to(
+                "cpu" if device.type == "meta" else device
+            )  # meta: held elsewhere until used
             handles.append(sites[key].module.register_forward_hook(_hook(sites[key], basis, subspace.strength)))
         yield model
     finally:
@@ -75,7 +77,7 @@ def project_kv(model: nn.Module, subspace: CapabilitySubspace) -> Iterator[nn.Mo
 
 def _hook(site: KVSite, basis: Tensor, strength: float) -> Any:
     def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        projected = project(site.select(output), basis, strength)
+        projected = project(site.select(output), basis.to(output.device), strength)
         if site.index is None:
             return projected
         output = output.clone()
@@ -147,6 +149,12 @@ def _folds(model: nn.Module, subspace: CapabilitySubspace) -> list[Fold]:
                 raise UserError(
                     f"{site.name} holds weights of {weight.dtype}: a quantised projection cannot be folded. Load the "
                     "model with --data.dtype=float32 or bfloat16, or use project_kv."
+                )
+            if weight.device.type == "meta":
+                raise UserError(
+                    f"The weights of {site.name} are held outside the devices (offloaded to the host's memory or the "
+                    "disk), where the projection cannot be folded into them. Use more devices, or set "
+                    "--data.dtype=bfloat16 so that the model fits, or use project_kv."
                 )
             folds.append((weight, dim, site.index, projector))
     return folds

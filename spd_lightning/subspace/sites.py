@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -131,10 +132,11 @@ def weights_digest(sites: Mapping[SiteKey, KVSite]) -> str:
     for layer, side in sorted(sites):
         base = base_projection(sites[layer, side].module)
         digest.update(f"{layer}.{side}:".encode())
-        for parameter in (base.weight, base.bias):
-            if isinstance(parameter, Tensor):
-                values = parameter.detach().to(torch.bfloat16).cpu().contiguous()
-                digest.update(values.view(torch.uint8).numpy().tobytes())
+        with align_module_device(base):  # brings weights that accelerate holds elsewhere
+            for parameter in (base.weight, base.bias):
+                if isinstance(parameter, Tensor):
+                    values = parameter.detach().to(torch.bfloat16).cpu().contiguous()
+                    digest.update(values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
