@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.generation.cache import cache_after, prefix_states
 from spd_lightning.model import input_device
+from spd_lightning.packed_linear import packed_linears
 
 TOKEN_BUDGET = 4096  # padded positions of a batch: enough to keep the matrix products large, small enough for a laptop
 _LOGIT_BUDGET = 1 << 26  # logits of a batch (256 MB in float32)
@@ -114,7 +115,7 @@ def score_choices(
     scores: list[LikelihoodScore] = []
     shared: list[tuple[Tensor, Tensor]] = []
     shared_ids: np.ndarray | None = None
-    with torch.inference_mode():
+    with torch.inference_mode(), packed_linears(model):
         for prefix, batch in batches[rank::world_size]:
             if len(prefix) and (shared_ids is None or not np.array_equal(prefix, shared_ids)):
                 ids = torch.from_numpy(prefix.astype(np.int64))[None].to(input_device(model))
