@@ -282,7 +282,7 @@ def estimate_fine_tune(
     forward = forward_flops(shape, tokens, squares, tokens)
     flops = forward + (forward if checkpointing else 0.0)
     flops += 2 * (shape.products + shape.head) * tokens + 10 * shape.num_layers * shape.q_dim * squares
-    flops += (6 if lora_r is not None else 2) * trained * tokens
+    flops += (6 * trained if lora_r is not None else 2 * (shape.products + shape.head)) * tokens
     steps = epochs * -(-len(lengths) // batch_size)
     rows = -(-batch_size // (processes * accumulate))
     micro = rows * float(max(lengths, default=0))
@@ -343,7 +343,7 @@ def _name(dtype: torch.dtype) -> str:
 
 def size(num_bytes: float) -> str:
     """Bytes for people: ``1.4 GiB``, ``12 MiB``, ``3 KiB``."""
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20)):
+    for unit, factor in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
         if num_bytes >= factor:
             return f"{num_bytes / factor:.1f} {unit}"
     return f"{num_bytes / 2**10:.0f} KiB"

@@ -7,6 +7,7 @@ tokenised, weights never.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -96,6 +97,10 @@ class Plan:
             "fine_tune": self._fine_tune,
             "evaluate": self._evaluate,
         }[name]()
+        if self.device.type == "cpu":  # packed_linears keeps copies of the weights, for backward one more
+            copies = {"extract": 2, "generate": 1, "evaluate": 1, "fine_tune": 0}[name]
+            packed = copies * (self.shape.products + self.shape.head) * self.dtypes[name].itemsize
+            found = replace(found, memory=found.memory + packed)
         return found if self.machine is None else found.timed(self.machine, self.dtypes[name])
 
     def _extract(self) -> StageEstimate:
