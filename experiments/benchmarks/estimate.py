@@ -1,6 +1,6 @@
 """The estimates of ``--estimate`` against what is counted and what a real run takes (docs/scaling.md).
 
-    python -m experiments.benchmarks estimate [--quick] [--part operations|run|example] [--model NAME]
+    python -m experiments.benchmarks estimate [--quick] [--part operations|run|example] [--model NAME] [options of fit]
 
 operations: matrix-product operations of each stage, counted by torch on the meta device (nothing is computed), over the
 formulas', for SmolLM2-135M and the shapes of Qwen2.5-0.5B and 7B. run: one ``fit`` of the model on this machine; peak
@@ -50,8 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", default=EMBEDDED_MODEL)
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--quick", action="store_true", help="a tiny shape and 4 prompts: shows that it runs")
-    parser.add_argument("--options", nargs="*", default=[], help="more options of fit")
-    args = parser.parse_args(argv)
+    args, args.options = parser.parse_known_args(argv)  # what is left goes to fit
     parts = {"operations": operations, "run": run, "example": example}
     for name in [args.part] if args.part else parts:
         parts[name](args)
