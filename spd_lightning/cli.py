@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 import torch
@@ -21,6 +22,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from transformers.utils import logging as transformers_logging
 
 from spd_lightning.artifacts import ArtifactStore, RunFolder, file_lock, fingerprint, settings_of
@@ -31,10 +34,22 @@ from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.strategy import ShardedStrategy
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
 from spd_lightning.model import file_sha256, model_fingerprint
-from spd_lightning.pipeline import Pipeline, barrier, is_rank_zero, student_folder
+from spd_lightning.pipeline import Pipeline, student_folder
 from spd_lightning.plan import Plan
+from spd_lightning.processes import (
+    await_cause,
+    barrier,
+    end_with_parent,
+    ended_by_sigterm,
+    is_rank_zero,
+    lost_process,
+    rank,
+)
 from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.tracking import default_loggers, describe_environment
+
+if TYPE_CHECKING:
+    from spd_lightning.report.agreement import Check, Reference
 
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
@@ -53,11 +68,14 @@ STAGES = ("fit", "extract", "generate", "test")
 class StageCommands(Trainer):
     """Lightning's Trainer with a stub per command: the parser reads options and help off it, `SPDCLI` does the work."""
 
-    def fit(self, ckpt_path: str | None = None) -> None:  # type: ignore[override]
+    def fit(self, ckpt_path: str | None = None, check_against: str | None = None) -> None:  # type: ignore[override]
         """Run all stages: extract, generate, fine-tune, evaluate, report.
 
         Args:
             ckpt_path: Checkpoint to continue fine-tuning from; null continues the run's own, if there is one.
+            check_against: Finished run of the same settings, on one process say, with a store of its own. Stage 2 then
+                takes its subspace, and at the end its moments, corpus, counts and adapter are compared with this run's:
+                a table, and exit status 1 where a bound is broken.
         """
 
     def extract(self) -> None:
@@ -75,7 +93,13 @@ class StageCommands(Trainer):
 
 
 class SPDCLI(LightningCLI):
-    """Sections, links and stage order. Every mistake of the user is a `UserError`."""
+    """Sections, links and stage order. Every mistake of the user is a `UserError`.
+
+    Attributes:
+        status: Exit status of the program, once the command has ended.
+    """
+
+    status = 0
 
     def __init__(self, args: list[str] | None = None) -> None:
         super().__init__(
@@ -103,7 +127,7 @@ class SPDCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The stage commands; only ckpt_path is an option of a command itself."""
+        """The stage commands; ckpt_path and check_against are options of a command itself."""
         return {name: set() for name in STAGES}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -180,8 +204,8 @@ class SPDCLI(LightningCLI):
             return
         options = self.config[self.subcommand]
         plain = yaml.safe_load(self._parser(self.subcommand).dump(options, skip_none=False, skip_link_targets=True))
-        for name in ("ckpt_path", "estimate"):
-            plain.pop(name, None)  # every stage command reads every saved configuration
+        for name in ("ckpt_path", "check_against", "estimate"):  # every stage command reads every saved configuration
+            plain.pop(name, None)
         self.plain_config = plain
         if options.estimate:
             made = self._parser(self.subcommand).instantiate_classes(options)
@@ -231,7 +255,7 @@ class SPDCLI(LightningCLI):
                 f"trainer.strategy={settings['strategy']!r} cannot hold a frozen base and its adapter in one unit. "
                 "Set --trainer.strategy fsdp (FSDP2, each weight by itself)."
             )
-        return Trainer(**settings)
+        return make_trainer(**settings)
 
     def stage_trainer(self, benchmarks: BenchmarkCallback | None = None, logger: Any = False) -> Trainer:
         """A trainer for another stage: the same devices and strategy, float weights as loaded, no checkpoints.
@@ -246,7 +270,7 @@ class SPDCLI(LightningCLI):
         if isinstance(strategy, str) and strategy.startswith(("fsdp", "deepspeed")):
             strategy = "ddp"  # stages without an optimizer keep whole models
         show = benchmarks is None and settings["enable_progress_bar"] in (None, True)
-        return Trainer(
+        return make_trainer(
             **{k: settings[k] for k in shared} | {"strategy": strategy},
             callbacks=[benchmarks] if benchmarks is not None else [TQDMProgressBar(leave=True)] if show else [],
             enable_progress_bar=show,
@@ -315,10 +339,15 @@ class SPDCLI(LightningCLI):
         trains = method != "base"
         pipeline = self._pipeline(method if trains else None)
         self.benchmarks.benchmarks()  # a wrong name is told now, not after hours
+        reference, checks = self._reference(), []
         if self.datamodule.subspace_path is not None:
             pipeline.use_subspace(Path(self.datamodule.subspace_path))
         elif method == "spd" or "projected" in self.benchmarks.methods:
-            pipeline.extract()
+            own = pipeline.extract()
+            if reference is not None:
+                checks = reference.check_extraction(self.extraction, own, self.trainer.strategy.root_device)
+                self.datamodule.subspace_path = str(reference.subspace)
+                pipeline.use_subspace(reference.subspace)
         student = None
         if trains:
             pipeline.generate()
@@ -327,6 +356,23 @@ class SPDCLI(LightningCLI):
                 student = self._next_round(number, student, pipeline)
         pipeline.evaluate(str(student) if student is not None else None)
         pipeline.report(method, self.config[self.subcommand].subspace.task if trains else None, self.fingerprint)
+        if reference is not None and is_rank_zero():
+            self._verdict(reference, checks + reference.check_run(self.run_folder.path))
+
+    def _reference(self) -> Reference | None:
+        """The run to compare with, if one was named."""
+        from spd_lightning.report.agreement import Reference
+
+        path = self.config[self.subcommand].check_against
+        return path and Reference(Path(path), self.run_folder.path, self.store, self.plain_config)
+
+    def _verdict(self, reference: Reference, checks: list[Check]) -> None:
+        """Print what was compared; a broken bound ends the program with status 1."""
+        from spd_lightning.report.agreement import agreement_table
+        from spd_lightning.report.render import text_table
+
+        print(f"\nAgainst {reference.path}:\n{text_table(agreement_table(checks))}", flush=True)
+        self.status = 0 if all(check.holds for check in checks) else 1
 
     def _next_round(self, number: int, student: Path, first: Pipeline) -> Path:
         """Extract, generate and train once more from ``student``; returns the new one as an ordinary checkpoint.
@@ -407,6 +453,37 @@ class SPDCLI(LightningCLI):
         return folder
 
 
+def make_trainer(**settings: Any) -> Trainer:
+    """Lightning's Trainer, with its refusals as mistakes of the user.
+
+    Raises:
+        UserError: If devices are not there, processes would not outlive a stage, or torchrun started another number of
+            processes than the trainer has.
+    """
+    try:
+        trainer = Trainer(**settings)
+    except MisconfigurationException as error:
+        reason = " ".join(str(error).split())
+        chosen = ", ".join(f"trainer.{name}={settings[name]!r}" for name in ("accelerator", "devices", "strategy"))
+        raise UserError(
+            f"{chosen} cannot be had here: {reason} Set --trainer.accelerator to cpu or auto, or --trainer.devices to "
+            "those that this machine has."
+        ) from error
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise UserError(
+            f"trainer.strategy={settings['strategy']!r} starts processes that end with each stage, and what they found "
+            "with them. Set --trainer.strategy=ddp."
+        )
+    started = int(os.environ.get("WORLD_SIZE", trainer.world_size))
+    if "LOCAL_RANK" in os.environ and started != trainer.world_size:
+        raise UserError(
+            f"{started} processes were started from outside (WORLD_SIZE), but trainer.devices={settings['devices']!r} "
+            f"and trainer.strategy={settings['strategy']!r} make {trainer.world_size}. Set --trainer.strategy=ddp and "
+            "--trainer.devices to the processes of a machine."
+        )
+    return trainer
+
+
 def option_names(args: list[str]) -> list[str]:
     """Every option of the command in ``args``, for the nearest name to a misspelt one."""
     parser: Any = SPDParser().parser
@@ -449,12 +526,15 @@ def main(args: list[str] | None = None) -> int:
         args: What stands behind ``python -m spd_lightning``; None takes it from the command line.
 
     Returns:
-        Exit status: 0, or 2 for a mistake of the user (one message on standard error).
+        Exit status: 0; 2 for a mistake of the user (one message on standard error); 1 if another process of the run
+        ended, or ``check_against`` found a difference.
     """
     _quiet()
+    end_with_parent()
     given = sys.argv[1:] if args is None else args
     try:
-        SPDCLI(args)
+        with ended_by_sigterm():
+            return SPDCLI(args).status
     except UserError as error:
         return _fail(str(error))
     except jsonargparse.ArgumentError as error:
@@ -462,7 +542,12 @@ def main(args: list[str] | None = None) -> int:
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__ or cause.__context__
         return _fail(str(cause) if cause else explain(error, given))
-    return 0
+    except Exception as error:
+        await_cause()
+        if (lost := lost_process(error)) is None:
+            raise
+        print(f"error: {lost}", file=sys.stderr, flush=True)
+        return 1
 
 
 # What libraries say of our own, deliberate choices; a user can do nothing about any of it.
@@ -488,6 +573,6 @@ def _quiet() -> None:
 
 
 def _fail(message: str) -> int:
-    if is_rank_zero():
-        print(f"error: {message}", file=sys.stderr, flush=True)
+    await_cause()
+    print(f"{'' if is_rank_zero() else f'[rank {rank()}] '}error: {message}", file=sys.stderr, flush=True)
     return 2

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 from torch import distributed
 
 from spd_lightning.artifacts import ArtifactStore, RunFolder
@@ -30,21 +30,11 @@ from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.generation.corpus import statistics as corpus_statistics
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
 from spd_lightning.plan import Plan
+from spd_lightning.processes import agree, barrier, is_rank_zero
 from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.subspace.moments import Moments
 
 log = logging.getLogger(__name__)
-
-
-def is_rank_zero() -> bool:
-    """Whether this process is the one that writes files; known before any process group is made."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0
-
-
-def barrier() -> None:
-    """Wait for all processes; nothing with one."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
 
 
 class NoTraining(LightningModule):
@@ -95,9 +85,17 @@ class Pipeline:
         self.facts: dict[str, Any] = {}
         data.store = store
 
+    def _connect(self) -> None:
+        """Start the other processes before anything is decided; once, and nothing with one process."""
+        if self.trainer.strategy.launcher is not None and not distributed.is_initialized():
+            strategy = (trainer := self.stage_trainer()).strategy
+            assert strategy.launcher is not None
+            strategy.launcher.launch(strategy.setup_environment, trainer=trainer)
+
     @contextlib.contextmanager
     def _stage(self, name: str, what: str) -> Any:
         """Announce a stage, time it, and record its row for the results."""
+        self._connect()
         row: dict[str, Any] = {"stage": name, "seconds": 0.0, "tokens": None, "skipped": False}
         rank_zero_info(f"[{name}] {what}")
         start = time.perf_counter()
@@ -122,7 +120,7 @@ class Pipeline:
         with self._stage("extract", f"{module.task}: gradients of K and V on the correctness tokens") as row:
             folder = self.store.folder("moments", module.moments_key())
             file = folder / "moments.safetensors"
-            row["skipped"] = self.store.is_complete(folder)
+            row["skipped"] = agree(self.store.is_complete(folder))
             if row["skipped"]:
                 module.moments = Moments.load(file)
                 facts = self.store.facts(folder)["statistics"]
@@ -171,7 +169,7 @@ class Pipeline:
         key = data.key()
         with self._stage("generate", f"{len(data.prompts)} prompts of {data.task_name}, method {data.method}") as row:
             corpus = data.corpus()
-            row["skipped"] = corpus.is_final()
+            row["skipped"] = agree(corpus.is_final())
             if not row["skipped"]:
                 rank_zero_info(
                     f"[generate] {len(corpus.finished())} of {len(data.requests)} completions are there already"
@@ -201,10 +199,10 @@ class Pipeline:
     def fine_tune(self, ckpt_path: str | None = None) -> Path:
         """Train the student, from ``ckpt_path`` or the run's own last checkpoint if there is one."""
         with self._stage("fine_tune", f"{self.data.method} student of {self.data.model_name_or_path}") as row:
-            row["skipped"] = self.adapter.is_dir()
+            row["skipped"] = agree(self.adapter.is_dir())
             if not row["skipped"]:
                 last = self.run.path / "checkpoints" / "last.ckpt"
-                resume = ckpt_path or (str(last) if last.is_file() else None)
+                resume = ckpt_path or agree(str(last) if last.is_file() else None)
                 self._say_cost("fine_tune")
                 self.trainer.fit(self.student, datamodule=self.data, ckpt_path=resume, weights_only=True)
                 if self.trainer.interrupted:

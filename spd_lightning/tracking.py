@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 from spd_lightning.evaluation.execution import probe_isolation
 
@@ -29,7 +30,7 @@ PACKAGES = (
 
 
 def default_loggers(run_dir: Path, config: dict[str, Any]) -> list[Logger]:
-    """CSV always; W&B offline unless the user is logged in, none where ``WANDB_MODE=disabled``.
+    """CSV always; W&B offline unless the user is logged in (then it says so), none where ``WANDB_MODE=disabled``.
 
     Args:
         run_dir: Run folder; both write to ``logs/`` in it.
@@ -43,6 +44,10 @@ def default_loggers(run_dir: Path, config: dict[str, Any]) -> list[Logger]:
     mode, sweep = os.environ.get("WANDB_MODE", ""), "WANDB_SWEEP_ID" in os.environ
     if mode != "disabled":
         offline = mode == "offline" or not (mode == "online" or sweep or _logged_in())
+        if offline and not mode:
+            rank_zero_info(
+                f"W&B: not logged in, so it logs offline into {logs}. Type `wandb login`, or set WANDB_MODE=disabled."
+            )
         loggers.append(
             WandbLogger(
                 name=run_dir.name,

@@ -25,6 +25,7 @@ from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.requests import Request, build_requests, form_batches
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.model import file_sha256, load_tokenizer, model_fingerprint, resolve_dtype
+from spd_lightning.processes import agree
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.task import Benchmark, Example, Task
@@ -228,10 +229,14 @@ class SelfGenerationDataModule(LightningDataModule):
         )
 
     def pending_batches(self, corpus: Corpus, rank: int = 0, world_size: int = 1) -> list[list[Request]]:
-        """This rank's batches that are not in the corpus yet; formed from the whole list before they are dealt."""
+        """This rank's share of the batches that are not in the corpus yet, so that a continued run is dealt out evenly.
+
+        Batches are formed from the whole list. What rank 0 found counts: others may be writing already.
+        """
         batches = form_batches(self.requests, self.batch_size, max_new_tokens=self.sampling_params.max_new_tokens)
-        finished = corpus.finished()
-        return [b for b in batches[rank::world_size] if any((r.id, r.sample) not in finished for r in b)]
+        finished = agree(corpus.finished())
+        pending = [b for b in batches if any((r.id, r.sample) not in finished for r in b)]
+        return pending[rank::world_size]
 
     def predict_dataloader(self) -> Batches:
         """This rank's unfinished batches, one list of `Request` a step."""

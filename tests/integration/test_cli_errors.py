@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from spd_lightning.cli import main
 
@@ -21,6 +23,7 @@ BAD = {
     "unknown method": (["--data.method=sdp"], "sdp"),
     "no such model": (["--subspace.model_name_or_path=./nowhere"], "there is no such folder"),
     "no such config": (["--config=nowhere.yaml"], "nowhere.yaml"),
+    "processes that end with a stage": (["--trainer.strategy=ddp_spawn"], "trainer.strategy='ddp_spawn' starts"),
 }
 
 
@@ -37,6 +40,32 @@ def test_bad_option(
     assert message in error and "Traceback" not in error and "usage:" not in error
     assert error.count("error:") == 1
     assert not list(tmp_path.rglob("*.jsonl")) and not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU says: run it on one")
+def test_devices_that_are_not_there(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", "--trainer.accelerator=gpu"]
+    assert main([*args, "--trainer.devices=2"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"trainer\.accelerator='gpu', trainer\.devices='?2'?, .* cannot be had here", error)
+    assert "Traceback" not in error and not list(tmp_path.iterdir())
+
+
+def test_torchrun_without_a_strategy_would_run_everything_twice(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"WANDB_MODE": "disabled", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", "--trainer.accelerator=cpu"]
+    assert main([*args, "--trainer.devices=1"]) == 2
+    error = capsys.readouterr().err
+    assert "2 processes were started" in error and "Set --trainer.strategy=ddp" in error
+    assert not list(tmp_path.iterdir())
 
 
 def test_model_folder_without_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

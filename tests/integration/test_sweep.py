@@ -91,7 +91,7 @@ def test_shipped_sweep_is_one_that_wandb_takes(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
 def test_commands_are_those_of_the_wandb_agent(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """W&B's own functions, offline, against ours, for each grid point."""
+    """W&B's own functions, offline, against ours, for each grid point; Bayes draws from the same lists of values."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
     monkeypatch.chdir(ROOT)
@@ -142,31 +142,38 @@ def test_check_names_a_key_that_the_command_line_does_not_know(
 
 
 @pytest.mark.slow
-def test_two_real_points_differ_only_in_the_sweep_and_share_the_gradients(
+def test_real_points_differ_only_in_the_sweep_and_share_what_they_can(
     tmp_path: Path, tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two ranks on the tiny model through the real command line: gradients and base scores are computed once."""
+    """Two ranks and two LoRA ranks on the tiny model through the real command line."""
     monkeypatch.chdir(ROOT)
     small = {
         "subspace.model_name_or_path": tiny_model_dir,
         "subspace.num_examples": 4,
+        "subspace.max_length": 1024,  # a token is a byte here
         "data.num_prompts": 4,
         "data.max_new_tokens": 8,
+        "model.max_length": 1024,
         "evaluation.tasks": "[letters]",
         "evaluation.limit": 4,
     }
     path = tmp_path / "sweep.yaml"
     command = ["${env}", "python", "-m", "spd_lightning", "fit", "--config", "configs/demo.yaml", "${args}"]
-    parameters = {**{k: {"value": v} for k, v in small.items()}, "subspace.rank": {"values": [4, 8]}}
+    varied = {"subspace.rank": {"values": [4, 8]}, "model.lora_r": {"values": [2, 4]}}
+    parameters = {**{k: {"value": v} for k, v in small.items()}, **varied}
     path.write_text(yaml.safe_dump({"program": "x", "method": "grid", "parameters": parameters, "command": command}))
     assert run(path) == 0
     from spd_lightning.report.results import read_run, varying_options
 
     runs = [read_run(tmp_path / "out" / p.name) for p in sweep.points(sweep.read_sweep(path))]
-    assert varying_options(runs) == ["subspace.rank"]
+    assert sorted(varying_options(runs)) == ["model.lora_r", "subspace.rank"]
     skipped = [{s["stage"]: s["skipped"] for s in r.results["stages"]} for r in runs]
-    moments = next(stage for stage in skipped[0] if stage in ("moments", "extract"))
-    assert not skipped[0][moments] and skipped[1][moments], "the second rank extracts no gradients"
+    assert [s["extract"] for s in skipped] == [False, True, True, True], "gradients are computed once"
+    assert [s["generate"] for s in skipped] == [False, True, False, True], "a corpus once per rank, whatever the LoRA"
+    assert not any(s["fine_tune"] for s in skipped)
+    for r in runs:  # what a sweep's `metric` names, and W&B's own plots show
+        header = (r.path / "logs" / "metrics.csv").read_text().splitlines()[0].split(",")
+        assert {"eval/letters/acc", "eval_base/letters/acc", "train/loss"} <= set(header)
 
 
 def test_runs_the_grid_once_and_collects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

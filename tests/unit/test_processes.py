@@ -1,0 +1,65 @@
+"""What the processes of a run tell each other; their death is in tests/integration/test_processes.py."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from torch import distributed
+
+from spd_lightning import processes
+from spd_lightning.generation.corpus import Corpus
+from spd_lightning.generation.datamodule import SelfGenerationDataModule
+
+
+def test_one_process_agrees_with_itself_and_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processes.agree({"a": 1}) == {"a": 1}
+    processes.barrier()
+    monkeypatch.setattr(processes.time, "sleep", lambda seconds: pytest.fail("rank 0 tells its error at once"))
+    processes.await_cause()
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[.../gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1"), True),
+        (distributed.DistBackendError("NCCL communicator was aborted"), True),
+        (RuntimeError("peer review"), False),
+        (ValueError("rank=17"), False),
+    ],
+)
+def test_only_the_loss_of_a_process_is_called_so(error: Exception, lost: bool) -> None:
+    message = processes.lost_process(error)
+    assert (message is not None) == lost
+    assert message is None or "give the same command again" in message
+
+
+def test_sigterm_gives_status_143_and_no_other_handler_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert before == signal.SIG_DFL
+    ended: list[int] = []
+    monkeypatch.setattr(processes, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(processes.os, "_exit", ended.append)
+    with pytest.raises(SystemExit, match="143"), processes.ended_by_sigterm():
+        ours = signal.getsignal(signal.SIGTERM)
+        with processes.ended_by_sigterm():
+            assert signal.getsignal(signal.SIGTERM) == ours, "the outer one stays in charge"
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before and signal.set_wakeup_fd(-1) == -1
+    for thread in processes.threading.enumerate():
+        if thread.name == "ended-by-sigterm":
+            thread.join(timeout=5)
+    assert ended == [143], "also where the main thread never comes to its handler"
+
+
+def test_what_is_left_of_a_corpus_is_dealt_out_evenly(tiny_model_dir: str, tmp_path: Path) -> None:
+    """Also where all that was finished had been dealt to one process."""
+    data = SelfGenerationDataModule(
+        tiny_model_dir, task="arithmetic", num_prompts=8, batch_size=2, max_prompt_length=1024, max_new_tokens=4
+    )
+    corpus = Corpus(tmp_path, "f")
+    batches = data.pending_batches(corpus)
+    assert len(batches) == 4
+    corpus.append([{"id": r.id, "sample": r.sample} for r in (*batches[0], *batches[2])])
+    assert [data.pending_batches(corpus, rank, 2) for rank in (0, 1)] == [[batches[1]], [batches[3]]]
