@@ -23,16 +23,20 @@ from torch import distributed
 
 from spd_lightning.artifacts import ArtifactStore, RunFolder
 from spd_lightning.errors import UserError
+from spd_lightning.evaluation.answers import holds_answer
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.adapter import is_adapter, save_student
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
+from spd_lightning.generation.corpus import side_by_side
 from spd_lightning.generation.corpus import statistics as corpus_statistics
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
+from spd_lightning.generation.engine import Generation
 from spd_lightning.plan import Plan
 from spd_lightning.processes import agree, barrier, is_rank_zero
 from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.subspace.moments import Moments
+from spd_lightning.tracking import log_corpus
 
 log = logging.getLogger(__name__)
 
@@ -168,25 +172,36 @@ class Pipeline:
         data = self.data
         key = data.key()
         with self._stage("generate", f"{len(data.prompts)} prompts of {data.task_name}, method {data.method}") as row:
-            corpus = data.corpus()
+            corpus, requests = data.corpus(), data.requests
             row["skipped"] = agree(corpus.is_final())
             if not row["skipped"]:
-                rank_zero_info(
-                    f"[generate] {len(corpus.finished())} of {len(data.requests)} completions are there already"
-                )
+                rank_zero_info(f"[generate] {len(corpus.finished())} of {len(requests)} completions are there already")
                 self._say_cost("generate")
-                module = data.generation_module(corpus)
-                self.stage_trainer().predict(module, datamodule=data, return_predictions=False)
+                unprojected: list[Generation] = []
+                if data.engine == "transformers":
+                    module = data.generation_module(corpus)
+                    self.stage_trainer().predict(module, datamodule=data, return_predictions=False)
+                    unprojected = module.unprojected
+                elif is_rank_zero():
+                    data.generate_with_vllm(corpus)
                 barrier()
                 if is_rank_zero():
-                    corpus.finalise(data.requests)
-                    self.store.complete(corpus.folder, key)
+                    corpus.finalise(requests)
+                    shown = side_by_side(corpus.read(), unprojected)
+                    self.store.complete(corpus.folder, key, samples=shown, torn_lines=corpus.torn)
                 barrier()
-            statistics = corpus_statistics(corpus.read())
+            records = corpus.read()
+            answer_type = data.task.answer_type
+            statistics = corpus_statistics(records, lambda r: holds_answer(r["completion"], answer_type))
             row["tokens"] = statistics["tokens_total"]
-            self.facts["corpus"] = {**statistics, **data.facts}
+            made = self.store.facts(corpus.folder) if self.store.is_complete(corpus.folder) else {}
+            self.facts["corpus"] = {**statistics, "torn_lines": made.get("torn_lines", 0), **data.facts}
+            self.facts["corpus_samples"] = made.get("samples", [])
             if is_rank_zero():
                 self.run.add(corpus.path, "corpus/generations.jsonl")
+                if not self.adapter.is_dir():  # a run that only repeats keeps its logs
+                    lengths = [record["num_tokens"] for record in records]
+                    log_corpus(self.trainer.loggers, statistics, lengths, self.facts["corpus_samples"])
         return corpus.path
 
     # Stage 3

@@ -132,9 +132,10 @@ class Plan:
     def _generate(self) -> StageEstimate:
         data = self.data
         new = data.max_new_tokens or data.task.max_new_tokens
-        return estimate_generate(
-            self.shape, self._prompts(), new, self.dtypes["generate"], data.batch_size, self.processes
-        )
+        prompts, rows = self._prompts(), data.batch_size
+        if data.batch_tokens is not None:
+            rows = max(1, data.batch_tokens // (max(prompts) + new))
+        return estimate_generate(self.shape, prompts, new, self.dtypes["generate"], rows, self.processes)
 
     def _fine_tune(self) -> StageEstimate:
         h: Any = self.student.hparams

@@ -6,11 +6,13 @@ import netrc
 import os
 import platform
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -58,6 +60,32 @@ def default_loggers(run_dir: Path, config: dict[str, Any]) -> list[Logger]:
             )
         )
     return loggers
+
+
+def log_corpus(
+    loggers: Sequence[Logger],
+    statistics: Mapping[str, float],
+    lengths: Sequence[int],
+    samples: Sequence[dict[str, str]],
+) -> None:
+    """Log a generated corpus: its figures as ``corpus/...``, and to W&B the lengths and a table of samples.
+
+    Args:
+        loggers: Of the run.
+        statistics: See `generation.corpus.statistics`.
+        lengths: Of every completion, in tokens.
+        samples: Rows ``id``, ``prompt``, ``base``, ``projected``; no table is logged without any.
+
+    Ranks:
+        For rank 0.
+    """
+    for logger in loggers:
+        logger.log_metrics({f"corpus/{name}": float(value) for name, value in statistics.items()}, step=0)
+        if isinstance(logger, WandbLogger):
+            logger.experiment.log({"corpus/lengths": wandb.Histogram(lengths)})
+            if samples:
+                columns = list(samples[0])
+                logger.log_table("corpus/samples", columns, [[row[name] for name in columns] for row in samples])
 
 
 def _logged_in() -> bool:

@@ -206,3 +206,15 @@ def parses(code: str) -> bool:
             return bool(ast.parse(code).body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
+
+
+def holds_answer(completion: str, answer_type: str) -> bool:
+    """Whether a completion has what could be scored: a number, a letter, a program that parses, or any text."""
+    if answer_type == "number":
+        return extract_number(completion, "flexible")[0] is not None
+    if answer_type == "letter":
+        return extract_letter(completion)[0] is not None
+    if answer_type in ("program", "likelihood"):
+        code = extract_code(completion)
+        return bool(code.strip()) and parses(code)
+    return bool(completion.strip())

@@ -16,6 +16,7 @@ from typing import Any
 
 from spd_lightning.artifacts import read_jsonl, write_jsonl
 from spd_lightning.errors import UserError
+from spd_lightning.generation.engine import Generation
 from spd_lightning.generation.requests import Request
 
 GENERATIONS = "generations.jsonl"
@@ -234,3 +235,12 @@ def statistics(
     if answered is not None:
         figures["answered"] = stat.fmean(bool(answered(r)) for r in records)
     return figures
+
+
+def side_by_side(records: Sequence[dict[str, Any]], unprojected: Sequence[Generation]) -> list[dict[str, str]]:
+    """Rows ``id``, ``prompt``, ``base`` and ``projected`` for prompts that were answered both ways."""
+    projected = {(r["id"], r["sample"]): r["completion"] for r in records}
+    return [
+        {"id": g.id, "prompt": g.prompt, "base": g.completion, "projected": projected[g.id, g.sample]}
+        for g in unprojected
+    ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,14 +22,18 @@ from spd_lightning.errors import UserError
 from spd_lightning.finetuning.batching import TextLoader, make_train_loader, make_val_loader
 from spd_lightning.finetuning.texts import TrainingText, split_validation, texts_from_corpus
 from spd_lightning.generation.corpus import Corpus
+from spd_lightning.generation.engine import check_context
 from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.requests import Request, build_requests, form_batches
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.model import file_sha256, load_tokenizer, model_fingerprint, resolve_dtype
+from spd_lightning.generation.vllm_engine import generate_vllm, write_folded
+from spd_lightning.model import file_sha256, load_config, load_tokenizer, model_fingerprint, resolve_dtype
 from spd_lightning.processes import agree
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.task import Benchmark, Example, Task
+
+COMPARED = 4  # prompts that are also answered without the projection, to be shown side by side
 
 Method = Literal["base", "psr", "ssd", "spd", "filtered"]
 
@@ -47,12 +52,18 @@ class SelfGenerationDataModule(LightningDataModule):
         num_prompts: The first so many training prompts; null for all of them.
         num_generations: Completions per prompt.
         max_new_tokens: Limit of a completion in tokens; null for the task's own.
-        max_prompt_length: Longer prompts are cut on the left to so many tokens, and counted.
+        max_prompt_length: Limit of a prompt in tokens; longer ones are counted.
+        long_prompts: Cut those on the left to the limit (``truncate``, as published), or leave them out (``reject``).
         temperature: Divides the logits; 0 is greedy.
         top_p: Smallest set of tokens with at least this probability is kept (nucleus); 1 keeps all.
         top_k: Number of most likely tokens kept; 0 keeps all.
+        min_p: Tokens at least this share as likely as the most likely one are kept; 0 keeps all.
         prompt_format: ``plain`` text as published, or the model's ``chat`` template.
         batch_size: Rows that are decoded together. Rows leave when they are done, none joins.
+        batch_tokens: Budget of a batch in cache positions, rows times (longest prompt + max_new_tokens), in place of
+            batch_size: short prompts then share larger batches, and memory has one bound. Null uses batch_size.
+        engine: ``transformers`` (reproducible, resumed batch by batch), or ``vllm`` where it is installed: on one GPU,
+            fed with a checkpoint that holds the projection; fair draws of the same distribution, but other ones.
         dtype: Dtype of generation and of evaluation: ``auto`` (bf16 where it is fast), ``float32`` or ``bfloat16``.
         val_fraction: Share of the completions held out for a validation loss, 0 to below 1.
         seed: Seed of the sampling noise.
@@ -76,11 +87,15 @@ class SelfGenerationDataModule(LightningDataModule):
         num_generations: int = 1,
         max_new_tokens: int | None = None,
         max_prompt_length: int = 384,
+        long_prompts: Literal["truncate", "reject"] = "truncate",
         temperature: float = 0.7,
         top_p: float = 0.9,
         top_k: int = 0,
+        min_p: float = 0.0,
         prompt_format: Literal["plain", "chat"] = "plain",
         batch_size: int = 64,
+        batch_tokens: int | None = None,
+        engine: Literal["transformers", "vllm"] = "transformers",
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
         val_fraction: float = 0.0,
         seed: int = 42,
@@ -91,8 +106,9 @@ class SelfGenerationDataModule(LightningDataModule):
         super().__init__()
         if not 0 <= val_fraction < 1:
             raise UserError(f"data.val_fraction={val_fraction} must be at least 0 and below 1.")
-        for name, value in {"num_generations": num_generations, "batch_size": batch_size}.items():
-            if value < 1:
+        counts = {"num_generations": num_generations, "batch_size": batch_size, "batch_tokens": batch_tokens}
+        for name, value in counts.items():
+            if value is not None and value < 1:
                 raise UserError(f"data.{name}={value} must be at least 1.")
         if num_prompts is not None and num_prompts < 1:
             raise UserError(f"data.num_prompts={num_prompts} leaves no prompt. Set at least 1, or null for all.")
@@ -100,11 +116,12 @@ class SelfGenerationDataModule(LightningDataModule):
         self.task_name, self.task_file, self.data_dir = task, task_file, data_dir
         self.method = method
         self.num_prompts, self.num_generations = num_prompts, num_generations
-        self.max_new_tokens, self.max_prompt_length = max_new_tokens, max_prompt_length
-        self.temperature, self.top_p, self.top_k = temperature, top_p, top_k
+        self.max_new_tokens = max_new_tokens
+        self.max_prompt_length, self.long_prompts = max_prompt_length, long_prompts
+        self.temperature, self.top_p, self.top_k, self.min_p = temperature, top_p, top_k, min_p
         self.prompt_format = prompt_format
-        self.batch_size = batch_size
-        self.dtype = dtype
+        self.batch_size, self.batch_tokens = batch_size, batch_tokens
+        self.engine, self.dtype = engine, dtype
         self.val_fraction = val_fraction
         self.seed = seed
         self.subspace_path = subspace
@@ -149,6 +166,7 @@ class SelfGenerationDataModule(LightningDataModule):
             temperature=self.temperature,
             top_p=1.0 if plain else self.top_p,
             top_k=0 if plain else self.top_k,
+            min_p=0.0 if plain else self.min_p,
             seed=self.seed,
             stop=self.task.stop,
         )
@@ -159,13 +177,17 @@ class SelfGenerationDataModule(LightningDataModule):
         if self._requests is None:
             tokenizer = load_tokenizer(self.model_name_or_path)
             pairs = [(example.id, example.prompt) for example in self.prompts]
-            self._requests, counts = build_requests(
+            requests, counts = build_requests(
                 tokenizer,
                 pairs,
                 num_generations=self.num_generations,
                 max_prompt_length=self.max_prompt_length,
                 prompt_format=self.prompt_format,
+                on_long=self.long_prompts,
             )
+            config = load_config(self.model_name_or_path)  # told before hours of work: the longest batch comes last
+            check_context(config, requests, self.sampling_params.max_new_tokens)
+            self._requests = requests
             self.facts["prompts"] = counts
         return self._requests
 
@@ -200,12 +222,16 @@ class SelfGenerationDataModule(LightningDataModule):
             "num_generations": self.num_generations,
             "max_new_tokens": params.max_new_tokens,
             "max_prompt_length": self.max_prompt_length,
+            "long_prompts": self.long_prompts,
             "temperature": params.temperature,
             "top_p": params.top_p,
             "top_k": params.top_k,
+            "min_p": params.min_p,
             "stop": list(params.stop),
             "prompt_format": self.prompt_format,
-            "batch_size": self.batch_size,
+            "batch_size": self.batch_size if self.batch_tokens is None else None,
+            "batch_tokens": self.batch_tokens,
+            "engine": self.engine,
             "dtype": str(self.torch_dtype()).removeprefix("torch."),
             "seed": self.seed,
         }
@@ -226,22 +252,50 @@ class SelfGenerationDataModule(LightningDataModule):
             self.load_subspace(),
             self.torch_dtype(),
             self.device_map,
+            compare=[r for r in self.requests if r.sample == 0][:COMPARED],
         )
+
+    def batches(self) -> list[list[Request]]:
+        """All batches, formed from the whole list before they are dealt to processes."""
+        size = self.batch_size if self.batch_tokens is None else None
+        return form_batches(self.requests, size, self.batch_tokens, self.sampling_params.max_new_tokens)
 
     def pending_batches(self, corpus: Corpus, rank: int = 0, world_size: int = 1) -> list[list[Request]]:
         """This rank's share of the batches that are not in the corpus yet, so that a continued run is dealt out evenly.
 
-        Batches are formed from the whole list. What rank 0 found counts: others may be writing already.
+        What rank 0 found counts: others may be writing already.
         """
-        batches = form_batches(self.requests, self.batch_size, max_new_tokens=self.sampling_params.max_new_tokens)
         finished = agree(corpus.finished())
-        pending = [b for b in batches if any((r.id, r.sample) not in finished for r in b)]
+        pending = [b for b in self.batches() if any((r.id, r.sample) not in finished for r in b)]
         return pending[rank::world_size]
 
     def predict_dataloader(self) -> Batches:
         """This rank's unfinished batches, one list of `Request` a step."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return Batches(self.pending_batches(self.corpus(), rank, world_size))
+
+    def generate_with_vllm(self, corpus: Corpus) -> None:
+        """Complete what is missing of the corpus with vLLM; its checkpoint lies beside the parts meanwhile.
+
+        Ranks:
+            For one process.
+        """
+        finished = corpus.finished()
+        missing = [r for r in self.requests if (r.id, r.sample) not in finished]
+        if not missing:
+            return
+        folder, dtype = corpus.folder / "folded-model", self.torch_dtype()
+        corpus.append([])  # tells at once if the folder cannot be written
+        write_folded(self.model_name_or_path, self.load_subspace(), dtype, folder)
+        name = str(dtype).removeprefix("torch.")
+        generate_vllm(
+            folder,
+            missing,
+            self.sampling_params,
+            dtype=name,
+            on_batch=lambda done: corpus.append([g.record() for g in done]),
+        )
+        shutil.rmtree(folder)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Requests hold no tensors and stay as they are; training batches move as usual."""
@@ -271,21 +325,28 @@ class SelfGenerationDataModule(LightningDataModule):
 
     def _generate_here(self, corpus: Corpus) -> None:
         """Decode the missing batches inside a fit that has no corpus yet (each rank its share)."""
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if self.engine == "vllm":
+            if rank == 0:
+                self.generate_with_vllm(corpus)
+        else:
+            self._decode_here(corpus, rank, world_size)
+        self._barrier()
+        if rank == 0:
+            corpus.finalise(self.requests)
+        self._barrier()
+
+    def _decode_here(self, corpus: Corpus, rank: int, world_size: int) -> None:
         module = self.generation_module(corpus)
         module.configure_model()
         if self.trainer is not None:
             module.to(self.trainer.strategy.root_device)
         module.on_predict_start()
         try:
-            rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
             for batch in self.pending_batches(corpus, rank, world_size):
                 module.generate(batch, rank)
         finally:
             module.on_predict_end()
-        self._barrier()
-        if rank == 0:
-            corpus.finalise(self.requests)
-        self._barrier()
 
     def _barrier(self) -> None:
         if self.trainer is not None:

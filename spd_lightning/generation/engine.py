@@ -119,7 +119,7 @@ def generate(
     Ranks:
         Batch i goes to rank ``i % world_size``. Issues no collective.
     """
-    _check_context(model, requests, params.max_new_tokens)
+    check_context(model.config, requests, params.max_new_tokens)
     done: list[Generation] = []
     with packed_linears(model):
         for batch in form_batches(requests, batch_size, token_budget, params.max_new_tokens)[rank::world_size]:
@@ -138,15 +138,23 @@ def generate_batch(
     batch: list[Request],
     params: SamplingParams,
     stats: EngineStats | None = None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> list[Generation]:
-    """Complete one batch; the result stands in the order of the batch. Arguments and errors as in `generate`."""
-    _check_context(model, batch, params.max_new_tokens)
+    """Complete one batch; the result stands in the order of the batch. Arguments and errors as in `generate`.
+
+    ``on_step`` is called after every step with how many there were and the number of rows still open.
+    """
+    check_context(model.config, batch, params.max_new_tokens)
     start = time.perf_counter()
     stats = stats if stats is not None else EngineStats()
     with torch.inference_mode(), eval_mode(model), packed_linears(model):
         decoder = _Decoder(model, tokenizer, batch, params, stats)
+        steps = 0
         while decoder.rows:
             decoder.step()
+            steps += 1
+            if on_step is not None:
+                on_step(steps, len(decoder.rows))
     completions = [decoder.generation(i) for i in range(len(batch))]
     stats.tokens += sum(c.num_tokens for c in completions)
     stats.seconds += time.perf_counter() - start
@@ -284,8 +292,17 @@ def _batched_logits(
     return output.logits[:, -1]
 
 
-def _check_context(model: PreTrainedModel, requests: list[Request], max_new_tokens: int) -> None:
-    config: Any = model.config
+def check_context(config: Any, requests: list[Request], max_new_tokens: int) -> None:
+    """Refuse prompts that do not fit into a model's context together with what is to be generated.
+
+    Args:
+        config: The transformers config of the model.
+        requests: What is asked.
+        max_new_tokens: Limit of a completion.
+
+    Raises:
+        UserError: Naming the longest prompt.
+    """
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context is None or not requests:
         return

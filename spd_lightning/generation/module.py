@@ -7,6 +7,8 @@ Reference: arXiv:2605.22675, section on projected self-generation.
 from __future__ import annotations
 
 import contextlib
+import time
+from collections.abc import Callable, Sequence
 
 import torch
 from lightning.pytorch import LightningModule
@@ -22,6 +24,8 @@ from spd_lightning.packed_linear import packed_linears
 from spd_lightning.subspace.projection import fold_projection
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
+REFRESH = 0.5  # seconds between two looks of the progress bar
+
 
 class SelfGenerationModule(LightningModule):
     """Generates completions with K and V projected, one batch of requests a step.
@@ -33,6 +37,10 @@ class SelfGenerationModule(LightningModule):
         subspace: The subspace to project into, or None for plain sampling (PSR, SSD).
         dtype: Dtype of weights and activations.
         device_map: auto spreads the model over all devices of this one process.
+        compare: A few requests that rank 0 also completes without the projection when all is done, with the same noise.
+
+    Attributes:
+        unprojected: Those completions; empty without a subspace.
 
     Ranks:
         Every process decodes its own batches and appends to its own part file; no collective. When
@@ -47,6 +55,7 @@ class SelfGenerationModule(LightningModule):
         subspace: CapabilitySubspace | None = None,
         dtype: torch.dtype = torch.float32,
         device_map: str | None = None,
+        compare: Sequence[Request] = (),
     ) -> None:
         super().__init__()
         self.model_name_or_path = model_name_or_path
@@ -57,6 +66,8 @@ class SelfGenerationModule(LightningModule):
         self.device_map = device_map
         self.model: PreTrainedModel | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.compare = list(compare) if subspace is not None else []
+        self.unprojected: list[Generation] = []
         self.stats = EngineStats()
         self._folded = contextlib.ExitStack()
 
@@ -77,23 +88,40 @@ class SelfGenerationModule(LightningModule):
         self._folded.enter_context(packed_linears(self.model))
 
     def predict_step(self, batch: list[Request], batch_idx: int = 0) -> int:
-        """Decode one batch, append it to this rank's part of the corpus, and show the speed; gives its completions."""
-        generations = self.generate(batch, self.global_rank)
-        bar = self.trainer.progress_bar_callback
-        if isinstance(bar, TQDMProgressBar):
-            bar.predict_progress_bar.set_postfix_str(f"{self.stats.tokens / self.stats.seconds:.0f} tokens/s")
-        return len(generations)
+        """Decode one batch and append it to this rank's part of the corpus; gives its completions.
 
-    def generate(self, batch: list[Request], rank: int) -> list[Generation]:
+        The bar moves with every step of the batch, and shows the speed.
+        """
+        bar = self.trainer.progress_bar_callback
+        start, before, shown = time.perf_counter(), self.stats.draws, 0.0
+
+        def show(step: int, rows: int) -> None:
+            nonlocal shown
+            assert isinstance(bar, TQDMProgressBar)
+            now = time.perf_counter()
+            if now - shown < REFRESH:
+                return
+            shown, speed = now, (self.stats.draws - before) / (now - start)
+            bar.predict_progress_bar.n = round(batch_idx + step / self.params.max_new_tokens, 2)
+            bar.predict_progress_bar.set_postfix_str(f"{speed:.0f} tokens/s, {rows} of {len(batch)} rows open")
+
+        return len(self.generate(batch, self.global_rank, show if isinstance(bar, TQDMProgressBar) else None))
+
+    def generate(
+        self, batch: list[Request], rank: int, on_step: Callable[[int, int], None] | None = None
+    ) -> list[Generation]:
         """Decode one batch and append it to the part file of ``rank``."""
         assert self.model is not None and self.tokenizer is not None
-        generations = generate_batch(self.model, self.tokenizer, batch, self.params, self.stats)
+        generations = generate_batch(self.model, self.tokenizer, batch, self.params, self.stats, on_step)
         self.corpus.append([g.record() for g in generations], rank=rank)
         return generations
 
     def on_predict_end(self) -> None:
-        """Restore the weights bit for bit."""
+        """Restore the weights bit for bit; then answer the compared prompts without the projection."""
         self._folded.close()
+        if self.compare and self._trainer is not None and self.global_rank == 0:
+            assert self.model is not None and self.tokenizer is not None
+            self.unprojected = generate_batch(self.model, self.tokenizer, self.compare, self.params)
 
     def teardown(self, stage: str) -> None:
         """Restore the weights also when decoding ended by an exception."""

@@ -8,17 +8,58 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from spd_lightning.errors import UserError
 from spd_lightning.generation.engine import Generation
 from spd_lightning.generation.requests import Request
 from spd_lightning.generation.sampling import SamplingParams
+from spd_lightning.model import load_model, load_tokenizer
+from spd_lightning.subspace.projection import fold_into
+from spd_lightning.subspace.subspace import CapabilitySubspace
+
+CHUNK = 1024  # requests handed over at once, and lost at most if the process dies
+
+
+def write_folded(
+    model_name_or_path: str, subspace: CapabilitySubspace | None, dtype: torch.dtype, folder: str | Path
+) -> Path:
+    """Write the model with the projection in its weights, and its tokenizer, once; a folder that is there is taken.
+
+    Args:
+        model_name_or_path: The base model.
+        subspace: What to fold; None writes the model as it is.
+        dtype: Dtype of the weights written.
+        folder: Where to; it appears whole or not at all.
+
+    Raises:
+        UserError: If the model cannot be loaded or belongs to another subspace.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        partial = folder.with_name(f".{folder.name}-new")
+        shutil.rmtree(partial, ignore_errors=True)
+        model = load_model(model_name_or_path, dtype)
+        if subspace is not None:
+            fold_into(model, subspace)
+        model.save_pretrained(partial)
+        load_tokenizer(model_name_or_path).save_pretrained(partial)
+        partial.rename(folder)
+    return folder
 
 
 def generate_vllm(
-    folded_model_dir: str | Path, requests: list[Request], params: SamplingParams, tensor_parallel: int = 1
+    folded_model_dir: str | Path,
+    requests: list[Request],
+    params: SamplingParams,
+    tensor_parallel: int = 1,
+    dtype: str = "auto",
+    on_batch: Callable[[list[Generation]], None] | None = None,
 ) -> list[Generation]:
     """Complete requests with vLLM.
 
@@ -27,6 +68,8 @@ def generate_vllm(
         requests: See `requests.build_requests`.
         params: Decoding settings; ``tie_margin`` has no meaning here.
         tensor_parallel: GPUs that share one copy of the model.
+        dtype: ``float32``, ``bfloat16`` or ``auto`` (the checkpoint's).
+        on_batch: Called with the completions of every ``CHUNK`` requests, e.g. to write them.
 
     Returns:
         The completions, in the order of the requests.
@@ -47,12 +90,20 @@ def generate_vllm(
     llm = vllm.LLM(
         model=str(folded_model_dir),
         tensor_parallel_size=tensor_parallel,
+        dtype=dtype,
         seed=params.seed,
         generation_config="vllm",  # not the model's own: every setting is stated below
     )
-    prompts = [{"prompt_token_ids": list(r.prompt_ids)} for r in requests]
-    outputs = llm.generate(prompts, [_settings(vllm, r, params) for r in requests])
-    return [_generation(r, output.outputs[0], params) for r, output in zip(requests, outputs, strict=True)]
+    done: list[Generation] = []
+    for start in range(0, len(requests), CHUNK):
+        chunk = requests[start : start + CHUNK]
+        prompts = [{"prompt_token_ids": list(r.prompt_ids)} for r in chunk]
+        outputs = llm.generate(prompts, [_settings(vllm, r, params) for r in chunk])
+        completions = [_generation(r, output.outputs[0], params) for r, output in zip(chunk, outputs, strict=True)]
+        done += completions
+        if on_batch is not None:
+            on_batch(completions)
+    return done
 
 
 def _settings(vllm: Any, request: Request, params: SamplingParams) -> Any:

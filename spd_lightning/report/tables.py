@@ -174,6 +174,14 @@ def stage_table(run: Run) -> Table:
     return Table(("stage", "seconds", "tokens", "tokens/s", "artifact"), rows, text_columns=frozenset({0, 4}))
 
 
+CORPUS_SHARES = {
+    "answered": "with an answer (or a program that parses)",
+    "distinct_1": "distinct tokens",
+    "distinct_2": "distinct pairs of tokens",
+}
+CORPUS_COUNTED = {"n", "tokens_mean", "tokens_median", "tokens_max", "tokens_total", "stopped", "empty"}  # counted here
+
+
 def corpus_statistics(run: Run) -> dict[str, Any]:
     """Counts of the generated corpus, and what the generation stage recorded beside them."""
     records = run.completions
@@ -192,7 +200,12 @@ def corpus_statistics(run: Run) -> dict[str, Any]:
             "empty": sum(not r["completion"].strip() for r in records),
             "distinct completions": f"{100 * len({r['completion'] for r in records}) / count:.1f}%",
         }
-    return {**facts, **(recorded if isinstance(recorded, Mapping) else {})}
+    for name, value in (recorded if isinstance(recorded, Mapping) else {}).items():
+        if name in CORPUS_SHARES:
+            facts[CORPUS_SHARES[name]] = f"{100 * value:.1f}%"
+        elif not (records and name in CORPUS_COUNTED):
+            facts[name] = value
+    return facts
 
 
 def fact_table(facts: Mapping[str, Any]) -> Table:

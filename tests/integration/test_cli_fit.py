@@ -96,6 +96,22 @@ def test_results_hold_every_method_with_n_and_interval(run_dir: Path) -> None:
     assert results["benchmarks"]["functions.base"]["isolation"] == f"{tier['tier']} {tier['name']}"
 
 
+def test_the_corpus_is_described_in_results_report_and_log(run_dir: Path) -> None:
+    results = json.loads((run_dir / "results.json").read_text())
+    figures, shown = results["corpus"], results["corpus_samples"]
+    assert figures["n"] == 12 and 0 <= figures["answered"] <= 1 and 0 < figures["distinct_2"] <= 1
+    assert figures["prompts"] == {"prompts": 12, "truncated": 0, "rejected": 0, "requests": 12}
+    records = {r["id"]: r for r in read_jsonl(run_dir / "corpus" / "generations.jsonl")}
+    assert len(shown) == 4 and all(row["projected"] == records[row["id"]]["completion"] for row in shown)
+    assert any(row["projected"] != row["base"] for row in shown)
+    page = (run_dir / "report.md").read_text()
+    for words in ("stopped by itself", "with an answer", "distinct pairs of tokens", "lengths.png"):
+        assert words in page, words
+    assert "The same prompts without and with the projection" in page
+    header = (run_dir / "logs" / "metrics.csv").read_text().splitlines()[0]
+    assert {"corpus/tokens_mean", "corpus/stopped", "corpus/answered", "corpus/distinct_2"} <= set(header.split(","))
+
+
 def test_the_saved_config_repeats_the_run_and_skips_what_is_there(
     run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

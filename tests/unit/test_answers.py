@@ -12,6 +12,7 @@ from spd_lightning.evaluation.answers import (
     extract_letter,
     extract_number,
     extract_text,
+    holds_answer,
     normalise_text,
     numbers_equal,
     parses,
@@ -293,3 +294,22 @@ def test_parses() -> None:
     assert not parses("x = \x00")
     assert not parses("(" * 10_000)
     assert not parses("here is")
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer_type", "expected"),
+    [
+        ("so 7", "number", True),
+        ("no idea", "number", False),
+        (" B.", "letter", True),
+        (" hm", "letter", False),
+        ("```python\nx = 1\n```", "program", True),
+        ("def f(:", "program", False),
+        ("", "program", False),
+        ("x = 1", "likelihood", True),
+        (" yes", "text", True),
+        (" \n", "text", False),
+    ],
+)
+def test_holds_answer(completion: str, answer_type: str, expected: bool) -> None:
+    assert holds_answer(completion, answer_type) is expected

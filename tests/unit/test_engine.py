@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import scipy.stats
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -151,6 +152,32 @@ def test_sampled_rows_do_not_depend_on_their_neighbours_or_processes(tokenizer) 
     assert len({whole["a", s].token_ids for s in range(3)}) == 3, "samples of a prompt must differ"
     other = generate(model, tokenizer, requests, SamplingParams(**{**params.__dict__, "seed": 1}), batch_size=15)
     assert any(g.token_ids != whole[g.id, g.sample].token_ids for g in other)
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_p": 0.8}, {"min_p": 0.05}], ids=str)
+def test_samples_follow_the_distribution_of_the_model(settings: dict, tokenizer) -> None:  # type: ignore[no-untyped-def]
+    model, draws = ending_model(), 3000
+    requests, _ = build_requests(tokenizer, PROMPTS[:1], num_generations=draws)
+    params = SamplingParams(max_new_tokens=1, temperature=0.7, **settings)
+    done = generate(model, tokenizer, requests, params, batch_size=1000)
+    with torch.no_grad():
+        logits = model(torch.tensor([requests[0].prompt_ids])).logits[0, -1].double() / 0.7
+    probability = torch.softmax(logits, -1)
+    order = probability.sort(descending=True)
+    if "top_p" in settings:
+        kept = order.indices[order.values.cumsum(0) - order.values < settings["top_p"]]
+    else:
+        kept = order.indices[order.values >= settings.get("min_p", 0.0) * order.values[0]]
+    expected = torch.zeros(258, dtype=torch.float64)
+    expected[kept] = draws * probability[kept] / probability[kept].sum()
+    seen = torch.bincount(torch.tensor([g.token_ids[0] for g in done]), minlength=258).double()
+    assert seen[expected == 0].sum() == 0
+    usual = expected >= 5  # rarer tokens are counted together
+    rare = torch.stack([seen[~usual].sum(), expected[~usual].sum()])
+    observed, hoped = [*seen[usual].tolist()], [*expected[usual].tolist()]
+    if rare[1] > 0:
+        observed, hoped = [*observed, float(rare[0])], [*hoped, float(rare[1])]
+    assert len(hoped) > 5 and scipy.stats.chisquare(observed, hoped).pvalue > 1e-3
 
 
 def test_bf16_result_depends_on_the_batch_alone(tokenizer) -> None:  # type: ignore[no-untyped-def]

@@ -5,14 +5,23 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from spd_lightning import SelfGenerationDataModule
 from spd_lightning.errors import UserError
+from spd_lightning.generation import datamodule, vllm_engine
 from spd_lightning.generation.requests import Request, build_requests
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.generation.vllm_engine import generate_vllm
+from spd_lightning.model import load_model, model_fingerprint
+from spd_lightning.subspace.moments import Moments
+from spd_lightning.subspace.projection import fold_projection
+from spd_lightning.subspace.sites import kv_sites
+from spd_lightning.subspace.subspace import subspace_from_moments
 
 REQUESTS = [Request("a", "Q a", (1, 2, 3)), Request("a", "Q a", (1, 2, 3), 1), Request("b", "Q b", (7,))]
 
@@ -60,6 +69,7 @@ def test_records_come_back_in_the_order_of_the_requests(fake_vllm: dict[str, Any
     assert fake_vllm["llm"] == {
         "model": "/models/folded",
         "tensor_parallel_size": 2,
+        "dtype": "auto",
         "seed": 5,
         "generation_config": "vllm",
     }
@@ -98,6 +108,46 @@ def test_absent_vllm_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match=r"pip install 'spd_lightning\[vllm\]'"):
         generate_vllm("/models/folded", REQUESTS, SamplingParams())
+
+
+def test_completions_are_handed_over_in_chunks(fake_vllm: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "CHUNK", 2)
+    written: list[list[str]] = []
+    out = generate_vllm("/m", REQUESTS, SamplingParams(), on_batch=lambda done: written.append([g.id for g in done]))
+    assert written == [["a", "a"], ["b"]] and [g.id for g in out] == ["a", "a", "b"]
+
+
+def test_the_data_module_feeds_vllm_with_a_folded_checkpoint(
+    fake_vllm: dict[str, Any], tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(tiny_model_dir, torch.float32)
+    moments = Moments(metadata={"fingerprint": model_fingerprint(tiny_model_dir)})
+    for key, site in kv_sites(model).items():
+        moments.update({key: torch.randn(50, site.kv_dim)})
+    subspace = subspace_from_moments(moments, rank=4)
+    subspace.save(tmp_path / "subspace.safetensors")
+    data = SelfGenerationDataModule(
+        model_name_or_path=tiny_model_dir,
+        num_prompts=5,
+        engine="vllm",
+        dtype="float32",
+        subspace=str(tmp_path / "subspace.safetensors"),
+        corpus_dir=str(tmp_path / "corpus"),
+    )
+    seen: list[torch.Tensor] = []
+    generated = vllm_engine.generate_vllm
+
+    def look(folder: Path, *args: Any, **kwargs: Any) -> Any:
+        seen.append(load_model(str(folder), torch.float32).model.layers[1].self_attn.k_proj.weight)
+        return generated(folder, *args, **kwargs)
+
+    monkeypatch.setattr(datamodule, "generate_vllm", look)
+    data.setup("fit")
+    with fold_projection(model, subspace):
+        assert torch.allclose(seen[0], model.model.layers[1].self_attn.k_proj.weight, atol=1e-6)
+    assert fake_vllm["llm"]["dtype"] == "float32"
+    assert [p.name for p in (tmp_path / "corpus").iterdir()] == ["generations.jsonl"]
+    assert len(data.train_texts) == 5 and data.key()["engine"] == "vllm"
 
 
 def test_vllm_is_not_imported_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:

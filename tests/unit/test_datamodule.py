@@ -1,0 +1,231 @@
+"""The data module alone: what a corpus depends on, batches, bad input, and a plain Trainer around it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from spd_lightning import SelfGenerationDataModule, SPDFineTuningModule
+from spd_lightning.artifacts import ArtifactStore, fingerprint
+from spd_lightning.errors import UserError
+from spd_lightning.model import load_model
+from spd_lightning.subspace.moments import Moments
+from spd_lightning.subspace.sites import kv_sites
+from spd_lightning.subspace.subspace import subspace_from_moments
+from tests.conftest import byte_tokenizer, tiny_model
+
+PROMPTS = ["Hello", "A longer prompt than that", "Two and two?", "b", "What now, and why?", "Hi there"]
+
+
+@pytest.fixture
+def task_file(tmp_path: Path) -> str:
+    path = tmp_path / "mine.jsonl"
+    rows = [{"id": f"r{i}", "prompt": p, "target": " x", "split": "train"} for i, p in enumerate(PROMPTS)]
+    rows.append({"id": "t", "prompt": "Test", "target": " x", "split": "test"})
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def subspace_file(tmp_path: Path, tiny_model_dir: str) -> str:
+    from spd_lightning.model import model_fingerprint
+
+    model = load_model(tiny_model_dir, torch.float32)
+    moments = Moments(metadata={"model": "tiny", "fingerprint": model_fingerprint(tiny_model_dir)})
+    for key, site in kv_sites(model).items():
+        moments.update({key: torch.randn(50, site.kv_dim)})
+    subspace_from_moments(moments, rank=4).save(tmp_path / "subspace.safetensors")
+    return str(tmp_path / "subspace.safetensors")
+
+
+@pytest.fixture
+def make(tiny_model_dir: str, task_file: str, tmp_path: Path) -> Any:
+    def made(**options: Any) -> SelfGenerationDataModule:
+        defaults = {
+            "model_name_or_path": tiny_model_dir,
+            "task": "custom",
+            "task_file": task_file,
+            "method": "ssd",
+            "max_new_tokens": 6,
+            "dtype": "float32",
+        }
+        data = SelfGenerationDataModule(**{**defaults, **options})
+        data.store = ArtifactStore(tmp_path / "store")
+        return data
+
+    return made
+
+
+def trainer(**options: Any) -> Trainer:
+    settings = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False}
+    return Trainer(**{**settings, "enable_progress_bar": False, "enable_model_summary": False, **options})
+
+
+def test_fit_with_a_plain_trainer_generates_first_and_only_once(make, tiny_model_dir: str) -> None:  # type: ignore[no-untyped-def]
+    data = make(num_generations=2)
+    student = SPDFineTuningModule(model_name_or_path=tiny_model_dir, batch_size=4)
+    trainer(max_epochs=1).fit(student, datamodule=data)
+    records = data.corpus().read()
+    assert [(r["id"], r["sample"]) for r in records] == [(f"r{i}", s) for i in range(6) for s in range(2)]
+    assert all(r["token_ids"] != s["token_ids"] for r, s in zip(records[::2], records[1::2])), "samples differ"
+    assert len(data.train_texts) == 12
+    before = data.corpus().path.stat().st_mtime_ns
+    again = make(num_generations=2)
+    trainer(max_epochs=1).fit(SPDFineTuningModule(model_name_or_path=tiny_model_dir), datamodule=again)
+    assert again.corpus().path.stat().st_mtime_ns == before
+
+
+def test_predict_with_a_plain_trainer_writes_the_corpus_and_compares_without_projection(
+    make: Any, subspace_file: str, tiny_model_dir: str
+) -> None:
+    data = make(method="spd", subspace=subspace_file, batch_size=4)
+    corpus = data.corpus()
+    module = data.generation_module(corpus)
+    trainer().predict(module, datamodule=data, return_predictions=False)
+    corpus.finalise(data.requests)
+    assert [(g.id, g.prompt) for g in module.unprojected] == [(f"r{i}", PROMPTS[i]) for i in range(4)]
+    plain = make()  # the same noise without a subspace
+    trainer().predict(plain.generation_module(plain.corpus()), datamodule=plain, return_predictions=False)
+    plain.corpus().finalise(plain.requests)
+    expected = {r["id"]: r["token_ids"] for r in plain.corpus().read()}
+    assert all(list(g.token_ids) == expected[g.id] for g in module.unprojected)
+    assert {r["id"]: r["token_ids"] for r in corpus.read()} != expected, "the projection changed nothing"
+    state = load_model(tiny_model_dir, torch.float32).state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in module.model.state_dict().items())
+
+
+def test_what_a_corpus_depends_on_is_in_its_fingerprint(make: Any, task_file: str) -> None:
+    name = lambda **options: fingerprint("corpus", **make(**options).key())  # noqa: E731
+    first = name()
+    other = [
+        {"num_prompts": 3},
+        {"num_generations": 2},
+        {"max_new_tokens": 7},
+        {"max_prompt_length": 5},
+        {"long_prompts": "reject"},
+        {"temperature": 1.0},
+        {"top_p": 0.5},
+        {"top_k": 3},
+        {"min_p": 0.1},
+        {"batch_size": 3},
+        {"batch_tokens": 100},
+        {"engine": "vllm"},
+        {"seed": 1},
+        {"dtype": "bfloat16"},
+    ]
+    assert len({first, *(name(**options) for options in other)}) == 1 + len(other)
+    assert name() == first and name(val_fraction=0.5) == first
+    assert name(batch_tokens=100, batch_size=3) == name(batch_tokens=100), "the budget takes the place of the size"
+
+
+def test_token_budget_forms_the_batches(make: Any) -> None:
+    data = make(batch_tokens=64)
+    for batch in data.batches():
+        assert len(batch) == 1 or len(batch) * (max(len(r.prompt_ids) for r in batch) + 6) <= 64
+    assert [len(b) for b in data.batches()] == [3, 2, 1]  # widths 7 11 14 | 24 25 | 31
+    assert [len(b) for b in make(batch_size=4).batches()] == [4, 2]
+
+
+def test_long_prompts_are_cut_or_left_out_and_counted(make: Any) -> None:
+    data = make(max_prompt_length=10)
+    assert [len(r.prompt_ids) for r in data.requests] == [5, 10, 10, 1, 10, 8]
+    assert data.facts["prompts"] == {"prompts": 6, "truncated": 3, "rejected": 0, "requests": 6}
+    data = make(max_prompt_length=10, long_prompts="reject")
+    assert [r.id for r in data.requests] == ["r0", "r3", "r5"]
+    assert data.facts["prompts"] == {"prompts": 6, "truncated": 0, "rejected": 3, "requests": 3}
+
+
+def test_methods_and_their_sampling(make: Any) -> None:
+    options = {"top_p": 0.8, "top_k": 5, "min_p": 0.1, "temperature": 0.6}
+    plain, truncated = make(method="psr", **options).sampling_params, make(method="ssd", **options).sampling_params
+    assert (plain.top_p, plain.top_k, plain.min_p, plain.temperature) == (1.0, 0, 0.0, 0.6)
+    assert (truncated.top_p, truncated.top_k, truncated.min_p) == (0.8, 5, 0.1)
+    with pytest.raises(UserError, match=r"data.method=spd needs a subspace"):
+        make(method="spd").load_subspace()
+
+
+def test_chat_format_wraps_the_prompt(make: Any, tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}</>"
+    tiny_model().save_pretrained(tmp_path / "chat")
+    tokenizer.save_pretrained(tmp_path / "chat")
+    data = make(model_name_or_path=str(tmp_path / "chat"), prompt_format="chat")
+    assert tokenizer.decode(data.requests[0].prompt_ids) == "<user>Hello</>" and data.requests[0].prompt == "Hello"
+
+
+def test_progress_moves_within_a_batch(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spd_lightning.generation import module
+
+    monkeypatch.setattr(module, "REFRESH", 0.0)
+    seen: list[tuple[float, str]] = []
+
+    class Bar(TQDMProgressBar):
+        def init_predict_tqdm(self) -> Any:
+            bar = super().init_predict_tqdm()
+            bar.set_postfix_str = lambda text: seen.append((bar.n, text))
+            return bar
+
+    data = make(max_new_tokens=5)
+    loop = trainer(callbacks=[Bar()], enable_progress_bar=True)
+    loop.predict(data.generation_module(data.corpus()), datamodule=data, return_predictions=False)
+    assert [n for n, _ in seen] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert re.fullmatch(r"\d+ tokens/s, 6 of 6 rows open", seen[0][1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "data.batch_size=0"),
+        ({"batch_tokens": 0}, "data.batch_tokens=0"),
+        ({"num_generations": -1}, "data.num_generations=-1"),
+        ({"num_prompts": 0}, "data.num_prompts=0"),
+        ({"val_fraction": 1.0}, "data.val_fraction=1.0"),
+    ],
+)
+def test_options_out_of_range(make: Any, options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        make(**options)
+
+
+def test_a_prompt_beyond_the_context_is_told_before_anything_is_generated(make: Any) -> None:
+    with pytest.raises(UserError, match=r"'r1' has 25 tokens; with max_new_tokens=2030 .* context of 2048"):
+        _ = make(max_new_tokens=2030).requests
+
+
+def test_subspace_of_another_model_is_refused(make: Any, subspace_file: str, tmp_path: Path) -> None:
+    tiny_model(seed=5).save_pretrained(tmp_path / "other")
+    byte_tokenizer().save_pretrained(tmp_path / "other")
+    data = make(model_name_or_path=str(tmp_path / "other"), method="spd", subspace=subspace_file)
+    with pytest.raises(UserError, match="belongs to"):
+        data.load_subspace()
+
+
+def test_part_of_another_corpus_is_refused(make: Any, tmp_path: Path, tiny_model_dir: str) -> None:
+    folder = tmp_path / "corpus"
+    other = make(corpus_dir=str(folder), seed=1).corpus()
+    other.append([{"id": "r0", "sample": 0}])
+    data = make(corpus_dir=str(folder))
+    with pytest.raises(UserError, match=rf"part-0.jsonl belongs to another corpus .*'{other.fingerprint}'"):
+        trainer(max_epochs=1).fit(SPDFineTuningModule(model_name_or_path=tiny_model_dir), datamodule=data)
+
+
+def test_a_model_that_says_nothing_stops_the_run_with_examples(make: Any, tmp_path: Path) -> None:
+    model = tiny_model(tie_word_embeddings=False)
+    with torch.no_grad():  # every hidden state is a vector of ones, which only the end of the sequence answers to
+        for name, parameter in model.named_parameters():
+            parameter.fill_(1.0 if "embed" in name or "norm" in name else 0.0)
+        model.lm_head.weight[257] = 1.0
+    model.save_pretrained(tmp_path / "silent")
+    byte_tokenizer().save_pretrained(tmp_path / "silent")
+    silent = str(tmp_path / "silent")
+    data = make(model_name_or_path=silent)
+    with pytest.raises(UserError, match=r"Every one of the 6 completions is empty \(r0: prompt ends 'Hello', 1 tokens"):
+        trainer(max_epochs=1).fit(SPDFineTuningModule(model_name_or_path=silent), datamodule=data)
+    assert not data.corpus().is_final()
