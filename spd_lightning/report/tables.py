@@ -194,14 +194,16 @@ def corpus_statistics(run: Run) -> dict[str, Any]:
             "completions": count,
             "tokens": sum(lengths),
             "mean length (tokens)": sum(lengths) / count,
-            "median length (tokens)": lengths[(count - 1) // 2],
+            "median length (tokens)": (lengths[(count - 1) // 2] + lengths[count // 2]) / 2,
             "longest (tokens)": lengths[-1],
             "stopped by itself": f"{100 * sum(r['finish_reason'] == 'stop' for r in records) / count:.1f}%",
             "empty": sum(not r["completion"].strip() for r in records),
             "distinct completions": f"{100 * len({r['completion'] for r in records}) / count:.1f}%",
         }
     for name, value in (recorded if isinstance(recorded, Mapping) else {}).items():
-        if name in CORPUS_SHARES:
+        if name == "torn_lines":
+            facts["torn lines dropped on resume"] = value
+        elif name in CORPUS_SHARES:
             facts[CORPUS_SHARES[name]] = f"{100 * value:.1f}%"
         elif not (records and name in CORPUS_COUNTED):
             facts[name] = value
