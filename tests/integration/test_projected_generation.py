@@ -50,10 +50,11 @@ def compare_forms(model: Any, tokenizer: Any, new_tokens: int) -> dict[str, Any]
     params = SamplingParams(max_new_tokens=new_tokens, temperature=0.0, tie_margin=0.0)
     with project_kv(model, subspace):
         paths = {g.id: g.token_ids for g in generate(model, tokenizer, requests, params, 32)}
-    steps, different, moved, largest = 0, [], 0.0, 0.0
+    steps, different, moved, largest, effect = 0, [], 0.0, 0.0, 0.0
     for request in requests:
         ids, first = torch.tensor([[*request.prompt_ids, *paths[request.id]]]), len(request.prompt_ids) - 1
         with torch.inference_mode():
+            plain = model(ids, use_cache=False).logits[0, first:-1]
             with project_kv(model, subspace):
                 by_hooks = model(ids, use_cache=False).logits[0, first:-1]
             with fold_projection(model, subspace):
@@ -64,6 +65,8 @@ def compare_forms(model: Any, tokenizer: Any, new_tokens: int) -> dict[str, Any]
         steps += len(by_hooks)
         moved = max(moved, float((by_hooks - by_weights).abs().max()))
         largest = max(largest, float(by_hooks.abs().max()))
+        effect = max(effect, float((by_hooks - plain).abs().max()))
+    assert effect > 1e-2, "the projection must show, else this test shows nothing"
     return {"steps": steps, "different": different, "moved": moved, "largest": largest}
 
 
