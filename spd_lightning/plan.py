@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.estimate import (
@@ -63,12 +64,19 @@ class Plan:
         self.trainer = trainer
         self.device = _device(trainer["accelerator"])
         self.processes = _devices(trainer["devices"], self.device) * int(trainer["num_nodes"] or 1)
-        self.guessed = False  # whether token counts are guessed from the length of the text
 
     @cached_property
     def shape(self) -> ModelShape:
         """The model, from its config."""
         return model_shape(load_config(self.extraction.model_name_or_path, need_weights=False))
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """The model's tokenizer; None where there is a config alone, and token counts have to be guessed."""
+        try:
+            return load_tokenizer(self.extraction.model_name_or_path, need_weights=False)
+        except UserError:
+            return None
 
     @cached_property
     def dtypes(self) -> dict[str, torch.dtype]:
@@ -189,12 +197,9 @@ class Plan:
 
     def _lengths(self, texts: list[str]) -> list[int]:
         """Tokens of each text; a quarter of its bytes where the model has no tokenizer here."""
-        try:
-            tokenizer = load_tokenizer(self.extraction.model_name_or_path, need_weights=False)
-        except UserError:
-            self.guessed = True
+        if self.tokenizer is None:
             return [len(text.encode()) // 4 + 1 for text in texts]
-        return [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]] if texts else []
+        return [len(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]] if texts else []
 
     def table(self, command: str) -> str:
         """What ``--estimate`` prints.
@@ -246,7 +251,7 @@ class Plan:
             )
         if self.device.type == "cuda":
             notes.append("Each process also reads the weights through the host's memory, once a stage.")
-        if self.guessed:
+        if self.tokenizer is None:
             notes.append("There is no tokenizer here: token counts are a quarter of the texts' bytes.")
         return notes
 

@@ -25,7 +25,8 @@ from spd_lightning.errors import UserError, unknown_name
 from spd_lightning.evaluation.benchmark import evaluate_model
 from spd_lightning.evaluation.scores import BenchmarkResult, compare_all
 from spd_lightning.evaluation.worker import PromptFormat, ShortContext
-from spd_lightning.finetuning.adapter import merged_copy
+from spd_lightning.finetuning.adapter import merged_copy, whole_copy
+from spd_lightning.finetuning.sharding import is_sharded
 from spd_lightning.model import (
     Dtype,
     check_one_process,
@@ -340,6 +341,8 @@ class BenchmarkCallback(Callback):
                 model = merged_copy(
                     name, self.adapter if self.adapter is not None else live, dtype, device, self.device_map
                 )
+            elif live is not None and is_sharded(live):
+                model = whole_copy(name, live, dtype, device)
             elif live is not None:
                 model = copy.deepcopy(live).to(device=device, dtype=dtype).eval()
             else:

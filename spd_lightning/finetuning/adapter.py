@@ -230,6 +230,25 @@ def merged_copy(
     return merged.to(device=device, dtype=dtype).eval()
 
 
+def whole_copy(
+    model_name_or_path: str, live: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> PreTrainedModel:
+    """A plain copy of a model all of whose weights are trained while they are spread over processes.
+
+    Args:
+        model_name_or_path: The base it started from.
+        live: The sharded model; left alone.
+        dtype: Of the copy.
+        device: Of the copy.
+
+    Ranks:
+        Collective; every process gets a copy.
+    """
+    model = load_model(model_name_or_path, torch.float32)
+    model.load_state_dict(trained_weights(live), strict=False)  # tied weights are there once
+    return model.to(device=device, dtype=dtype)
+
+
 def write_merged(model_name_or_path: str, adapter: str | Path, folder: Path) -> Path:
     """Write a student as an ordinary float32 checkpoint with its tokenizer; the folder appears when it is whole."""
     partial = folder.with_name(f".{folder.name}-new")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 
-from spd_lightning.finetuning.adapter import save_student
+from spd_lightning.finetuning.adapter import save_student, whole_copy
 from spd_lightning.finetuning.batching import TextLoader, TrainingText, make_train_loader
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
@@ -94,6 +94,9 @@ def main(model: str, out: Path, accelerator: str = "cpu") -> None:
         module = train(model, ShardedStrategy(), accelerator, devices, **options)
         assert module.model is not None and is_sharded(module.model)
         weights = trained_weights(module.model)
+        if name == "full":  # what scoring during training works on
+            copy = whole_copy(model, module.model, torch.float32).state_dict()
+            assert all(torch.equal(copy[key], value) for key, value in weights.items())
         norms[name] = float(module.trainer.callback_metrics["train/grad_norm"])
         if module.global_rank == 0:
             save_student(module.model, out / name, model, weights)
