@@ -244,7 +244,7 @@ def whole_copy(
     Ranks:
         Collective; every process gets a copy.
     """
-    model = load_model(model_name_or_path, torch.float32)
+    model: Any = load_model(model_name_or_path, torch.float32)
     model.load_state_dict(trained_weights(live), strict=False)  # tied weights are there once
     return model.to(device=device, dtype=dtype)
 
