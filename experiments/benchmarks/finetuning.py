@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -39,19 +38,21 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Meter:
-    """Wall and processor time between start and stop, and what the resident memory grew to at most (MiB)."""
+    """Wall and processor time between start and stop, and how far resident memory rose above its start (MiB; Linux)."""
 
     def start(self) -> None:
-        self.memory = self._peak()
+        Path("/proc/self/clear_refs").write_text("5")  # the highest size so far, loading's, is forgotten
+        self.memory = self._mib("VmRSS")
         self.wall, self.cpu = time.perf_counter(), time.process_time()
 
     def stop(self) -> None:
         self.wall, self.cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
-        self.memory = self._peak() - self.memory
+        self.memory = self._mib("VmHWM") - self.memory
 
     @staticmethod
-    def _peak() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    def _mib(name: str) -> float:
+        status = Path("/proc/self/status").read_text()
+        return float(status.split(f"{name}:")[1].split()[0]) / 1024
 
 
 def train_reference(texts: list[TrainingText], dtype: torch.dtype, pad: int, meter: Meter) -> torch.nn.Module:
@@ -173,6 +174,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="experiments.benchmarks finetuning", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="24 texts of the data itself, one round")
     parser.add_argument("--data_dir", default=os.environ.get("SPD_DATA_DIR"), help="folder of data sets")
+    parser.add_argument("--corpus", help="file of completions to train on, made before; else they are sampled first")
     parser.add_argument("--texts", type=int, default=136, help=f"texts, {HELD_OUT} of them held out")
     parser.add_argument("--pairs", type=int, default=5, help="rounds")
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=list(DTYPES))
@@ -188,7 +190,12 @@ def main(argv: list[str]) -> None:
     found: dict[tuple[str, str], list[dict[str, Any]]] = {cell: [] for cell in cells}
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus.jsonl"
-        write_corpus(corpus, count, args.data_dir, sampled=not args.quick)
+        if args.corpus:
+            rows = list(read_jsonl(args.corpus))
+            # evenly: they may stand in the order of their length
+            write_jsonl(corpus, [rows[i * len(rows) // count] for i in range(count)])
+        else:
+            write_corpus(corpus, count, args.data_dir, sampled=not args.quick)
         for turn in range(rounds):
             for cell in cells if turn % 2 == 0 else cells[::-1]:
                 command = [

@@ -131,6 +131,7 @@ class TextLoader:
         shuffle: False keeps one order, by length.
 
     Attributes:
+        num_tokens: Real tokens of a pass.
         num_truncated: Texts that ``max_length`` cut.
         num_without_loss: Texts that have no token with a loss left (dropped).
 
@@ -163,6 +164,7 @@ class TextLoader:
                 f"None of the {len(texts)} training texts has a token to learn from within max_length={max_length} "
                 f"(loss_on={loss_on!r}). Raise --model.max_length, or set --model.loss_on=all."
             )
+        self.num_tokens = sum(len(row.input_ids) for row in self.rows)
         self.num_truncated = sum(len(t.prompt_ids) + len(t.completion_ids) > max_length for t in texts)
         self.num_without_loss = len(rows) - len(self.rows)
         self.max_token_id = max(max(row.input_ids) for row in self.rows)
@@ -232,7 +234,7 @@ class TextLoader:
     def _facts(self) -> dict[str, int]:
         return {
             "num_texts": len(self.rows),
-            "num_tokens": sum(len(row.input_ids) for row in self.rows),
+            "num_tokens": self.num_tokens,
             "batch_size": self.batch_size,
             "accumulate_grad_batches": self.accumulate,
             "seed": self.seed,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spd_lightning.finetuning.batching import IGNORE_INDEX, packed_mask
+from spd_lightning.short_attention import short_attention
 
 CHUNK = 64  # rows of logits whose softmax is held in float32 at a time
 
@@ -40,7 +41,7 @@ def token_loss_sum(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     head = model.get_output_embeddings()  # type: ignore[operator]
     hook = head.register_forward_pre_hook(lambda module, args: (args[0][positions], *args[1:]))
     try:
-        with _adapter_in_bf16(model, input_ids.device.type):
+        with _cheap_bf16(model, input_ids.device.type):
             logits = model(input_ids=input_ids, use_cache=False, **_packing(model, batch)).logits  # [n, v]
     finally:
         hook.remove()
@@ -50,15 +51,20 @@ def token_loss_sum(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
 
 
 @contextlib.contextmanager
-def _adapter_in_bf16(model: nn.Module, device_type: str) -> Iterator[None]:
-    """On a bf16 base, compute with the float32 adapter in bf16 too; PEFT would cast every activation up and down."""
-    if not isinstance(model, PeftModel) or model.dtype != torch.bfloat16:
-        yield
-        return
-    # Under gradient checkpointing the layers run again outside this context, where PEFT would cast: let it cast twice.
-    recompute = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
-    uncast = contextlib.nullcontext() if recompute else disable_input_dtype_casting(model)
-    with torch.autocast(device_type, torch.bfloat16), uncast:
+def _cheap_bf16(model: nn.Module, device_type: str) -> Iterator[None]:
+    """In bf16, skip what costs more than the products: casts of every activation, attention in blocks on a CPU.
+
+    On a bf16 base the float32 adapter computes in bf16 too; PEFT would cast every activation up and down.
+    """
+    with contextlib.ExitStack() as contexts:
+        # Under gradient checkpointing the layers run again outside these contexts, so they must not depend on them.
+        recompute = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+        if device_type == "cpu" and not recompute:
+            contexts.enter_context(short_attention())
+        if isinstance(model, PeftModel) and model.dtype == torch.bfloat16:
+            contexts.enter_context(torch.autocast(device_type, torch.bfloat16))
+            if not recompute:
+                contexts.enter_context(disable_input_dtype_casting(model))
         yield
 
 
@@ -101,4 +107,4 @@ class _CrossEntropySum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_output.to(gradient.dtype), None
+        return gradient.mul_(grad_output.to(gradient.dtype)), None  # in place: it is as large as the logits

@@ -5,6 +5,7 @@ Reference: arXiv:2605.22675, section 3 and eq. 14 (next-token loss over prompt a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -25,8 +26,9 @@ from spd_lightning.errors import UserError
 from spd_lightning.finetuning.adapter import add_lora
 from spd_lightning.finetuning.batching import LossOn, TextLoader
 from spd_lightning.finetuning.loss import token_loss_sum
-from spd_lightning.finetuning.sharding import shard, whole
+from spd_lightning.finetuning.sharding import is_sharded, shard, whole
 from spd_lightning.model import EMBEDDED_MODEL, load_model, load_tokenizer, model_fingerprint
+from spd_lightning.packed_linear import packed_linears
 
 if TYPE_CHECKING:
     from spd_lightning.generation.engine import Generation, Request
@@ -56,8 +58,8 @@ class SPDFineTuningModule(LightningModule):
         loss_on: Tokens that are learned: all (the published choice) or the completion alone.
         packing: Put several texts into one row, each with its own positions and attention. Pays on GPUs with short
             texts; batches are grouped by length anyway.
-        gradient_checkpointing: Keep one activation per layer and recompute the rest: less memory, about a third more
-            time.
+        gradient_checkpointing: Keep one activation per layer and recompute the rest, and on a CPU no packed copies of
+            the weights: less memory, more time.
         rounds: Times that extract, generate and train are repeated, each from the student before (1 is the published
             method).
         seed: Of the adapter's initial weights, the order of the texts and dropout.
@@ -96,7 +98,9 @@ class SPDFineTuningModule(LightningModule):
         self._resume: tuple[int, dict[str, int]] | None = None  # optimiser step of a checkpoint, state of its loader
         self._step_loss = torch.zeros((), dtype=torch.float32)
         self._step_tokens = self._step_padded = 0
-        self._step_start = 0.0
+        self._real_tokens = self._all_tokens = 0  # of this fit, on this process, without and with padding
+        self._step_start = self._fit_start = 0.0
+        self._packed = contextlib.ExitStack()
 
     # -- the model ---------------------------------------------------------------------------------------------------
 
@@ -195,12 +199,30 @@ class SPDFineTuningModule(LightningModule):
             loader.load_state_dict(self._resume[1])
         loader.set_epoch(self.current_epoch)
         self._resume = None
+        dropped = f", {loader.num_without_loss} without a token to learn left out" if loader.num_without_loss else ""
+        rank_zero_info(
+            f"Training on {len(loader.rows)} texts, {loader.num_truncated} of them cut at "
+            f"max_length={loader.max_length} tokens{dropped}."
+        )
         rank_zero_info(
             f"{'Continuing from' if step else 'Starting at'} optimiser step {step} of "
             f"{self.trainer.estimated_stepping_batches} (epoch {self.current_epoch}); {trained:,} trained weights of "
             f"norm {self._norm(p for p in self._model.parameters() if p.requires_grad):.6g}."
         )
-        self._step_start = time.perf_counter()
+        self._packed.close()
+        # Under bf16-mixed the layers compute in another dtype than their weights have, which packed ones do not.
+        spare = self._options.gradient_checkpointing or is_sharded(self._model)
+        if self.trainer.precision != "bf16-mixed" and not spare:
+            self._packed.enter_context(packed_linears(self._model))
+        self._real_tokens = self._all_tokens = 0
+        self._step_start = self._fit_start = time.perf_counter()
+
+    def on_train_end(self) -> None:
+        """Give the memory of the packed weights back, and say how fast it went."""
+        self._packed.close()
+        speed = self.trainer.world_size * self._real_tokens / (time.perf_counter() - self._fit_start)
+        padding = 1 - self._real_tokens / max(self._all_tokens, 1)
+        rank_zero_info(f"Trained on {speed:.0f} real tokens/s; {padding:.1%} of the positions computed were padding.")
 
     def on_train_epoch_start(self) -> None:
         """Choose the order of this epoch's texts."""
@@ -239,8 +261,9 @@ class SPDFineTuningModule(LightningModule):
             "train/tokens_per_second": self.trainer.world_size * self._step_tokens / (now - self._step_start),
             "train/padding_share": 1 - self._step_tokens / max(self._step_padded, 1),
         }
-        self.log("train/loss", loss, prog_bar=True, batch_size=self._options.batch_size)
-        self.log_dict({k: v for k, v in values.items() if k != "train/loss"}, batch_size=self._options.batch_size)
+        self.log_dict(values, prog_bar=True, batch_size=self._options.batch_size)
+        self._real_tokens += self._step_tokens
+        self._all_tokens += self._step_padded
         self._step_loss, self._step_tokens, self._step_padded, self._step_start = 0 * loss, 0, 0, now
 
     def _norm(self, tensors: Iterator[Tensor]) -> Tensor:
@@ -329,8 +352,25 @@ class SPDFineTuningModule(LightningModule):
                 f"The checkpoint does not hold this run's {len(expected)} trained weights; {len(wrong)} differ, first "
                 f"{wrong[0]}. Start without --ckpt_path."
             )
+        self._keep_typed_rates(checkpoint)
         if "loader" in saved:
             self._resume = (checkpoint["global_step"], saved["loader"])
+
+    def _keep_typed_rates(self, checkpoint: dict[str, Any]) -> None:
+        """Where learning rate or weight decay differ from the checkpoint's, put this run's into its optimiser state."""
+        there, here = checkpoint["hyper_parameters"], self._options
+        for name in ("learning_rate", "weight_decay"):
+            if there[name] == here[name]:
+                continue
+            rank_zero_info(f"{name}: {there[name]} in the checkpoint, {here[name]} now; {here[name]} is used.")
+            for group in (g for state in checkpoint["optimizer_states"] for g in state["param_groups"]):
+                if name == "weight_decay":
+                    group[name] = here[name] if group[name] else 0.0
+                else:
+                    group["initial_lr"], group["lr"] = here[name], group["lr"] * here[name] / there[name]
+            if name == "learning_rate":
+                for state in checkpoint["lr_schedulers"]:
+                    state["base_lrs"] = [here[name]] * len(state["base_lrs"])
 
 
 def cosine_factor(step: int, warmup: int, total: int) -> float:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from spd_lightning.errors import UserError
-from spd_lightning.finetuning.module import SPDFineTuningModule
+from spd_lightning.finetuning.module import SPDFineTuningModule, cosine_factor
 from tests.conftest import byte_tokenizer, tiny_model
 from tests.unit.test_finetuning_module import Texts, fit, trained
 
@@ -185,3 +185,30 @@ def test_two_processes_equal_one(tiny_model_dir: str, tmp_path: Path) -> None:
         assert other["val/loss"] == pytest.approx(one["val/loss"], rel=1e-6)
         for name, value in one["weights"].items():
             torch.testing.assert_close(other["weights"][name], value, rtol=1e-8, atol=1e-10)
+
+
+def test_rates_that_the_user_typed_are_not_overridden(
+    tiny_model_dir: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lightning restores an optimiser with its rates; the checkpoint's must not win over the command line's."""
+    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    fit(
+        tiny_model_dir,
+        SPDFineTuningModule(tiny_model_dir, **SETTINGS, weight_decay=0.1),
+        callbacks=[saver],
+        enable_checkpointing=True,
+    )
+    rates: list[tuple[float, float]] = []
+
+    class Rates(Callback):
+        def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+            rates.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]))
+
+    typed = SPDFineTuningModule(tiny_model_dir, **{**SETTINGS, "learning_rate": 3e-3}, weight_decay=0.2)
+    with caplog.at_level("INFO"):
+        fit(tiny_model_dir, typed, ckpt=str(tmp_path / "step=2.ckpt"), callbacks=[Rates()], max_epochs=2)
+    # 3 steps an epoch: warm-up 2, the step in hand from the schedule of one epoch, the rest from that of two
+    factors = [cosine_factor(2, 2, 3), *(cosine_factor(step, 2, 6) for step in (3, 4, 5))]
+    assert rates == [(pytest.approx(3e-3 * factor), 0.2) for factor in factors]
+    assert "learning_rate: 0.01 in the checkpoint, 0.003 now; 0.003 is used." in caplog.text
+    assert "weight_decay: 0.1 in the checkpoint, 0.2 now; 0.2 is used." in caplog.text

@@ -310,6 +310,33 @@ def test_schedule_warms_up_and_ends_at_zero(tiny_model_dir: str) -> None:
     assert rates == pytest.approx([1e-2 * cosine_factor(s, 2, 10) for s in range(10)])
 
 
+def test_what_is_cut_and_what_is_left_out_is_said(tiny_model_dir: str, caplog: pytest.LogCaptureFixture) -> None:
+    data = Texts(4, loss_on="completion")
+    data.texts += [TrainingText("long:0", (1,) * 10, (2,) * 60), TrainingText("all prompt:0", (1,) * 64, (2,))]
+    with caplog.at_level("INFO"):
+        fit(tiny_model_dir, data=data)
+    assert (
+        "Training on 5 texts, 2 of them cut at max_length=64 tokens, 1 without a token to learn left out" in caplog.text
+    )
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed"])
+def test_frozen_layers_are_packed_in_training_alone(tiny_model_dir: str, precision: str) -> None:
+    """Not under bf16-mixed, where a packed layer would compute in float32, nor where memory is to be saved."""
+    packed: list[int] = []
+
+    class Count(Callback):
+        def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+            packed.append(sum("forward" in m.__dict__ for m in pl_module.model.modules()))
+
+    for checkpointing in (False, True):
+        module = SPDFineTuningModule(tiny_model_dir, gradient_checkpointing=checkpointing)
+        fit(tiny_model_dir, module, Texts(4), callbacks=[Count()], precision=precision)
+        assert not any("forward" in m.__dict__ for m in module.model.modules())
+    layers = 2 * 7 + 1  # two decoder layers and the vocabulary projection; the adapter's are trained
+    assert packed == [0 if precision == "bf16-mixed" else layers, 0]
+
+
 def test_logged_values(tiny_model_dir: str) -> None:
     _, trainer = fit(tiny_model_dir, data=Texts(val=5))
     metrics = trainer.callback_metrics
@@ -347,9 +374,9 @@ def test_loss_that_is_not_a_number_stops_before_the_weights_change(tiny_model_di
     class Break(Callback):
         def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
             if trainer.global_step == 2:
-                head = pl_module.model.get_output_embeddings()
+                norm = pl_module.model.get_base_model().model.norm
                 with torch.no_grad():
-                    head.weight[0, 0] = math.nan
+                    norm.weight[0] = math.nan
 
     saver = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
     with pytest.raises(UserError, match=r"train/loss is nan .* at optimiser step 2 .*last\.ckpt"):
