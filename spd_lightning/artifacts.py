@@ -187,13 +187,18 @@ PLACE_OPTIONS = {
     "evaluation.allow_code_execution", "subspace.device_map", "data.device_map", "evaluation.device_map",
     "trainer.accelerator", "trainer.strategy", "trainer.devices", "trainer.num_nodes", "trainer.logger",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.default_root_dir", "trainer.profiler",
-    "trainer.log_every_n_steps", "trainer.plugins", "trainer.callbacks", "trainer.detect_anomaly",
+    "trainer.log_every_n_steps", "trainer.plugins", "trainer.detect_anomaly",
 }  # fmt: skip
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a configuration that its results depend on, dotted."""
-    return {k: v for k, v in flatten(config).items() if k not in PLACE_OPTIONS and not k.startswith("trainer.logger")}
+    """The options of a configuration that its results depend on, dotted; a callback may stop early, so they count."""
+    settings = {k: v for k, v in flatten(config).items() if k not in PLACE_OPTIONS}
+    return {
+        k: v
+        for k, v in settings.items()
+        if not k.startswith("trainer.logger") and (k, v) != ("trainer.callbacks", None)
+    }
 
 
 class RunFolder:

@@ -6,11 +6,13 @@ sample | report | export | compare | artifacts      take only what their --help 
 
 from __future__ import annotations
 
+import copy
 import difflib
 import logging
 import os
 import sys
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,13 +239,17 @@ class SPDCLI(LightningCLI):
         settings = {**self._get(self.config_init, "trainer"), **kwargs}
         if settings["logger"] in (None, True):
             settings["logger"] = default_loggers(self.run_folder.path, self.plain_config)
-        checkpoint = ModelCheckpoint(
-            self.run_folder.path / "checkpoints", filename="last", save_top_k=1, enable_version_counter=False
-        )
-        callbacks = settings["callbacks"] or []
+        # The same file at the end of every epoch and, in long ones, every ten minutes.
+        place: dict[str, Any] = {
+            "dirpath": self.run_folder.path / "checkpoints",
+            "filename": "last",
+            "enable_version_counter": False,
+        }
+        savers = [ModelCheckpoint(**place), ModelCheckpoint(**place, train_time_interval=timedelta(minutes=10))]
+        callbacks = copy.deepcopy(settings["callbacks"]) or []  # they hold state, and every round starts anew
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         bar = [TQDMProgressBar(leave=True)] if settings["enable_progress_bar"] in (None, True) else []
-        settings["callbacks"] = [*callbacks, *([] if settings["enable_checkpointing"] is False else [checkpoint]), *bar]
+        settings["callbacks"] = [*callbacks, *([] if settings["enable_checkpointing"] is False else savers), *bar]
         if self.benchmarks.every_n_steps or self.benchmarks.every_n_epochs:
             self.benchmarks.when = []  # stage 4 scores before and after
             settings["callbacks"].append(self.benchmarks)

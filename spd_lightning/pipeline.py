@@ -17,9 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import distributed
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
 from spd_lightning.artifacts import ArtifactStore, RunFolder
 from spd_lightning.errors import UserError
@@ -222,6 +225,7 @@ class Pipeline:
                 self.trainer.fit(self.student, datamodule=self.data, ckpt_path=resume, weights_only=True)
                 if self.trainer.interrupted:
                     raise KeyboardInterrupt
+                self._take_best()
                 model = self.student.model
                 assert model is not None
                 weights = trained_weights(model) if is_sharded(model) else None
@@ -231,10 +235,23 @@ class Pipeline:
                     save_student(model, partial, self.data.model_name_or_path, weights)
                     partial.rename(self.adapter)
                 barrier()
-                epochs = self.trainer.current_epoch
-                row["tokens"] = epochs * sum(len(t.prompt_ids) + len(t.completion_ids) for t in self.data.train_texts)
+                loader: Any = self.trainer.train_dataloader
+                row["tokens"] = self.trainer.current_epoch * loader.num_tokens
         self.student.model = None
         return self.adapter
+
+    def _take_best(self) -> None:
+        """Go back to the best checkpoint, where the user asked for one by a ModelCheckpoint that monitors a loss."""
+        for saver in self.trainer.checkpoint_callbacks:
+            if isinstance(saver, ModelCheckpoint) and saver.monitor and saver.best_model_score is not None:
+                checkpoint = torch.load(saver.best_model_path, map_location="cpu", weights_only=True)
+                options = StateDictOptions(full_state_dict=True, strict=False)
+                set_model_state_dict(self.student, checkpoint["state_dict"], options=options)
+                rank_zero_info(
+                    f"[fine_tune] the student is that of optimiser step {checkpoint['global_step']}, the best by "
+                    f"{saver.monitor} ({float(saver.best_model_score):.4f})"
+                )
+                return
 
     # Stage 4
 

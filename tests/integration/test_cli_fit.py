@@ -235,6 +235,38 @@ def test_a_sweep_over_rank_extracts_once_and_over_lora_generates_once(
     assert stages("lora", "--model.lora_r=2")["generate"] is True
 
 
+def test_early_stopping_takes_the_best_checkpoint(
+    run_dir: Path, tiny_model_dir: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a learning rate that spoils the model the held-out loss rises, so the best epoch is not the last."""
+    import csv
+
+    import torch
+    from safetensors.torch import load_file
+
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    run = run_dir.parent / "early"
+    overlay = Path(__file__).parents[2] / "configs" / "trainer" / "early_stopping.yaml"
+    args = ["fit", "--config", str(overlay), f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}"]
+    args += [*SETTINGS, "--evaluation.tasks=[letters]", "--model.learning_rate=0.5", "--model.warmup_epochs=0"]
+    with caplog.at_level("INFO"):
+        assert main([*args, "--trainer.max_epochs=9"]) == 0
+    with (run / "logs" / "metrics.csv").open() as lines:
+        losses = [float(row["val/loss"]) for row in csv.DictReader(lines) if row.get("val/loss")]
+    best = losses.index(min(losses))
+    assert best + 2 == len(losses) < 9, "patience 1: one epoch without a better loss ends it"
+    kept, last = (
+        torch.load(run / path, weights_only=True)["state_dict"]
+        for path in ("logs/checkpoints/best.ckpt", "checkpoints/last.ckpt")
+    )
+    student = load_file(run / "adapter" / "adapter_model.safetensors")
+    names = {n.removeprefix("model.").replace(".default.", "."): n for n in kept}
+    assert student.keys() == names.keys()
+    assert all(torch.equal(student[n], kept[names[n]]) for n in student)
+    assert any(not torch.equal(student[n], last[names[n]]) for n in student)
+    assert f"the best by val/loss ({min(losses):.4f})" in caplog.text
+
+
 def test_a_second_round_starts_from_the_first_student(
     tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

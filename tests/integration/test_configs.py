@@ -14,8 +14,8 @@ OVERLAYS = sorted((CONFIGS / "trainer").glob("*.yaml"))
 
 
 def test_all_were_found() -> None:
-    assert len(COMPLETE) == 7 and len(OVERLAYS) == 3
-    assert len(list(CONFIGS.rglob("*.yaml"))) == 13
+    assert len(COMPLETE) == 7 and len(OVERLAYS) == 4
+    assert len(list(CONFIGS.rglob("*.yaml"))) == 14
 
 
 @pytest.mark.parametrize("path", COMPLETE, ids=lambda p: p.relative_to(CONFIGS).as_posix())
