@@ -164,14 +164,13 @@ class Compare:
 
     def run(self, args: Namespace) -> None:
         """Compare subspaces site by site: principal angles, overlap, distance, and what chance would give."""
-        from spd_lightning.subspace.compare import compare_subspaces, comparison_table, plot_comparison
+        from spd_lightning.subspace.compare import compare_subspaces, comparison_table, plot_comparison, short_names
         from spd_lightning.subspace.subspace import CapabilitySubspace
 
         if len(args.subspace) < 2:
             raise UserError(f"compare needs at least two subspaces, found {len(args.subspace)}. Name another file.")
         found = {}
-        for name in args.subspace:
-            path = Path(name)
+        for name, path in zip(short_names(args.subspace), map(Path, args.subspace)):
             inside = path / "subspace" / "subspace.safetensors"
             found[name] = CapabilitySubspace.load(inside if path.is_dir() else path)
         rows = compare_subspaces(found)

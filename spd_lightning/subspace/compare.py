@@ -7,6 +7,7 @@ only what lies above it is signal.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -78,6 +79,19 @@ def principal_angles(a: Tensor, b: Tensor) -> Tensor:
 def compare_bases(a: Tensor, b: Tensor) -> tuple[Tensor, float]:
     """Principal angles of two bases, and the mean squared cosine that random ones of their ranks would have."""
     return principal_angles(a, b), max(a.shape[1], b.shape[1]) / a.shape[0]
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Paths without the parts that all of them begin or end with.
+
+    >>> short_names(["runs/gsm8k/subspace/s.safetensors", "runs/mbpp/subspace/s.safetensors"])
+    ['gsm8k', 'mbpp']
+    """
+    parts = [Path(path).parts for path in paths]
+    for end in (0, -1):
+        while min(map(len, parts)) > 1 and len({part[end] for part in parts}) == 1:
+            parts = [part[1:] if end == 0 else part[:-1] for part in parts]
+    return [str(Path(*part)) for part in parts]
 
 
 def compare_subspaces(subspaces: Mapping[str, CapabilitySubspace]) -> list[SiteComparison]:
@@ -155,22 +169,28 @@ def plot_comparison(rows: Sequence[SiteComparison], path: str | Path) -> Path:
 
     names = list(dict.fromkeys(name for row in rows for name in (row.a, row.b)))
     sites = sorted({(row.layer, row.side) for row in rows})
-    figure = Figure(figsize=(3.2 * len(sites) + 1, 3.2), layout="constrained")
+    columns = min(4, len(sites))
+    lines = math.ceil(len(sites) / columns)
+    panel = 1.6 + 0.5 * len(names)  # inches
+    figure = Figure(figsize=(panel * columns + 1.5, panel * lines), layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, (layer, side) in zip(figure.subplots(1, len(sites), squeeze=False)[0], sites, strict=True):
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    for unused in panels[len(sites) :]:
+        unused.set_axis_off()
+    for axis, (layer, side) in zip(panels, sites):
         here = [row for row in rows if (row.layer, row.side) == (layer, side)]
-        grid = torch.eye(len(names))
+        grid = torch.full((len(names), len(names)), math.nan).fill_diagonal_(1.0)
         for row in here:
             i, j = names.index(row.a), names.index(row.b)
             grid[i, j] = grid[j, i] = row.mean_squared_cosine
         image = axis.imshow(grid.numpy(), vmin=0, vmax=1, cmap="viridis")
         axis.set_title(f"layer {layer}, {side} (random {here[0].random_expectation:.2f})", fontsize=9)
         axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
-        axis.set_yticks(range(len(names)), names, fontsize=8)
-        for i in range(len(names)):
-            for j in range(len(names)):
-                color = "black" if grid[i, j] > 0.6 else "white"
-                axis.text(j, i, f"{grid[i, j]:.2f}", ha="center", va="center", color=color, fontsize=8)
+        first = axis.get_subplotspec().is_first_col()
+        axis.set_yticks(range(len(names)), names if first else [""] * len(names), fontsize=8)
+        for i, j in grid.isfinite().nonzero().tolist():
+            color = "black" if grid[i, j] > 0.6 else "white"
+            axis.text(j, i, f"{grid[i, j]:.2f}", ha="center", va="center", color=color, fontsize=8)
     figure.colorbar(image, ax=figure.axes, label="mean squared cosine", shrink=0.8)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

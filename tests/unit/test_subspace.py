@@ -3,6 +3,7 @@
 import json
 import warnings
 
+import matplotlib.image
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from spd_lightning.subspace.compare import (
     comparison_table,
     plot_comparison,
     principal_angles,
+    short_names,
 )
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.sites import kv_sites, weights_digest
@@ -223,6 +225,17 @@ def test_comparison_table_and_heat_map(tmp_path):
     assert "| gsm8k | mbpp | 1 | k | 8/4 of 16 | 1.0000 | 0.5000 | 1.0000 |" in comparison_table(rows)
     assert json.dumps(rows[0].as_dict())
     assert plot_comparison(rows, tmp_path / "plots" / "compare.png").stat().st_size > 5000
+    sites = [(layer, side) for layer in range(5) for side in "kv"]
+    many = {str(i): subspace_from_moments(random_moments(seed=i, sites=sites)) for i in range(2)}
+    image = matplotlib.image.imread(plot_comparison(compare_subspaces(many), tmp_path / "many.png"))
+    assert image.shape[1] < 2000, "ten sites stand in rows of four"
+
+
+def test_short_names_keep_what_tells_paths_apart():
+    assert short_names(["a/x/s.bin", "a/y/s.bin", "a/y/z/s.bin"]) == ["x", "y", "y/z"]
+    assert short_names(["runs/one/s.bin", "runs/one"]) == ["one/s.bin", "one"]
+    assert short_names(["/tmp/s.bin", "s.bin"]) == ["/tmp/s.bin", "s.bin"]
+    assert short_names(["s", "s"]) == ["s", "s"]
 
 
 def test_subspaces_that_cannot_be_compared():
