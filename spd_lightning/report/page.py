@@ -104,6 +104,7 @@ def _one_run(run: Run, out: Path) -> tuple[str, list[Block]]:
     if run.spectra:
         blocks += [
             Heading("Capability subspace"),
+            *_calibration(run),
             tables.subspace_table(run),
             *_plot(plots.plot_spectrum(run), out, "spectrum", "Singular values per site; the mark is the rank kept."),
         ]
@@ -112,6 +113,19 @@ def _one_run(run: Run, out: Path) -> tuple[str, list[Block]]:
     blocks += [Heading("Fine-tuning"), *losses] if losses else []
     blocks += _overlap(run) + _examples(run) + _how(run) + _reproduce(run)
     return title, blocks
+
+
+def _calibration(run: Run) -> list[Block]:
+    """What became of the calibration examples."""
+    facts = run.subspace
+    if "num_correctness_tokens" not in facts:
+        return []
+    skipped = "".join(f"; {reason}: {count}" for reason, count in facts.get("skipped", {}).items())
+    return [
+        f"{facts['basis']} basis from {facts['num_examples']} examples of {facts['task']} in {facts['dtype']}: "
+        f"{facts['num_tokens']:,} tokens, {facts['num_correctness_tokens']:,} of them correctness-defining. "
+        f"{facts['num_skipped']} examples skipped{skipped}; {facts['num_cut']} with a span cut by max_length."
+    ]
 
 
 def _several_runs(runs: list[Run], out: Path) -> tuple[str, list[Block]]:

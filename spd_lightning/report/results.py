@@ -39,18 +39,14 @@ class Spectrum:
         side: ``k`` or ``v``.
         values: Singular values of the stacked gradients, falling, shape ``[kv_dim]``.
         rank: Columns of the basis that was kept.
+        energy: Share of the squared singular values that the basis holds, 0 to 1.
     """
 
     layer: int
     side: str
     values: np.ndarray
     rank: int
-
-    @property
-    def energy(self) -> float:
-        """Share of the squared singular values that the kept rank holds (0 to 1)."""
-        squares = np.square(self.values, dtype=np.float64)
-        return float(squares[: self.rank].sum() / squares.sum()) if squares.sum() > 0 else 0.0
+    energy: float
 
 
 @dataclass(frozen=True)
@@ -183,10 +179,17 @@ def _read_subspace(path: Path) -> tuple[dict[str, Any], tuple[Spectrum, ...]]:
                     site = key.removesuffix(".singular_values")
                     _, layer, side = site.split(".")
                     rank = int(file.get_slice(f"{site}.basis").get_shape()[1])
-                    spectra.append(Spectrum(int(layer), side, np.asarray(file.get_tensor(key)), rank))
+                    values = np.asarray(file.get_tensor(key))
+                    energy = metadata.get("energy", {}).get(f"{layer}.{side}", _leading_share(values, rank))
+                    spectra.append(Spectrum(int(layer), side, values, rank, energy))
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{path}: not a subspace file ({error}). Extract it again.") from error
     return metadata, tuple(sorted(spectra, key=lambda s: (s.layer, s.side)))
+
+
+def _leading_share(values: np.ndarray, rank: int) -> float:
+    squares = np.square(values, dtype=np.float64)
+    return float(squares[:rank].sum() / squares.sum()) if squares.sum() > 0 else 0.0
 
 
 def options(config: Mapping[str, Any]) -> dict[str, Any]:

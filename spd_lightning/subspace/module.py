@@ -289,9 +289,13 @@ class SubspaceExtractionModule(LightningModule):
             return 0
         assert self.model is not None
         # Lightning predicts in inference mode, whose tensors cannot enter a graph: leave it, and copy the batch.
-        with torch.inference_mode(False), torch.autocast(self.device.type, enabled=False):
-            batch = Batch(*(tensor.clone() for tensor in batch))
-            self._running.update(capture_gradients(self.model, batch, self._sites), count=batch.num_tokens)
+        try:
+            with torch.inference_mode(False), torch.autocast(self.device.type, enabled=False):
+                batch = Batch(*(tensor.clone() for tensor in batch))
+                self._running.update(capture_gradients(self.model, batch, self._sites), count=batch.num_tokens)
+        except BaseException:
+            self._packed.close()  # Lightning calls no hook of a module after an exception
+            raise
         self._tokens += batch.num_tokens
         bar = self.trainer.progress_bar_callback
         if isinstance(bar, TQDMProgressBar):
@@ -330,16 +334,13 @@ class SubspaceExtractionModule(LightningModule):
             "dtype": dtype,
             "num_examples": statistics.num_examples,
             "num_skipped": statistics.num_skipped,
+            "skipped": {reason: len(ids) for reason, ids in statistics.skipped.items()},
             "num_cut": len(statistics.cut),
             "num_tokens": statistics.num_tokens,
             "num_correctness_tokens": statistics.num_correctness_tokens,
         }
         self.moments = self._running
         rank_zero_info(f"Stage 1: {statistics.num_tokens / seconds:.0f} tokens/s, {seconds:.1f} s")
-
-    def teardown(self, stage: str) -> None:
-        """Unpack also when the stage ended by an exception."""
-        self._packed.close()
 
     def _check_weights(self, model: nn.Module) -> None:
         if all(torch.isfinite(site.second_moment).all() for site in self._running.sites.values()):

@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 
 from spd_lightning.errors import UserError
 from spd_lightning.subspace.compare import principal_angles
+from spd_lightning.subspace.correctness import CUT_OFF
 from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.projection import fold_projection
@@ -87,6 +88,13 @@ def test_subspace_metadata_and_use(tiny_model_dir, task_file):
     assert os.sep not in json.dumps(subspace.metadata)
     with fold_projection(tiny_model(), subspace):
         pass
+
+
+def test_metadata_says_what_was_skipped_and_why(tiny_model_dir, task_file):
+    module = module_of(tiny_model_dir, task_file, max_length=14)  # example i needs 13 + i tokens for its digit
+    metadata = run(module).subspace.metadata
+    assert (metadata["num_examples"], metadata["num_skipped"], metadata["num_cut"]) == (3, 4, 5)
+    assert metadata["skipped"] == {CUT_OFF: 4}
 
 
 def test_rank_centring_and_basis_use_cached_moments_without_a_model(tiny_model_dir, task_file, tmp_path):
@@ -174,6 +182,26 @@ def test_a_model_that_was_assigned_is_kept_and_frozen(tiny_model_dir, task_file)
     kept = module.model
     run(module)
     assert module.model is kept and not any(p.requires_grad for p in kept.parameters())
+
+
+def test_layers_are_packed_meanwhile_and_given_back_also_after_an_error(tiny_model_dir, task_file, monkeypatch):
+    import spd_lightning.subspace.module as stage
+
+    seen, original = [], stage.capture_gradients
+
+    def spy(model, *args):
+        seen.append("forward" in model.lm_head.__dict__)
+        if len(seen) == 2:
+            raise ZeroDivisionError
+        return original(model, *args)
+
+    monkeypatch.setattr(stage, "capture_gradients", spy)
+    module = module_of(tiny_model_dir, task_file)
+    with pytest.raises(ZeroDivisionError):
+        run(module)
+    assert seen == [torch.backends.mkldnn.is_available()] * 2
+    assert not any("forward" in part.__dict__ for part in module.model.modules())
+    assert not any("forward" in part.__dict__ for part in run(module).model.modules())
 
 
 DDP = """

@@ -70,6 +70,7 @@ def make_run(
     layers: Any = "middle_last",
     gain: float = 0.3,
     at: Sequence[int] = (0, 1),
+    energy: dict[str, float] | None = None,
 ) -> Path:
     """A complete run folder with invented numbers: SPD on arithmetic, two sites, six completions."""
     path.mkdir(parents=True)
@@ -115,7 +116,10 @@ def make_run(
         for side in "kv":
             tensors[f"layers.{layer}.{side}.basis"] = torch.eye(16)[:, :rank].contiguous()
             tensors[f"layers.{layer}.{side}.singular_values"] = torch.logspace(0, -2 - i / len(at), 16)
-    save_file(tensors, path / "subspace" / "subspace.safetensors", metadata={"spd": json.dumps({"rank": rank})})
+    header = {"rank": rank, "energy": energy} if energy else {"rank": rank}
+    header |= {"task": "arithmetic", "basis": "random", "dtype": "float32", "num_tokens": 1234, "num_skipped": 3}
+    header |= {"num_examples": 47, "num_correctness_tokens": 96, "num_cut": 2, "skipped": {"no token <in> it": 3}}
+    save_file(tensors, path / "subspace" / "subspace.safetensors", metadata={"spd": json.dumps(header)})
     generations = [
         {
             "id": f"train/{i}",
@@ -334,6 +338,16 @@ def test_report_of_one_run(tmp_path: Path) -> None:
     assert set(re.findall(r"\]\((plots/[^)]+)\)", markdown)) == {f"plots/{p.name}" for p in (path / "plots").iterdir()}
     outside = re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", markdown)
     assert "<script" not in outside and "<img" not in outside, "model text stays inside its fence"
+
+
+def test_report_says_what_became_of_the_calibration_set_and_what_a_control_holds(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "r", energy={"0.k": 0.125})
+    assert read_run(path).spectra[0].energy == 0.125
+    write_report([path], path)
+    text = (path / "report.md").read_text(encoding="utf-8")
+    assert "random basis from 47 examples of arithmetic in float32: 1,234 tokens, 96 of them" in text
+    assert "3 examples skipped; no token" in text and "2 with a span cut by max" in text
+    assert "| 4 | 16 | 12.5 | 25.0 |" in text
 
 
 def test_report_is_deterministic_and_copies_results_elsewhere(tmp_path: Path) -> None:
