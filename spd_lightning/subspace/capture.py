@@ -12,6 +12,7 @@ Shapes: ``b`` batch, ``s`` sequence, ``kv_dim`` features of a site, ``n`` tokens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from spd_lightning.subspace.correctness import EncodedExample
 from spd_lightning.subspace.sites import KVSite, SiteKey
 
 BATCH_TOKENS = 1024  # fills a processor, fits its caches, and wastes little on padding
+STEP = 8  # rows are run in multiples of so many tokens: oneDNN keeps megabytes of code for every shape it meets
 
 
 class Batch(NamedTuple):
@@ -56,7 +58,7 @@ def form_batches(examples: Sequence[EncodedExample], batch_tokens: int) -> list[
     """
     batches: list[list[EncodedExample]] = []
     for example in sorted(examples, key=lambda e: (e.reach, e.id)):
-        if batches and example.reach * (len(batches[-1]) + 1) <= batch_tokens:
+        if batches and _whole_steps(example.reach) * (len(batches[-1]) + 1) <= batch_tokens:
             batches[-1].append(example)
         else:
             batches.append([example])
@@ -64,8 +66,8 @@ def form_batches(examples: Sequence[EncodedExample], batch_tokens: int) -> list[
 
 
 def collate(examples: Sequence[EncodedExample], pad_token_id: int = 0) -> Batch:
-    """Pad examples on the right to the longest."""
-    longest = max((len(e.input_ids) for e in examples), default=0)
+    """Pad examples on the right, to the longest or up to a step more."""
+    longest = 1 + _whole_steps(max(len(e.input_ids) for e in examples) - 1) if examples else 0
     input_ids = torch.full((len(examples), longest), pad_token_id, dtype=torch.int64)
     attention_mask = torch.zeros(len(examples), longest, dtype=torch.bool)
     correctness_mask = torch.zeros(len(examples), longest, dtype=torch.bool)
@@ -75,6 +77,10 @@ def collate(examples: Sequence[EncodedExample], pad_token_id: int = 0) -> Batch:
         attention_mask[row, :n] = True
         correctness_mask[row, :n] = torch.tensor(example.correctness_mask)
     return Batch(input_ids, attention_mask, correctness_mask)
+
+
+def _whole_steps(tokens: int) -> int:
+    return math.ceil(tokens / STEP) * STEP
 
 
 def capture_gradients(model: PreTrainedModel, batch: Batch, sites: Mapping[SiteKey, KVSite]) -> dict[SiteKey, Tensor]:
@@ -87,13 +93,14 @@ def capture_gradients(model: PreTrainedModel, batch: Batch, sites: Mapping[SiteK
 
     Returns:
         Per site ``[m, kv_dim]`` in the model's dtype, one row for each real token that stands before the last token of
-        S in the batch, by example then position. Rows of later tokens are zero and left out: the batch counts
-        ``batch.num_tokens`` rows.
+        S in the batch (or less than a step after it), by example then position. Rows of later tokens are zero and left
+        out: the batch counts ``batch.num_tokens`` rows.
 
     Ranks:
         Pure; issues no collective.
     """
-    width = int(batch.correctness_mask.any(dim=0).nonzero().max())  # the last column of S is predicted, not read
+    last = int(batch.correctness_mask.any(dim=0).nonzero().max())  # the last column of S is predicted, not read
+    width = min(_whole_steps(last), batch.input_ids.shape[1] - 1)
     input_ids, real = batch.input_ids[:, :width], batch.attention_mask[:, :width]
     predicts_s = batch.correctness_mask[:, 1 : width + 1]
     labels = batch.input_ids[:, 1 : width + 1][predicts_s]

@@ -6,7 +6,8 @@ import transformers
 from torch import nn
 
 from spd_lightning.errors import UserError
-from spd_lightning.subspace.capture import Batch, capture_gradients
+from spd_lightning.subspace.capture import Batch, capture_gradients, collate
+from spd_lightning.subspace.correctness import EncodedExample
 from spd_lightning.subspace.sites import kv_sites, split_sides, weights_digest
 from tests.conftest import TINY, tiny_model
 
@@ -85,6 +86,20 @@ def test_captured_gradient_equals_that_of_perturbing_the_slice(architecture):
             expected = float((gradients[key] * direction[:5]).sum())
             # norms and rotations compute in float32 whatever the dtype, hence the tolerance
             assert difference == pytest.approx(expected, rel=2e-3, abs=3e-4), key
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_padded_batch_equals_its_rows_alone(architecture):
+    """Positions, sliding windows and the like do not mind that no attention mask is given."""
+    model, _ = make(architecture)
+    sites = kv_sites(model)
+    rows = [torch.randint(2, 40, (n,)).tolist() for n in (9, 5, 7)]
+    examples = [EncodedExample(str(n), tuple(row), (*[False] * (len(row) - 1), True)) for n, row in enumerate(rows)]
+    together = capture_gradients(model, collate(examples), sites)
+    apart = [capture_gradients(model, collate([example]), sites) for example in examples]
+    for key, found in together.items():
+        expected = torch.cat([gradients[key] for gradients in apart])
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-7), key
 
 
 @pytest.mark.parametrize("architecture", ["phi3", "gpt2", "gpt_neox", "falcon_multi_query", "falcon_new"])
