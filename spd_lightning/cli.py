@@ -6,10 +6,9 @@ sample | report | export | compare | artifacts      take only what their --help 
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import difflib
 import logging
-import os
 import sys
 import warnings
 from datetime import timedelta
@@ -21,11 +20,9 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import FSDPStrategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from transformers.utils import logging as transformers_logging
 
 from spd_lightning.artifacts import ArtifactStore, RunFolder, file_lock, fingerprint, settings_of
@@ -36,6 +33,7 @@ from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.strategy import ShardedStrategy
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
 from spd_lightning.model import file_sha256, model_fingerprint
+from spd_lightning.options import PARSER, STAGES, TRAINER_DEFAULTS, Options, StageCommands, explain
 from spd_lightning.pipeline import Pipeline, student_folder
 from spd_lightning.plan import Plan
 from spd_lightning.processes import (
@@ -47,55 +45,15 @@ from spd_lightning.processes import (
     lost_process,
     rank,
 )
-from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.tracking import default_loggers, describe_environment
+from spd_lightning.trainer import make_trainer
 
 if TYPE_CHECKING:
     from spd_lightning.report.agreement import Check, Reference
 
-jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
-# Set once and handed to every section that needs it.
-LINKS = {
-    "subspace.model_name_or_path": ("data.model_name_or_path", "model.model_name_or_path"),
-    "subspace.task": ("data.task",),
-    "subspace.task_file": ("data.task_file",),
-    "subspace.device_map": ("data.device_map", "evaluation.device_map"),
-    "data_dir": ("subspace.data_dir", "data.data_dir"),
-    "seed_everything": ("subspace.seed", "data.seed", "model.seed"),
-}
-STAGES = ("fit", "extract", "generate", "test")
-
-
-class StageCommands(Trainer):
-    """Lightning's Trainer with a stub per command: the parser reads options and help off it, `SPDCLI` does the work."""
-
-    def fit(self, ckpt_path: str | None = None, check_against: str | None = None) -> None:  # type: ignore[override]
-        """Run all stages: extract, generate, fine-tune, evaluate, report.
-
-        Args:
-            ckpt_path: Checkpoint to continue fine-tuning from; null continues the run's own, if there is one.
-            check_against: Finished run of the same settings, on one process say, with a store of its own. Stage 2 then
-                takes its subspace, and at the end its moments, corpus, counts and adapter are compared with this run's:
-                a table, and exit status 1 where a bound is broken.
-        """
-
-    def extract(self) -> None:
-        """Run stage 1 alone: the capability subspace."""
-
-    def generate(self) -> None:
-        """Run stages 1 and 2: the subspace and the self-generated corpus."""
-
-    def test(self, ckpt_path: str | None = None) -> None:  # type: ignore[override]
-        """Run the benchmarks alone, on a base model, an adapter or a projected base.
-
-        Args:
-            ckpt_path: Checkpoint of a fine-tuning run to evaluate.
-        """
-
-
-class SPDCLI(LightningCLI):
-    """Sections, links and stage order. Every mistake of the user is a `UserError`.
+class SPDCLI(Options):
+    """From options to objects, and the order of the stages. Every mistake of the user is a `UserError`.
 
     Attributes:
         status: Exit status of the program, once the command has ended.
@@ -104,95 +62,19 @@ class SPDCLI(LightningCLI):
     status = 0
 
     def __init__(self, args: list[str] | None = None) -> None:
-        super().__init__(
+        LightningCLI.__init__(
+            self,
             SPDFineTuningModule,
             SelfGenerationDataModule,
             save_config_callback=None,
             trainer_class=StageCommands,
-            trainer_defaults={
-                "max_epochs": 5,
-                "gradient_clip_val": 1.0,
-                "use_distributed_sampler": False,
-                "num_sanity_val_steps": 0,
-                "enable_model_summary": False,
-                "log_every_n_steps": 1,
-            },
+            trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=42,
-            parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False}
-            | {name: {"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False} for name in STAGES},
+            parser_kwargs=PARSER | {name: PARSER for name in STAGES},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=args,
         )
-
-    # -- what can be typed -----------------------------------------------------------------------------------------
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The stage commands; ckpt_path and check_against are options of a command itself."""
-        return {name: set() for name in STAGES}
-
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser that names this program."""
-        kwargs.setdefault("description", "Self-Policy Distillation: a model improves on its own projected generations.")
-        kwargs.setdefault("prog", "spd_lightning")
-        kwargs.setdefault("usage", "python -m spd_lightning COMMAND [--config FILE ...] [--section.option VALUE ...]")
-        return super().init_parser(**kwargs)
-
-    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Options that stand above the sections."""
-        parser.add_argument("--seed_everything", type=int, default=42, help="Seed of every stage.")
-        parser.add_argument(
-            "--run_dir",
-            type=str | None,
-            default=None,
-            help="Folder of this run; null is runs/<task>-<method>-<first 8 of its fingerprint>.",
-        )
-        parser.add_argument(
-            "--artifact_dir",
-            type=str | None,
-            default=None,
-            help="Store of moments, subspaces, corpora and base scores that runs share; null is "
-            "<parent of run_dir>/.artifacts.",
-        )
-        parser.add_argument(
-            "--data_dir",
-            type=str | None,
-            default=None,
-            help="Folder of data sets as JSON Lines; null takes SPD_DATA_DIR, else rows come from the hub.",
-        )
-        parser.add_argument(
-            "--estimate",
-            action="store_true",
-            help="Print memory, time and disk of each stage from the model's config, and end: nothing is loaded.",
-        )
-
-    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Sections in the order of the stages, the trainer's last."""
-        parser.add_lightning_class_args(SubspaceExtractionModule, "subspace")
-        parser.add_lightning_class_args(SelfGenerationDataModule, "data")
-        parser.add_lightning_class_args(SPDFineTuningModule, "model")
-        parser.add_lightning_class_args(BenchmarkCallback, "evaluation")
-        parser.callback_keys.clear()  # the pipeline decides when the benchmarks run
-        parser.add_lightning_class_args(self.trainer_class, "trainer")
-        parser.set_defaults({f"trainer.{k}": v for k, v in self.trainer_defaults.items()})
-        for source, targets in LINKS.items():
-            for target in targets:
-                parser.link_arguments(source, target)
-
-    def _add_subcommands(self, parser: Any, **kwargs: Any) -> None:
-        super()._add_subcommands(parser, **kwargs)
-        for name, command in COMMANDS.items():
-            summary = (command.run.__doc__ or "").strip().splitlines()[0]
-            sub = jsonargparse.ArgumentParser(
-                prog=f"spd_lightning {name}", description=summary, exit_on_error=False, allow_abbrev=False
-            )
-            command.add_arguments(sub)
-            self._subcommand_parsers[name] = sub  # type: ignore[assignment]
-            parser._subcommands_action.add_subcommand(name, sub, help=summary)
-
-    def _parse_ckpt_path(self) -> None:
-        """Keep what the user typed: Lightning would silently put a checkpoint's options over it."""
 
     def _set_seed(self) -> None:
         if self.subcommand in STAGES:
@@ -306,8 +188,6 @@ class SPDCLI(LightningCLI):
 
     def _claimed_run(self) -> Any:
         """Lock and claim the run folder (rank 0; the others only work)."""
-        import contextlib
-
         stack = contextlib.ExitStack()
         if is_rank_zero():
             stack.enter_context(file_lock(self.run_folder.path / ".lock", f"run_dir={self.run_folder.path}"))
@@ -457,72 +337,6 @@ class SPDCLI(LightningCLI):
             self.model.load_state_dict(checkpoint["state_dict"], strict=False)
             save_student(self.model.model, folder, self.datamodule.model_name_or_path)
         return folder
-
-
-def make_trainer(**settings: Any) -> Trainer:
-    """Lightning's Trainer, with its refusals as mistakes of the user.
-
-    Raises:
-        UserError: If devices are not there, processes would not outlive a stage, or torchrun started another number of
-            processes than the trainer has.
-    """
-    try:
-        trainer = Trainer(**settings)
-    except MisconfigurationException as error:
-        reason = " ".join(str(error).split())
-        chosen = ", ".join(f"trainer.{name}={settings[name]!r}" for name in ("accelerator", "devices", "strategy"))
-        raise UserError(
-            f"{chosen} cannot be had here: {reason} Set --trainer.accelerator to cpu or auto, or --trainer.devices to "
-            "those that this machine has."
-        ) from error
-    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-        raise UserError(
-            f"trainer.strategy={settings['strategy']!r} starts processes that end with each stage, and what they found "
-            "with them. Set --trainer.strategy=ddp."
-        )
-    started = int(os.environ.get("WORLD_SIZE", trainer.world_size))
-    if "LOCAL_RANK" in os.environ and started != trainer.world_size:
-        raise UserError(
-            f"{started} processes were started from outside (WORLD_SIZE), but trainer.devices={settings['devices']!r} "
-            f"and trainer.strategy={settings['strategy']!r} make {trainer.world_size}. Set --trainer.strategy=ddp and "
-            "--trainer.devices to the processes of a machine."
-        )
-    return trainer
-
-
-def option_names(args: list[str]) -> list[str]:
-    """Every option of the command in ``args``, for the nearest name to a misspelt one."""
-    parser: Any = SPDParser().parser
-    subparsers = parser._subcommands_action._name_parser_map
-    chosen = subparsers.get(next((a for a in args if a in subparsers), "fit"))
-    return [o for action in chosen._actions for o in action.option_strings if o.startswith("--")]
-
-
-class SPDParser(SPDCLI):
-    """The parser of the command line without running anything."""
-
-    def __init__(self) -> None:
-        self.trainer_class, self.seed_everything_default = StageCommands, 42
-        self.trainer_defaults, self.auto_configure_optimizers = {}, False
-        self.parser_class = LightningArgumentParser
-        self._model_class, self._datamodule_class = SPDFineTuningModule, SelfGenerationDataModule
-        self.setup_parser(True, {}, {})
-
-
-def explain(error: jsonargparse.ArgumentError, args: list[str]) -> str:
-    """One message for a parsing error: what is wrong, and the nearest option."""
-    import re
-
-    text = str(error).strip()
-    found = re.search(r"(?:Option '|[Uu]nrecognized arguments: (?:--)?|Key ')([\w.]+)", text)
-    if found:
-        wrong = found[1]
-        known = [name.lstrip("-") for name in option_names(args)]
-        near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
-        if wrong not in known:
-            hint = f" Did you mean --{near[0]}?" if near else ""
-            return f"Unknown option --{wrong}.{hint} `python -m spd_lightning <command> --help` lists all."
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def main(args: list[str] | None = None) -> int:

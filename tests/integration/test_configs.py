@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spd_lightning.cli import SPDParser
+from spd_lightning.options import Options
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 COMPLETE = sorted(p for p in CONFIGS.rglob("*.yaml") if p.parent.name not in ("sweeps", "trainer"))
@@ -20,7 +20,7 @@ def test_all_were_found() -> None:
 
 @pytest.mark.parametrize("path", COMPLETE, ids=lambda p: p.relative_to(CONFIGS).as_posix())
 def test_parses_for_every_stage_command_and_overlay(path: Path) -> None:
-    parser = SPDParser().parser
+    parser = Options().parser
     for command in ("fit", "extract", "generate", "test"):
         for overlay in (None, *OVERLAYS):
             files = ["--config", str(path), *(["--config", str(overlay)] if overlay else [])]

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spd_lightning.cli import SPDParser, main
+from spd_lightning.cli import main
+from spd_lightning.options import Options
 from tests.integration.test_cli_fit import SETTINGS
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +83,7 @@ def test_the_script_asks_for_what_the_run_uses() -> None:
     line = command[1]
     for name, value in values.items():
         line = line.replace(name, value)
-    options = SPDParser().parser.parse_args(line.split()).fit.trainer
+    options = Options().parser.parse_args(line.split()).fit.trainer
     assert (int(options.devices), options.num_nodes, options.strategy) == (8, 2, "ddp")
 
 

@@ -1,0 +1,43 @@
+"""Lightning's Trainer, with its refusals as mistakes of the user."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from spd_lightning.errors import UserError
+
+
+def make_trainer(**settings: Any) -> Trainer:
+    """A trainer that can do what the stages need.
+
+    Raises:
+        UserError: If devices are not there, processes would not outlive a stage, or torchrun started another number of
+            processes than the trainer has.
+    """
+    try:
+        trainer = Trainer(**settings)
+    except MisconfigurationException as error:
+        reason = " ".join(str(error).split())
+        chosen = ", ".join(f"trainer.{name}={settings[name]!r}" for name in ("accelerator", "devices", "strategy"))
+        raise UserError(
+            f"{chosen} cannot be had here: {reason} Set --trainer.accelerator to cpu or auto, or --trainer.devices to "
+            "those that this machine has."
+        ) from error
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise UserError(
+            f"trainer.strategy={settings['strategy']!r} starts processes that end with each stage, and what they found "
+            "with them. Set --trainer.strategy=ddp."
+        )
+    started = int(os.environ.get("WORLD_SIZE", trainer.world_size))
+    if "LOCAL_RANK" in os.environ and started != trainer.world_size:
+        raise UserError(
+            f"{started} processes were started from outside (WORLD_SIZE), but trainer.devices={settings['devices']!r} "
+            f"and trainer.strategy={settings['strategy']!r} make {trainer.world_size}. Set --trainer.strategy=ddp and "
+            "--trainer.devices to the processes of a machine."
+        )
+    return trainer
