@@ -3,7 +3,7 @@
 Prompt and continuation are tokenised as one text, and the tokens that reach into the continuation are scored, so
 nothing depends on whether " A" is one token. Where all continuations of a question are single tokens after the same
 context, one forward scores them all. A prefix that the questions of a group share (solved examples) is computed once
-and kept as keys and values. The vocabulary projection runs at the scored positions alone.
+and kept as keys and values. The vocabulary projection runs at the scored positions alone, in float32.
 
 Batches are formed from the whole list in a canonical order (group, length, id) before they are dealt to processes.
 Shapes: b rows, s positions, p scored positions of a batch.
@@ -14,9 +14,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -26,6 +28,7 @@ from spd_lightning.packed_linear import packed_linears
 
 TOKEN_BUDGET = 4096  # padded positions of a batch: enough to keep the matrix products large, small enough for a laptop
 _LOGIT_BUDGET = 1 << 26  # logits of a batch (256 MB in float32)
+_HEAD_ROWS = 1 << 15  # rows of the vocabulary projection that are cast to float32 at a time
 _MIN_SHARED = 16  # a shared prefix below this many tokens is not worth a forward of its own
 
 
@@ -257,15 +260,25 @@ def _score_batch(
 def _head_at(model: PreTrainedModel, rows: Tensor, positions: Tensor) -> Iterator[None]:
     """Let the vocabulary projection see only some positions: hidden states ``[b, s, h]`` become ``[1, p, h]``.
 
-    Whatever the model does to its logits afterwards (soft caps, scales) stays in force.
+    Its product is float32 whatever the model's dtype: bf16 logits stand in steps of 1/16 or 1/8, so that the two best
+    letters of a question are often equal. What the model does to its logits afterwards (soft caps) stays in force.
     """
+    head: Any = model.get_output_embeddings()
 
     def select(module: torch.nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden, *rest = args
         return hidden[rows.to(hidden.device), positions.to(hidden.device)][None], *rest
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(select)
+    def precise(module: torch.nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if type(module) is not torch.nn.Linear or output.dtype == torch.float32:
+            return None
+        hidden, bias = args[0].float(), None if module.bias is None else module.bias.float()
+        parts = [F.linear(hidden, weight.float()) for weight in module.weight.split(_HEAD_ROWS)]
+        return torch.cat(parts, -1) if bias is None else torch.cat(parts, -1) + bias
+
+    handles = [head.register_forward_pre_hook(select), head.register_forward_hook(precise)]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

@@ -79,6 +79,29 @@ def test_two_ranks_do_exactly_what_one_does(tokenizer) -> None:  # type: ignore[
     assert two[0] and two[1]
 
 
+def test_bf16_letters_are_told_apart_by_a_float32_vocabulary_projection() -> None:
+    letters = one_token_letters()
+    model = tiny_model(vocab_size=len(letters), tie_word_embeddings=False).to(torch.bfloat16)
+    with torch.no_grad():  # letters that differ by one step of one weight, under logits whose own steps are larger
+        row = (model.lm_head.weight[-4] * 100).clone()
+        model.lm_head.weight[-4:] = row
+        for k in range(4):
+            model.lm_head.weight[k - 4, k] *= 1 + 2**-7
+    batch = [LikelihoodItem(str(i), f"Question {i}?\nAnswer:", (" A", " B", " C", " D")) for i in range(9)]
+    ties = 0
+    for item, score in zip(batch, _in_order(score_choices(model, letters, batch, batch_size=1)), strict=True):
+        ids = torch.tensor([letters(item.prompt)["input_ids"]])
+        with torch.inference_mode():
+            hidden = model.model(ids).last_hidden_state[0, -1]
+            coarse = model(ids).logits[0, -1, -4:]
+        precise = (model.lm_head.weight.float() @ hidden.float()).log_softmax(-1)[-4:]
+        assert score.log_likelihoods == pytest.approx(precise.tolist(), abs=0.02)
+        assert len(set(score.log_likelihoods)) == 4
+        ties += len(set(coarse.tolist())) < 4
+    assert ties > 4, "the model's own logits cannot tell these letters apart"
+    assert not model.lm_head._forward_hooks
+
+
 def test_a_target_of_many_tokens_and_items_without_a_group(tokenizer) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model()
     targets = [LikelihoodItem(str(i), "Code:" * (i + 1), (" print(1)" * (3 - i),)) for i in range(3)]
