@@ -114,9 +114,14 @@ class Pipeline:
         rank_zero_info(f"[{name}] {done}")
 
     def _say_cost(self, stage: str) -> None:
-        """Estimated time, memory and disk of a stage that is about to run."""
-        if self.plan is not None and is_rank_zero():
-            rank_zero_info(f"[{stage}] {self.plan.stage(stage).line()}")
+        """Estimated time, memory and disk of a stage that is about to run; what cannot be counted ends no run."""
+        if self.plan is None or not is_rank_zero():
+            return
+        try:
+            line = self.plan.stage(stage).line()
+        except Exception as error:
+            line = f"no estimate: {type(error).__name__}: {error}"
+        rank_zero_info(f"[{stage}] {line}")
 
     # Stage 1
 

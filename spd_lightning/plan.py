@@ -106,10 +106,15 @@ class Plan:
             "evaluate": self._evaluate,
         }[name]()
         if self.device.type == "cpu":  # packed_linears keeps copies of the weights, for backward one more
-            copies = {"extract": 2, "generate": 1, "evaluate": 1, "fine_tune": 0}[name]
+            copies = {"extract": 2, "generate": 1, "evaluate": 1, "fine_tune": 2 * self._packs_in_training()}[name]
             packed = copies * (self.shape.products + self.shape.head) * self.dtypes[name].itemsize
             found = replace(found, memory=found.memory + packed)
         return found if self.machine is None else found.timed(self.machine, self.dtypes[name])
+
+    def _packs_in_training(self) -> bool:
+        sharded = str(self.trainer["strategy"]).startswith("fsdp")
+        spare = self.student.hparams["gradient_checkpointing"] or self.student.hparams["lora_r"] is None
+        return not (sharded or spare or self.trainer["precision"] == "bf16-mixed")
 
     def _extract(self) -> StageEstimate:
         module = self.extraction

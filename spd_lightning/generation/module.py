@@ -110,10 +110,14 @@ class SelfGenerationModule(LightningModule):
     def generate(
         self, batch: list[Request], rank: int, on_step: Callable[[int, int], None] | None = None
     ) -> list[Generation]:
-        """Decode one batch and append it to the part file of ``rank``."""
+        """Decode one batch and append it to the part file of ``rank``; after an error the weights are restored."""
         assert self.model is not None and self.tokenizer is not None
-        generations = generate_batch(self.model, self.tokenizer, batch, self.params, self.stats, on_step)
-        self.corpus.append([g.record() for g in generations], rank=rank)
+        try:
+            generations = generate_batch(self.model, self.tokenizer, batch, self.params, self.stats, on_step)
+            self.corpus.append([g.record() for g in generations], rank=rank)
+        except BaseException:
+            self._folded.close()  # Lightning calls no hook of a module after an exception
+            raise
         return generations
 
     def on_predict_end(self) -> None:
@@ -122,7 +126,3 @@ class SelfGenerationModule(LightningModule):
         if self.compare and self._trainer is not None and self.global_rank == 0:
             assert self.model is not None and self.tokenizer is not None
             self.unprojected = generate_batch(self.model, self.tokenizer, self.compare, self.params)
-
-    def teardown(self, stage: str) -> None:
-        """Restore the weights also when decoding ended by an exception."""
-        self._folded.close()

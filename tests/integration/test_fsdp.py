@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,21 +44,47 @@ def saved(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(file)
 
 
-@pytest.mark.ddp
-@pytest.mark.parametrize("case", CASES)
-def test_two_processes_train_the_student_of_one(case: str, two: Path, tiny_model_dir: str) -> None:
-    module = train(tiny_model_dir, "auto", **CASES[case])
+def trained(model: str, **options: Any) -> tuple[dict[str, torch.Tensor], float]:
+    """Trained weights of one process, under the names of a saved folder, and the last step's gradient norm."""
+    module = train(model, "auto", **options)
     assert module.model is not None
-    one = {name.replace(".default.", "."): w for name, w in trained_weights(module.model).items()}
+    weights = {name.replace(".default.", "."): w for name, w in trained_weights(module.model).items()}
+    return weights, float(module.trainer.callback_metrics["train/grad_norm"])
+
+
+def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    return float(sum((a[name].double() - b[name].double()).square().sum() for name in a)) ** 0.5
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("case", [case for case in CASES if "bf16" not in case])
+def test_two_processes_train_the_student_of_one(case: str, two: Path, tiny_model_dir: str) -> None:
+    one, norm = trained(tiny_model_dir, **CASES[case])
     found = saved(two / case)
     assert found.keys() == one.keys()
-    norm = float(module.trainer.callback_metrics["train/grad_norm"])
-    norms = json.loads((two / "norms.json").read_text())
-    assert norms[case] == pytest.approx(norm, rel=0.05 if "bf16" in case else 1e-3)
-    bound = {"rtol": 2e-2, "atol": 2e-3} if "bf16" in case else {"rtol": 1e-3, "atol": 1e-4}
+    assert json.loads((two / "norms.json").read_text())[case] == pytest.approx(norm, rel=1e-3)
     for name, weight in one.items():
         assert found[name].dtype == torch.float32
-        torch.testing.assert_close(found[name], weight, **bound)
+        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.ddp
+def test_in_bf16_two_processes_differ_from_one_by_less_than_two_attention_kernels_do(
+    two: Path, tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adam turns the rounding of a gradient near zero into a whole step, so single weights tell nothing in bf16.
+
+    Seen, as Euclidean distances over all trained weights: 6e-6 between one and two processes in float32; in bf16 0.012,
+    0.021 between one process and itself with PyTorch's own attention, and 0.51 between bf16 and float32.
+    """
+    case = CASES["lora-bf16"]
+    one, norm = trained(tiny_model_dir, **case)
+    monkeypatch.setattr("spd_lightning.finetuning.loss.short_attention", contextlib.nullcontext)
+    other, _ = trained(tiny_model_dir, **case)
+    found = saved(two / "lora-bf16")
+    assert found.keys() == one.keys() and all(w.dtype == torch.float32 for w in found.values())
+    assert json.loads((two / "norms.json").read_text())["lora-bf16"] == pytest.approx(norm, rel=0.05)
+    assert 0 < distance(found, one) <= 1.5 * distance(other, one)
 
 
 @pytest.mark.ddp

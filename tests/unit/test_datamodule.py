@@ -229,3 +229,22 @@ def test_a_model_that_says_nothing_stops_the_run_with_examples(make: Any, tmp_pa
     with pytest.raises(UserError, match=r"Every one of the 6 completions is empty \(r0: prompt ends 'Hello', 1 tokens"):
         trainer(max_epochs=1).fit(SPDFineTuningModule(model_name_or_path=silent), datamodule=data)
     assert not data.corpus().is_final()
+
+
+def test_the_weights_are_given_back_when_decoding_fails(
+    make: Any, subspace_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make(method="spd", subspace=subspace_file)
+    module = data.generation_module(data.corpus())
+    module.configure_model()
+    assert module.model is not None
+    before = {name: value.clone() for name, value in module.model.state_dict().items()}
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        assert not all(torch.equal(v, before[n]) for n, v in module.model.state_dict().items()), "nothing was folded"
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr("spd_lightning.generation.module.generate_batch", fail)
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        trainer().predict(module, datamodule=data, return_predictions=False)
+    assert all(torch.equal(v, before[n]) for n, v in module.model.state_dict().items())
