@@ -270,9 +270,12 @@ class SelfGenerationDataModule(LightningDataModule):
         return pending[rank::world_size]
 
     def predict_dataloader(self) -> Batches:
-        """This rank's unfinished batches, one list of `Request` a step."""
+        """This rank's unfinished batches, one list of `Request` a step; an empty one where it has none to do.
+
+        (Lightning refuses a loader without a batch on one of several processes.)
+        """
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return Batches(self.pending_batches(self.corpus(), rank, world_size))
+        return Batches(self.pending_batches(self.corpus(), rank, world_size) or [[]])
 
     def generate_with_vllm(self, corpus: Corpus) -> None:
         """Complete what is missing of the corpus with vLLM; its checkpoint lies beside the parts meanwhile.

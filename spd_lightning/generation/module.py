@@ -110,7 +110,12 @@ class SelfGenerationModule(LightningModule):
     def generate(
         self, batch: list[Request], rank: int, on_step: Callable[[int, int], None] | None = None
     ) -> list[Generation]:
-        """Decode one batch and append it to the part file of ``rank``; after an error the weights are restored."""
+        """Decode one batch, which may be empty, and append it to the part file of ``rank``.
+
+        After an error the weights are restored.
+        """
+        if not batch:
+            return []
         assert self.model is not None and self.tokenizer is not None
         try:
             generations = generate_batch(self.model, self.tokenizer, batch, self.params, self.stats, on_step)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from torch import distributed
 
 from spd_lightning import processes
-from spd_lightning.generation.corpus import Corpus
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
 
 
@@ -54,12 +55,27 @@ def test_sigterm_gives_status_143_and_no_other_handler_is_replaced(monkeypatch: 
 
 
 def test_what_is_left_of_a_corpus_is_dealt_out_evenly(tiny_model_dir: str, tmp_path: Path) -> None:
-    """Also where all that was finished had been dealt to one process."""
+    """Also where all that was finished had been dealt to one process; a process without a share gets an empty batch."""
     data = SelfGenerationDataModule(
-        tiny_model_dir, task="arithmetic", num_prompts=8, batch_size=2, max_prompt_length=1024, max_new_tokens=4
+        tiny_model_dir,
+        task="arithmetic",
+        method="ssd",
+        num_prompts=8,
+        batch_size=2,
+        max_prompt_length=1024,
+        max_new_tokens=4,
+        corpus_dir=str(tmp_path),
     )
-    corpus = Corpus(tmp_path, "f")
+    corpus = data.corpus()
     batches = data.pending_batches(corpus)
     assert len(batches) == 4
     corpus.append([{"id": r.id, "sample": r.sample} for r in (*batches[0], *batches[2])])
     assert [data.pending_batches(corpus, rank, 2) for rank in (0, 1)] == [[batches[1]], [batches[3]]]
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(global_rank=2, world_size=3, strategy=strategy)  # type: ignore[assignment]
+    assert list(data.predict_dataloader()) == [[]]
+    before = sorted(p.read_bytes() for p in tmp_path.iterdir())
+    module = data.generation_module(corpus)
+    module.configure_model()
+    assert module.generate([], 2) == []
+    assert sorted(p.read_bytes() for p in tmp_path.iterdir()) == before
