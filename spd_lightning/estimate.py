@@ -34,8 +34,10 @@ class ModelShape:
     Attributes:
         parameters: All weights, tied ones once (P).
         num_layers: Decoder layers (L).
-        layer_products: Weights of one decoder layer that enter matrix products (W / L).
-        layer_outputs: Output features of the projections of one decoder layer.
+        layer_products: Weights of one decoder layer that a token is multiplied with (W / L); of a mixture of experts,
+            those of the experts that the token goes to.
+        layer_weights: The same with all experts: what a decoding step reads.
+        layer_outputs: Output features of the projections of one decoder layer, for one token.
         head: Weights of the vocabulary projection (H).
         vocab_size: Rows of the vocabulary projection.
         q_dim: Width of all query heads (a).
@@ -47,6 +49,7 @@ class ModelShape:
     parameters: int
     num_layers: int
     layer_products: int
+    layer_weights: int
     layer_outputs: int
     head: int
     vocab_size: int
@@ -75,9 +78,14 @@ def model_shape(config: Any) -> ModelShape:
     matrices: dict[str, Any] = {
         name: base_projection(m).weight for name, m in layers.named_modules() if _is_projection(m)
     }
+    conv1d = any(type(m).__name__ == "Conv1D" for m in layers.modules())  # holds its weight as [in, out]
+    experts = [p for p in layers.parameters() if p.dim() == 3]  # [experts, out, in]
+    chosen = getattr(text, "num_experts_per_tok", None)
+    active = [(p, min(chosen or len(p), len(p))) for p in experts]
+    dense = sum(p.numel() for p in layers.parameters() if p.dim() == 2)  # with the routers
+    outputs = sum(w.shape[1 if conv1d else 0] for w in matrices.values()) + sum(k * p.shape[1] for p, k in active)
     targets = lora_targets(model)
     adapted = [w for name, w in matrices.items() if any(name.endswith(f".{t}") for t in targets)]
-    conv1d = any(type(m).__name__ == "Conv1D" for m in layers.modules())  # holds its weight as [in, out]
     sites = kv_sites(model)
     heads = text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -85,8 +93,9 @@ def model_shape(config: Any) -> ModelShape:
     return ModelShape(
         parameters=sum(p.numel() for p in {id(p): p for p in model.parameters()}.values()),
         num_layers=len(layers),
-        layer_products=round(sum(w.numel() for w in matrices.values()) / len(layers)),
-        layer_outputs=round(sum(w.shape[1 if conv1d else 0] for w in matrices.values()) / len(layers)),
+        layer_products=round((dense + sum(k * p[0].numel() for p, k in active)) / len(layers)),
+        layer_weights=round((dense + sum(p.numel() for p in experts)) / len(layers)),
+        layer_outputs=round(outputs / len(layers)),
         head=head.numel(),
         vocab_size=head.shape[0],
         q_dim=heads * head_dim,
@@ -228,7 +237,7 @@ def estimate_generate(
     flops += steps * (2 * shape.products + 2 * shape.head + 4 * shape.num_layers * shape.q_dim * context)
     batches = -(-rows // batch_size)
     cache = 2 * shape.num_layers * shape.kv_dim * dtype.itemsize  # bytes of a position
-    weights = (shape.products + shape.head) * dtype.itemsize
+    weights = (shape.num_layers * shape.layer_weights + shape.head) * dtype.itemsize
     traffic = batches * new_tokens * weights + steps * context * cache
     together = min(batch_size, rows)
     longest = max(prompts, default=0)

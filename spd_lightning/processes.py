@@ -7,6 +7,7 @@ neither does is to end a process whose parent is gone, which would go on for as 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -67,6 +68,18 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
+
+
+@atexit.register
+def _let_gloo_finish() -> None:
+    """Give gloo's threads a moment without the interpreter's lock before the interpreter goes.
+
+    The thread that ends a collective of a backward pass frees a Python object after the collective is done. If the
+    interpreter is going away by then, the process aborts after all its work (pytorch/pytorch#190489): without this, one
+    in eight under load. Destroying the process group does not help, since its threads live on.
+    """
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_backend() == "gloo":
+        time.sleep(0.2)
 
 
 def await_cause() -> None:

@@ -34,7 +34,8 @@ def arm(stage: str, rank: int, how: str) -> None:
     real: Callable[..., Any] = getattr(owner, name)
 
     def step(self: Any, *args: Any) -> Any:
-        if rank == int(os.environ.get("LOCAL_RANK", "0")) and (stage == "evaluate" or args[1] == 1):
+        local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+        if rank == int(local) and (stage == "evaluate" or args[1] == 1):
             print(f"rank {rank}: {how} in {stage}", file=sys.stderr, flush=True)
             if how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)

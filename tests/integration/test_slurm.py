@@ -35,7 +35,15 @@ pids=()
 for ((i = 0; i < SLURM_NTASKS; i++)); do
     SLURM_PROCID=$i SLURM_LOCALID=$i SLURM_NODEID=0 "$@" & pids+=($!)
 done
+echo "${{pids[@]}}" > {folder}/pids
 for pid in "${{pids[@]}}"; do wait "$pid" || exit $?; done
+"""
+
+
+SCONTROL = """#!/usr/bin/env bash
+# What is put back into the queue is ended first.
+echo "$@" >> {folder}/scontrol.args
+[ ! -f {folder}/pids ] || kill -TERM $(cat {folder}/pids)
 """
 
 
@@ -45,13 +53,13 @@ def directives() -> dict[str, str]:
     return dict(found)
 
 
-def submit(folder: Path, *args: str, srun: str = SRUN, tasks: int = 2) -> subprocess.Popen[str]:
-    """What sbatch does: the script with the allocation in its environment."""
+def submit(folder: Path, *args: str, srun: str = SRUN, tasks: int = 2, fail: str = "") -> subprocess.Popen[str]:
+    """What sbatch does: the script with the allocation in its environment; processes fail as ``fail`` says."""
     folder.mkdir(exist_ok=True)
-    interpreter = f'#!/usr/bin/env bash\nexec {sys.executable} "$@"\n'
-    scontrol = f'#!/usr/bin/env bash\necho "$@" >> {folder}/scontrol.args\n'
-    for name, text in (("srun", srun.format(folder=folder)), ("python", interpreter), ("scontrol", scontrol)):
-        (folder / name).write_text(text)
+    module = "tests.integration.failing" if fail else "spd_lightning"
+    interpreter = f'#!/usr/bin/env bash\nexec {sys.executable} -m {module} "${{@:3}}"\n'
+    for name, text in (("srun", srun), ("python", interpreter), ("scontrol", SCONTROL)):
+        (folder / name).write_text(text.format(folder=folder) if name != "python" else text)
         (folder / name).chmod(0o755)
     port = 20000 + os.getpid() % 20000
     allocation = {
@@ -66,7 +74,7 @@ def submit(folder: Path, *args: str, srun: str = SRUN, tasks: int = 2) -> subpro
         "MASTER_PORT": str(port),
     }
     environment = {**os.environ, **allocation, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "SPD_TEST_FAIL": fail}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(["bash", str(SCRIPT), *args], env=environment, cwd=ROOT, **pipes)  # type: ignore[call-overload]
 
@@ -125,3 +133,36 @@ def test_two_tasks_give_the_results_of_one_process(
     for name, value in adapters[0].items():
         torch.testing.assert_close(value, adapters[1][name], rtol=1e-3, atol=1e-4)
     assert out.count("Report:") == 1, "one process reports"
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["generate", "fine_tune"])
+def test_a_job_put_back_into_the_queue_goes_on(tiny_model_dir: str, tmp_path: Path, stage: str) -> None:
+    options = [f"--subspace.model_name_or_path={tiny_model_dir}", *OPTIONS, "--data.batch_size=2"]
+    options += ["--model.batch_size=2", "--trainer.max_epochs=2"]
+    straight, run = tmp_path / "one" / "run", tmp_path / "two" / "run"
+    job = submit(tmp_path / "bin", f"--run_dir={straight}", *options)
+    _, error = job.communicate(timeout=240)
+    assert job.returncode == 0, error[-3000:]
+
+    folder, again = tmp_path / "cut", f"--run_dir={run}"
+    job = submit(folder, again, *options, fail=f"{stage}:0:hang,{stage}:1:hang")
+    assert job.stderr is not None
+    seen = ""
+    while not all(f"rank {rank}: hang in {stage}" in seen for rank in (0, 1)):
+        line = job.stderr.readline()
+        assert line, seen[-3000:]
+        seen += line
+    job.send_signal(signal.SIGUSR1)
+    job.communicate(timeout=60)
+    assert (folder / "scontrol.args").read_text() == "requeue 4242\n" and job.returncode != 0
+    assert not (run / "results.json").exists()
+
+    job = submit(tmp_path / "bin", again, *options)
+    _, error = job.communicate(timeout=240)
+    assert job.returncode == 0, error[-3000:]
+    for name in ("subspace/subspace.safetensors", "corpus/generations.jsonl", "samples/letters.base.jsonl"):
+        assert (run / name).read_bytes() == (straight / name).read_bytes(), name
+    adapters = [load_file(path / "adapter" / "adapter_model.safetensors") for path in (straight, run)]
+    assert all(torch.equal(value, adapters[1][name]) for name, value in adapters[0].items())

@@ -71,6 +71,31 @@ def test_forward_operations(kind: str) -> None:
     assert forward_flops(model_shape(model.config), 120, 2 * 60**2, 120) == pytest.approx(found, rel=0.01)
 
 
+def test_a_mixture_of_experts_computes_with_some_and_reads_all() -> None:
+    config = transformers.Qwen3MoeConfig(
+        hidden_size=64,
+        intermediate_size=160,
+        moe_intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        num_experts=8,
+        num_experts_per_tok=2,
+        vocab_size=258,
+        attn_implementation="eager",
+        experts_implementation="eager",
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    shape = model_shape(config)
+    with torch.no_grad():
+        found = counted(lambda: model(input_ids=torch.arange(120).view(2, 60)))
+    assert forward_flops(shape, 120, 2 * 60**2, 120) == pytest.approx(found, rel=0.01)
+    idle = 6 * 3 * 64 * 32  # six experts of a layer, three matrices each
+    assert shape.layer_weights - shape.layer_products == idle
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_extraction_operations_and_memory(kind: str) -> None:
     model = model_of(kind).requires_grad_(False)
