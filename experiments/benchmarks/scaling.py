@@ -5,7 +5,8 @@
 Every round runs ``fit`` with one process and with several, one thread a process, each in a new folder, on little and on
 much work. A stage's seconds are those of results.json, without the start of the interpreters. Much less little is what
 the work itself takes, without loading the model: the ratio of that, paired within a round, is the speed-up; the seconds
-of the stage on much work and of the whole command stand beside it. Fine-tuning is cut to one step.
+of the stage on much work and of the whole command stand beside it. Fine-tuning is cut to one step. What the machine
+allows stands under the table: the speed of as many independent processes at once over that of one.
 """
 
 from __future__ import annotations
@@ -41,9 +42,18 @@ LITTLE = {
 }
 MUCH = {
     "--subspace.num_examples": "56",
-    "--data.num_prompts": "128",
+    "--data.num_prompts": "256",
     "--evaluation.limit": "{arithmetic: 64, letters: 128}",
 }
+SPEEDS = """
+import json, torch
+from spd_lightning.machine import measure_machine
+print("imported", flush=True)
+input()
+found = [measure_machine("cpu", (torch.float32, torch.bfloat16)) for _ in range(5)]
+speeds = {f"products in {str(dtype)[6:]}": max(m.flops[dtype] for m in found) for dtype in found[0].flops}
+print(json.dumps(speeds | {"reading memory": max(m.bandwidth for m in found)}))
+"""
 STAGES = ("extract", "generate", "evaluate")
 
 
@@ -59,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rounds.append([[run(n, work) for work in (LITTLE, MUCH)] for n in (1, args.processes)])
         print(f"round {number + 1}: {rounds[-1]}", flush=True)
         report(rounds, args.processes)
+    limit(args.processes)
     return 0
 
 
@@ -77,6 +88,27 @@ def report(rounds: list[list[list[dict[str, float]]]], processes: int) -> None:
         each = ", ".join(f"{one:.1f}/{more:.1f} s" for one, more in work)
         speedup = statistics.median(ratios)
         print(f"| {stage} | {medians[0]:.1f} | {medians[1]:.1f} | {ratio:.2f} | {speedup:.2f} | {each} |", flush=True)
+
+
+def limit(processes: int) -> None:
+    """Print what independent processes, one thread each, reach together over what one reaches alone."""
+    alone, together = speeds(1), speeds(processes)
+    for what, one in alone[0].items():
+        print(f"machine, {what}: {sum(many[what] for many in together) / one:.2f}", flush=True)
+
+
+def speeds(processes: int) -> list[dict[str, float]]:
+    """Speed of the machine as each of several processes measures it at the same time."""
+    command = [sys.executable, "-c", SPEEDS]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(command, env=environment, **pipes) for _ in range(processes)]  # type: ignore[call-overload]
+    for process in running:
+        process.stdout.readline()  # imported
+    for process in running:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return [json.loads(process.communicate()[0]) for process in running]
 
 
 def run(processes: int, work: dict[str, str]) -> dict[str, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +36,24 @@ def test_only_the_loss_of_a_process_is_called_so(error: Exception, lost: bool) -
     message = processes.lost_process(error)
     assert (message is not None) == lost
     assert message is None or "give the same command again" in message
+
+
+def test_gloo_gets_a_moment_at_the_end_of_a_process(tmp_path: Path) -> None:
+    """A thread that wants the interpreter's lock just when the program ends still gets it; gloo's would abort else."""
+    program = f"""
+import threading, torch.distributed
+import spd_lightning.processes
+
+torch.distributed.init_process_group("gloo", "file://{tmp_path}/store", world_size=1, rank=0)
+
+def late():
+    threading.main_thread().join()
+    print("late", flush=True)
+
+threading.Thread(target=late, daemon=True).start()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "late\n"
 
 
 def test_sigterm_gives_status_143_and_no_other_handler_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
