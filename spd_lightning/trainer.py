@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.distributed.constants import default_pg_timeout
 
 from spd_lightning.errors import UserError
+
+# How long processes wait for each other, where the user says nothing: one may have hours of decoding left when another
+# is done. A process that dies ends the others at once, so nothing hangs for so long.
+PATIENCE = timedelta(hours=12)
 
 
 def make_trainer(**settings: Any) -> Trainer:
@@ -33,6 +40,8 @@ def make_trainer(**settings: Any) -> Trainer:
             f"trainer.strategy={settings['strategy']!r} starts processes that end with each stage, and what they found "
             "with them. Set --trainer.strategy=ddp."
         )
+    if isinstance(trainer.strategy, DDPStrategy) and trainer.strategy._timeout in (None, default_pg_timeout):
+        trainer.strategy._timeout = PATIENCE
     started = int(os.environ.get("WORLD_SIZE", trainer.world_size))
     if "LOCAL_RANK" in os.environ and started != trainer.world_size:
         raise UserError(

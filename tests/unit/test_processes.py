@@ -5,15 +5,19 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 
 from spd_lightning import processes
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
+from spd_lightning.trainer import PATIENCE, make_trainer
 
 
 def test_one_process_agrees_with_itself_and_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +58,15 @@ threading.Thread(target=late, daemon=True).start()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "late\n"
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", DDPStrategy(timeout=timedelta(minutes=1))])
+def test_a_process_waits_hours_for_a_slower_one_unless_told_otherwise(strategy: Any) -> None:
+    """Half an hour, PyTorch's default, is less than one process may decode longer than another."""
+    trainer = make_trainer(accelerator="cpu", devices=2, strategy=strategy, logger=False, enable_checkpointing=False)
+    assert isinstance(trainer.strategy, DDPStrategy)
+    expected = PATIENCE if isinstance(strategy, str) else timedelta(minutes=1)
+    assert trainer.strategy._timeout == expected and timedelta(hours=1) < PATIENCE
 
 
 def test_sigterm_gives_status_143_and_no_other_handler_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
