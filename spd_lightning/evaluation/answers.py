@@ -9,8 +9,8 @@ Decisions, each shown in ``tests/unit/test_answers.py``:
   solved examples first); ``flexible`` reads the last number of the text, as the field and the paper do.
 - Not part of a number: ``$ % *`` and other currency signs, ``\boxed{}`` and other LaTeX commands, a final full stop,
   commas and no-break spaces between thousands.
-- ``3/4``, ``\frac{3}{4}`` and ``1 1/2`` are one number; ``10-3`` is a subtraction and ends in 3, ``= -3`` is negative;
-  Unicode minus signs and dashes stand for a minus.
+- ``3/4``, ``\frac{3}{4}``, ``1 1/2`` and ``1½`` are one number; ``10-3`` is a subtraction and ends in 3, ``= -3`` and
+  ``= - 3`` are negative; Unicode minus signs and dashes stand for a minus.
 - Digits inside a name (``x2``, ``H2O``), LaTeX subscripts and the exponent of a unit (``cm^2``) are not numbers.
 - Not read: number words, European decimal commas (``1,5`` ends in 5), clock times and ratios (``2:30`` ends in 30),
   scale words (``5 million`` is 5).
@@ -23,6 +23,7 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
+import unicodedata
 import warnings
 from collections.abc import Iterable
 from decimal import Decimal
@@ -35,13 +36,19 @@ NEXT_TURN = ("\nQuestion:", "\n\nQuestion", "\nQ:", "\nInstruction:")
 TOLERANCE = Decimal("1e-4")
 
 _MINUS = str.maketrans({"\u2212": "-", "\u2010": "-", "\u2011": "-", "\u2012": "-", "\u2013": "-", "\ufe63": "-"})
+_VULGAR = str.maketrans(
+    {sign: "\\frac{" + unicodedata.normalize("NFKC", sign).replace("\u2044", "}{") + "}" for sign in "½¼¾⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
+)
 _CLEANING = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         ("\uff0d", "-"),  # full-width minus
         (r"(?<=\d)(?:\\[,!:;]|[\u00a0\u202f\u2009])(?=\d{3}(?!\d))", ""),  # spaces between thousands
         (r"(?<=\d)\{,\}(?=\d)", ","),
-        (r"\\[dtc]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}", r" \1/\2"),
+        (r"\\[dtc]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}", r"\\frac\1/\2"),
+        (r"\\[dtc]?frac\s?(\d)\s?(\d)(?!\d*/)", r"\\frac\1/\2"),
+        (r"(?<=[-+])\\(?:frac(?=\d)|boxed\s*\{)", ""),  # -\frac{3}{4} and -\boxed{5} keep their sign
+        (r"(?<=[=#])\s*-\s+(?=[\d$.])", " -"),  # "= - 3"; elsewhere a dash may be one between words
         (r"\\([$%#])", r"\1"),
         (r"(?<=[A-Za-z}])\s?\^\s?\{?[-\d]+\}?", ""),  # cm^2, \text{m}^{2}
         (r"(?<=[A-Za-z])_\{?\w+\}?(?![\w_])", ""),  # x_1
@@ -54,7 +61,7 @@ _CLEANING = tuple(
 _SIGN = r"(?P<sign>(?<![\w)\]}%])[-+])?"
 _NUMBER = re.compile(
     rf"(?<![A-Za-z\d]){_SIGN}(?:"
-    r"(?<![\d/])(?:(?P<whole>\d+)\s)?(?P<top>\d+)/(?P<bottom>\d+)(?![\d/])"
+    r"(?<![\d/])(?:(?P<whole>\d+)\s{1,2})?(?P<top>\d+)/(?P<bottom>\d+)(?![\d/])"
     r"|(?P<plain>(?:\d{1,3}(?:,\d{2})*(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|(?<![\w.])\.\d+)"
     r"(?:[eE][-+]?\d{1,2}(?!\w))?))"
 )
@@ -64,7 +71,7 @@ _LETTER_END = (
     r"(?![\w#+]|['’-]\w|\.[A-Z]\.)"
     r"(?!(?<=[AI]) (?!(?:is|was|and|or|because|since|as|would|seems)\b)[a-z])"
 )
-_MARKER = re.compile(r"#{4,}[\s*_`:={(]*")
+_MARKER = re.compile(r"#{4,}[\s*_`:={(\[\\\"'“‘~≈]*")
 
 
 def cut_at_stops(text: str, stops: Iterable[str]) -> str:
@@ -92,7 +99,7 @@ def extract_number(
     text = cut_at_stops(text, stops)
     if not text.strip():
         return None, "empty completion"
-    text = text.translate(_MINUS)
+    text = text.translate(_MINUS).translate(_VULGAR)
     for pattern, replacement in _CLEANING:
         text = pattern.sub(replacement, text)
     if mode == "flexible":
@@ -150,7 +157,7 @@ def extract_letter(text: str, letters: str = "ABCD", stops: Iterable[str] = NEXT
     match = re.search(rf"(?<![\w°'’-])(?<![A-Z]\.)(?<!not )({upper}){_LETTER_END}", text)
     if match:
         return match[1], "letter"
-    match = re.search(rf"\(({lower})\)", text) or re.match(rf"\W*({lower})[\W_]*$", text)
+    match = re.search(rf"\(({lower})\)", text) or re.match(rf"\W*({lower})(?:[).:]\s|[\W_]*$)", text)
     return (match[1].upper(), "lower case") if match else (None, "no letter")
 
 
@@ -161,7 +168,8 @@ def normalise_text(text: str) -> str:
     """
     text = " ".join(text.casefold().split())
     text = re.sub(r"^[*_`\s]*(?:(?:so )?the (?:correct |final )?answer is:?|answer:)[*_`\s]*", "", text)
-    text = text.replace("**", "").replace("`", "")
+    text = text.translate(_MINUS).replace("**", "").replace("`", "")
+    text = re.sub(r"^([*_])(\w.*)\1(\W*)$", r"\2\3", text)
     text = text.strip().strip("\"'“”‘’").rstrip(".,;:!").strip().strip("\"'“”‘’")
     return re.sub(r"^\((\w)\)$", r"\1", text)
 
