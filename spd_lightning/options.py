@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from spd_lightning.commands import COMMANDS
+from spd_lightning.errors import unknown_name
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
@@ -164,4 +165,27 @@ def explain(error: jsonargparse.ArgumentError, args: list[str]) -> str:
         if wrong not in known:
             hint = f" Did you mean --{near[0]}?" if near else ""
             return f"Unknown option --{wrong}.{hint} `python -m spd_lightning <command> --help` lists all."
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+    plain = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return _explain_value(plain) or plain
+
+
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+
+
+def _explain_value(text: str) -> str | None:
+    """What is wrong with the value of an option, from the parser's own words; None where they are not understood."""
+    key = re.match(r'Parser key "([\w.]+)":', text)
+    if key is None:
+        return None
+    name = key[1]
+    choice = re.search(r"Expected a typing\.Literal\[([^\]]*)\]\. Got value: (\S+)", text)
+    if choice:
+        return str(unknown_name(name, choice[2], re.findall(r"'([^']*)'", choice[1]), f"--{name}"))
+    found = re.search(r"(?:Got|Given) value: (.*)$", text)
+    kinds = re.findall(r"Expected a <class '(\w+)'>", text)
+    if found is None or not kinds:
+        return None
+    if "list" in kinds and "<class 'str'>" in text:
+        return f"{name}={found[1]!r} is not a list. Set --{name} '[{found[1]}]'."
+    allowed = " or ".join(dict.fromkeys(KINDS[kind] for kind in kinds if kind in KINDS))
+    return f"{name}={found[1]!r} is not possible. Set --{name} to {allowed}." if allowed else None

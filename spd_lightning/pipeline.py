@@ -90,6 +90,7 @@ class Pipeline:
         self.run, self.store, self.plan = run, store, plan
         self.stages: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
+        self.student_step: int | None = None
         data.store = store
 
     def _connect(self) -> None:
@@ -223,13 +224,14 @@ class Pipeline:
         """Train the student, from ``ckpt_path`` or the run's own last checkpoint if there is one."""
         with self._stage("fine_tune", f"{self.data.method} student of {self.data.model_name_or_path}") as row:
             row["skipped"] = agree(self.adapter.is_dir())
+            last = self.run.path / "checkpoints" / "last.ckpt"
             if not row["skipped"]:
-                last = self.run.path / "checkpoints" / "last.ckpt"
                 resume = ckpt_path or agree(str(last) if last.is_file() else None)
                 self._say_cost("fine_tune")
                 self.trainer.fit(self.student, datamodule=self.data, ckpt_path=resume, weights_only=True)
                 if self.trainer.interrupted:
                     raise KeyboardInterrupt
+                self.student_step = self.trainer.global_step
                 self._take_best()
                 model = self.student.model
                 assert model is not None
@@ -242,6 +244,8 @@ class Pipeline:
                 barrier()
                 loader: Any = self.trainer.train_dataloader
                 row["tokens"] = self.trainer.current_epoch * loader.num_tokens
+            elif last.is_file():
+                self.student_step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
         self.student.model = None
         return self.adapter
 
@@ -252,6 +256,7 @@ class Pipeline:
                 checkpoint = torch.load(saver.best_model_path, map_location="cpu", weights_only=True)
                 options = StateDictOptions(full_state_dict=True, strict=False)
                 set_model_state_dict(self.student, checkpoint["state_dict"], options=options)
+                self.student_step = checkpoint["global_step"]
                 rank_zero_info(
                     f"[fine_tune] the student is that of optimiser step {checkpoint['global_step']}, the best by "
                     f"{saver.monitor} ({float(saver.best_model_score):.4f})"
@@ -265,6 +270,7 @@ class Pipeline:
         bench = self.benchmarks
         with self._stage("evaluate", ", ".join(b.task for b in bench.benchmarks())) as row:
             bench.adapter = adapter if "student" in bench.methods else None
+            bench.student_step = self.student_step
             trainer = self.stage_trainer(bench, self.trainer.loggers or False)
             self._say_cost("evaluate")
             trainer.test(NoTraining(), verbose=False)

@@ -38,7 +38,7 @@ from spd_lightning.model import (
 )
 from spd_lightning.subspace.projection import fold_projection
 from spd_lightning.subspace.subspace import CapabilitySubspace
-from spd_lightning.tasks import Example, load_task
+from spd_lightning.tasks import TASKS, Example, load_task
 from spd_lightning.tasks.task import Benchmark, Protocol, count_overlap
 
 Method = Literal["base", "student", "projected"]
@@ -104,9 +104,19 @@ class BenchmarkCallback(Callback):
                     raise unknown_name(f"entry of {kind}", name, known, f"--evaluation.{kind}")
         limits = limit.values() if isinstance(limit, dict) else [limit]
         counts = [("every_n_steps", every_n_steps), ("every_n_epochs", every_n_epochs), *(("limit", n) for n in limits)]
+        counts += [("batch_size", batch_size)]
         for option, number in counts:
             if number is not None and number < 1:
                 raise UserError(f"{option}={number} is not possible. Set --evaluation.{option} to at least 1, or null.")
+        if num_samples < 1:
+            raise UserError(f"num_samples={num_samples} scores nothing. Set --evaluation.num_samples to at least 1.")
+        if not timeout_s > 0:
+            raise UserError(
+                f"timeout_s={timeout_s} would fail every program. Set --evaluation.timeout_s to seconds above 0."
+            )
+        for name in limit if isinstance(limit, dict) else ():
+            if name.split(":")[0] not in TASKS:
+                raise unknown_name("task in limit", name, TASKS, "--evaluation.limit")
         self.every_n_steps, self.every_n_epochs = every_n_steps, every_n_epochs
         self.device_map = device_map
         self.skip_missing_data = skip_missing_data
@@ -157,6 +167,7 @@ class BenchmarkCallback(Callback):
         self.data_dir, self.task_file, self.store, self.seed = data_dir, task_file, store, seed
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.run_subspace, self.run_dtype = subspace, dtype
+        self.student_step: int | None = None  # optimizer step of the student; None asks the trainer
         self._benchmarks = None
 
     # -- what was found --------------------------------------------------------------------------------------------
@@ -313,9 +324,7 @@ class BenchmarkCallback(Callback):
         Raises:
             UserError: If there is no subspace.
         """
-        source = self.subspace if self.subspace is not None else self.run_subspace
-        if source is None:
-            raise UserError("methods names projected, but there is no subspace. Set --evaluation.subspace to a file.")
+        source = self._subspace_source()
         name, dtype, device = self._base(pl_module, trainer)
         subspace = source if isinstance(source, CapabilitySubspace) else CapabilitySubspace.load(source)
         known = not isinstance(source, CapabilitySubspace)
@@ -328,6 +337,14 @@ class BenchmarkCallback(Callback):
                 return model, load_tokenizer(name)
 
             self.score("projected", load, key, trainer)
+
+    def _subspace_source(self) -> str | Path | CapabilitySubspace:
+        source = self.subspace if self.subspace is not None else self.run_subspace
+        if source is None:
+            raise UserError("methods names projected, but there is no subspace. Set --evaluation.subspace to a file.")
+        if not isinstance(source, CapabilitySubspace) and not Path(source).is_file():
+            raise UserError(f"subspace={str(source)!r}: there is no such file. Set --evaluation.subspace to one.")
+        return source
 
     def score_student(
         self, pl_module: LightningModule | None = None, trainer: Trainer | None = None
@@ -350,7 +367,9 @@ class BenchmarkCallback(Callback):
             return model, load_tokenizer(name)
 
         key = None if self.adapter is None else self._key(name, dtype, adapter=_weights_sha256(Path(self.adapter)))
-        step = 0 if trainer is None else trainer.global_step
+        step = self.student_step
+        if step is None:
+            step = 0 if trainer is None else trainer.global_step
         return self.score(self.method, load, key, trainer, step)
 
     def _base(
@@ -378,6 +397,10 @@ class BenchmarkCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.benchmarks()
+        if "projected" in self.methods or self.subspace is not None:
+            self._subspace_source()  # told now, not after the base was scored or the student trained
+        if self.adapter is not None and not Path(self.adapter).is_dir():
+            raise UserError(f"adapter={self.adapter!r}: there is no such folder. Set --evaluation.adapter to one.")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if "before" in self.when:

@@ -391,9 +391,17 @@ def _how(*runs: Run) -> list[Block]:
     return [Heading("How each number is computed"), Bullets(items)]
 
 
+def _subcommand(run: Run) -> str:
+    """The command that wrote a run; fit where it is not known."""
+    words = str(run.environment.get("command", "")).split()
+    return next((word for word in words if word in ("fit", "test")), "fit")
+
+
 def _reproduce(*runs: Run) -> list[Block]:
     blocks: list[Block] = [Heading("How to reproduce")]
-    commands = [f"python -m spd_lightning fit --config {shlex.quote(f'{r.name}/config.yaml')}" for r in runs]
+    commands = [
+        f"python -m spd_lightning {_subcommand(r)} --config {shlex.quote(f'{r.name}/config.yaml')}" for r in runs
+    ]
     blocks.append(Code("\n".join(commands)))
     blocks.append(
         "Stages whose artifacts are still there are skipped; change run_dir and artifact_dir to compute all anew."

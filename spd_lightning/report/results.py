@@ -28,6 +28,17 @@ __all__ = ["Run", "Spectrum", "combine_seeds", "combined_results", "read_run", "
 # Options that say where and when a run took place, not what it computed.
 PLACES = {"run_dir", "artifact_dir", "data_dir", "config", "ckpt_path", "default_root_dir", "logger", "callbacks"}
 SEEDS = {"seed", "seed_everything"}
+# What is shown and when, not what is computed: runs that differ in these alone are the same configuration.
+SHOWN = {
+    "every_n_steps",
+    "every_n_epochs",
+    "when",
+    "skip_missing_data",
+    "allow_code_execution",
+    "log_every_n_steps",
+    "enable_progress_bar",
+    "enable_model_summary",
+}
 
 
 @dataclass(frozen=True)
@@ -193,12 +204,12 @@ def _leading_share(values: np.ndarray, rank: int) -> float:
 
 
 def options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run computed: its options by dotted name, without seeds and without places (paths, loggers)."""
+    """What a run computed: its options by dotted name, without seeds, places (paths, loggers) and `SHOWN`."""
     flat: dict[str, Any] = {}
 
     def visit(node: Mapping[str, Any], prefix: str) -> None:
         for key, value in node.items():
-            if key in PLACES or key in SEEDS:
+            if key in PLACES | SEEDS | SHOWN:
                 continue
             if isinstance(value, Mapping):
                 visit(value, f"{prefix}{key}.")

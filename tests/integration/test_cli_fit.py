@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,13 @@ def test_the_corpus_is_described_in_results_report_and_log(run_dir: Path) -> Non
     assert "The same prompts without and with the projection" in page
     header = (run_dir / "logs" / "metrics.csv").read_text().splitlines()[0]
     assert {"corpus/tokens_mean", "corpus/stopped", "corpus/answered", "corpus/distinct_2"} <= set(header.split(","))
+
+
+def test_scores_are_logged_at_the_step_of_the_model_they_belong_to(run_dir: Path) -> None:
+    """12 texts in batches of 4 are 3 optimizer steps: the curve goes from the base at 0 to the student at 3."""
+    with (run_dir / "logs" / "metrics.csv").open() as lines:
+        rows = [row for row in csv.DictReader(lines) if row["eval/arithmetic/exact_match_flexible"]]
+    assert {(row["step"], bool(row["eval_base/letters/acc"])) for row in rows} == {("0", True), ("3", False)}
 
 
 def test_the_saved_config_repeats_the_run_and_skips_what_is_there(

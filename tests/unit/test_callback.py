@@ -187,6 +187,10 @@ def test_overlap_names_the_sets_and_the_benchmarks() -> None:
         ({"when": ["befor"]}, "Unknown entry of when 'befor'. Did you mean 'before'"),
         ({"every_n_steps": 0}, "every_n_steps=0"),
         ({"limit": -1}, "limit=-1"),
+        ({"limit": {"humanevl": 2}}, "Unknown task in limit 'humanevl'. Did you mean 'humaneval'"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"num_samples": 0}, "num_samples=0"),
+        ({"timeout_s": -1.0}, "timeout_s=-1.0 would fail every program"),
     ],
 )
 def test_wrong_settings_are_refused_at_once(settings: dict[str, Any], message: str) -> None:
@@ -197,6 +201,11 @@ def test_wrong_settings_are_refused_at_once(settings: dict[str, Any], message: s
 def test_wrong_names_are_told_before_any_work() -> None:
     with pytest.raises(UserError, match=r"Unknown task 'leters'\. Did you mean 'letters'"):
         BenchmarkCallback(["leters"]).setup(None, None, "fit")  # type: ignore[arg-type]
+    for subspace, message in ((None, "there is no subspace"), ("/no/file", "subspace='/no/file': there is no such")):
+        with pytest.raises(UserError, match=message):
+            BenchmarkCallback(["letters"], methods=["projected"], subspace=subspace).setup(None, None, "fit")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="adapter='/no/folder': there is no such folder"):
+        BenchmarkCallback(["letters"], adapter="/no/folder").setup(None, None, "test")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no tasks are named"):
         BenchmarkCallback().benchmarks()
     callback = BenchmarkCallback()

@@ -260,6 +260,21 @@ def test_seeds_are_combined_by_hand_computed_mean_and_std(tmp_path: Path) -> Non
     assert rows["rank=8", "spd", "arithmetic"]["std"] is None
 
 
+def test_runs_that_only_show_other_things_are_one_configuration(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, seed=seed) for seed, name in ((1, "a"), (2, "b"))]
+    config = yaml.safe_load((runs[1] / "config.yaml").read_text())
+    config["evaluation"] = {"every_n_steps": 5, "when": ["after"]}
+    (runs[1] / "config.yaml").write_text(yaml.safe_dump(config))
+    assert [len(group) for group in group_by_configuration(read_run(run) for run in runs)] == [2]
+
+
+@pytest.mark.parametrize(("command", "word"), [("python -m spd_lightning test --run_dir fit", "test"), (None, "fit")])
+def test_the_report_names_the_command_that_wrote_it(tmp_path: Path, command: str | None, word: str) -> None:
+    run = make_run(tmp_path / "r")
+    (run / "environment.json").write_text(json.dumps({"command": command}))
+    assert f"python -m spd_lightning {word} --config r/config.yaml" in write_report([run], run).read_text()
+
+
 def test_terminal_table(tmp_path: Path) -> None:
     lines = render_table(read_run(make_run(tmp_path / "r"))).splitlines()
     assert lines[0].split() == ["benchmark", "metric", "split", "n", "base", "spd"]
