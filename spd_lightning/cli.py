@@ -315,13 +315,27 @@ class SPDCLI(Options):
         adapter = self.benchmarks.adapter or student_folder(self.run_folder)
         if ckpt_path is not None:
             adapter = str(self._student_of_checkpoint(ckpt_path))
-        pipeline = self._pipeline(self.datamodule.method if adapter else None)
+        task, method = self._origin(ckpt_path or adapter) if adapter else (None, "base")
+        pipeline = self._pipeline(method if adapter else None)
+        self.benchmarks.trained_task = task  # of the student, whatever subspace.task of this command is
         subspace = self.run_folder.path / "subspace" / "subspace.safetensors"
         if subspace.is_file():
             self.benchmarks.run_subspace = subspace
         pipeline.evaluate(adapter)
-        trained_on = self.config[self.subcommand].subspace.task if adapter else None
-        pipeline.report(self.datamodule.method if adapter else "base", trained_on, self.fingerprint)
+        pipeline.report(method, task, self.fingerprint)
+
+    def _origin(self, student: str) -> tuple[str, str]:
+        """Task and method that a student was trained with: those of its run folder, else what this command says."""
+        options = self.config[self.subcommand]
+        file = Path(student).resolve().parent / "config.yaml"
+        file = file if file.is_file() else file.parent.parent / "config.yaml"  # checkpoints/last.ckpt, round-2/student
+        try:
+            saved = yaml.safe_load(file.read_text())
+            task, method = str(saved["subspace"]["task"]), str(saved["data"]["method"])
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+            return options.subspace.task, self.datamodule.method
+        known = task != "custom" or options.subspace.task_file is not None
+        return (task if known else options.subspace.task), method
 
     def _student_of_checkpoint(self, ckpt_path: str) -> Path:
         """Write the student of a training checkpoint as the run's own (rank 0 does; the others wait)."""

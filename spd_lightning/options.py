@@ -146,6 +146,12 @@ class Options(LightningCLI):
         """Keep what the user typed: Lightning would silently put a checkpoint's options over it."""
 
 
+def command_names() -> list[str]:
+    """Every command, those of the stages first."""
+    parser: Any = Options().parser
+    return list(parser._subcommands_action._name_parser_map)
+
+
 def option_names(args: list[str]) -> list[str]:
     """Every option of the command in ``args``, for the nearest name to a misspelt one."""
     parser: Any = Options().parser
@@ -166,6 +172,20 @@ def explain(error: jsonargparse.ArgumentError, args: list[str]) -> str:
             hint = f" Did you mean --{near[0]}?" if near else ""
             return f"Unknown option --{wrong}.{hint} `python -m spd_lightning <command> --help` lists all."
     plain = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    command = re.match(r"argument subcommand: invalid choice: '([^']*)' \(choose from (.*)\)", plain)
+    if command:
+        known = re.findall(r"'([^']*)'", command[2])
+        near = difflib.get_close_matches(command[1], known, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return f"Unknown command {command[1]!r}.{hint} Known: {', '.join(known)}."
+    if plain.startswith('expected "subcommand"'):
+        return f"A command is missing. Type python -m spd_lightning {{{','.join(command_names())}}} or --help."
+    missing = re.match(r"the following arguments are required: (.*)", plain)
+    if missing:
+        options = option_names(args)
+        names = [name.rsplit(".", 1)[-1].strip() for name in missing[1].split(",")]
+        shown = [f"--{name}" if f"--{name}" in options else name.upper() for name in names]
+        return f"{' and '.join(shown)} must be given. `python -m spd_lightning <command> --help` says what."
     return _explain_value(plain) or plain
 
 

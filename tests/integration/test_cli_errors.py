@@ -115,6 +115,18 @@ def test_commands_refuse_what_is_no_run(command: str, tmp_path: Path, capsys: py
     assert str(tmp_path) in capsys.readouterr().err
 
 
-def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fitt"]) == 2
-    assert "fitt" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["fitt"], "Unknown command 'fitt'. Did you mean fit? Known: fit, extract"),
+        ([], "A command is missing. Type python -m spd_lightning {fit,extract,"),
+        (["sample", "runs/x"], "error: --prompt must be given."),
+        (["export", "runs/x"], "error: --form and --out must be given."),
+        (["report"], "error: RUN_DIR must be given."),
+        (["export", "runs/x", "--form=mergd", "--out=o"], "Unknown form 'mergd'. Did you mean 'merged'?"),
+    ],
+)
+def test_incomplete_commands(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(args) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("error:") == 1 and "Traceback" not in error

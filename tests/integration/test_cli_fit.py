@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,27 @@ def test_the_command_test_scores_base_adapter_checkpoint_merged_and_projected(
     subspace = f"--evaluation.subspace={run_dir / 'subspace' / 'subspace.safetensors'}"
     assert scored("projected", subspace) == {"base": base, "projected": projected}
     assert scored("merged", model=str(merged)) == {"base": spd}
+
+
+@pytest.mark.parametrize("student", ["adapter", "checkpoints/last.ckpt", "elsewhere"])
+def test_a_student_is_scored_as_what_its_own_run_trained(
+    run_dir: Path, tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, student: str
+) -> None:
+    """Not as subspace.task, whose default says nothing of it; that counts for a folder outside a run alone."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    if student == "elsewhere":
+        shutil.copytree(run_dir / "adapter", tmp_path / "elsewhere")
+    path = tmp_path / student if student == "elsewhere" else run_dir / student
+    option = "--ckpt_path" if path.suffix == ".ckpt" else "--evaluation.adapter"
+    args = ["test", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={tmp_path / 'a' / 'run'}", *SETTINGS]
+    args += ["--subspace.task=letters", "--data.method=ssd", "--evaluation.methods=[student]", f"{option}={path}"]
+    assert main([*args, "--evaluation.tasks=[arithmetic, letters]"]) == 0
+    results = json.loads((tmp_path / "a" / "run" / "results.json").read_text())
+    found = results["trained_on"], results["method"], {(s["task"], s["split"], s["method"]) for s in results["scores"]}
+    if student == "elsewhere":
+        assert found == ("letters", "ssd", {("arithmetic", "out", "ssd"), ("letters", "in", "ssd")})
+    else:
+        assert found == ("arithmetic", "spd", {("arithmetic", "in", "spd"), ("letters", "out", "spd")})
 
 
 def test_another_configuration_is_refused_and_nothing_is_overwritten(
