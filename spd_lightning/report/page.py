@@ -253,6 +253,16 @@ def examples_needed(comparison: dict[str, Any]) -> int | None:
     return math.ceil(comparison["n"] * ((1.959964 + 0.841621) * error / comparison["delta"]) ** 2)
 
 
+def _counts(name: str, stages: set[str]) -> bool:
+    """Whether an option had a part in what these stages computed: a default of a stage that did not run is no fact."""
+    if name == "subspace.task":
+        return bool(stages & {"extract", "generate"})
+    if name == "subspace.model_name_or_path":
+        return True
+    stage = {"subspace": "extract", "data": "generate", "model": "fine_tune", "trainer": "fine_tune"}
+    return stage.get(name.split(".")[0]) in {*stages, None}
+
+
 def _what_was_run(run: Run) -> list[Block]:
     names = (
         "subspace.model_name_or_path",
@@ -278,10 +288,20 @@ def _what_was_run(run: Run) -> list[Block]:
         "trainer.max_epochs",
         "trainer.max_steps",
         "trainer.precision",
+        "evaluation.protocol",
+        "evaluation.limit",
+        "evaluation.num_samples",
+        "evaluation.adapter",
+        "evaluation.subspace",
         "seed_everything",
     )
     missing = object()
-    chosen = {name: run.option(name) for name in names if run.option(name, missing) is not missing}
+    stages = {str(row["stage"]).split(" ")[0] for row in run.results["stages"]}
+    chosen = {
+        name: run.option(name)
+        for name in names
+        if run.option(name, missing) is not missing and (not stages or _counts(name, stages))
+    }
     blocks: list[Block] = [Heading("What was run")]
     if chosen:
         blocks.append(tables.fact_table(chosen))

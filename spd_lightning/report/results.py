@@ -247,7 +247,8 @@ def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Mean and standard deviation over seeds, one row per configuration, method, task, protocol and metric.
 
     ``std`` is the sample standard deviation (divisor: seeds - 1), None for a single seed. It is the spread of whole
-    runs, which an interval computed from the examples of one run does not contain.
+    runs, which an interval computed from the examples of one run does not contain. Runs of one seed count once, as
+    their mean.
     """
     names = varying_options(runs)
     rows = []
@@ -258,7 +259,10 @@ def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 key = tuple(score[k] for k in ("method", "task", "split", "protocol", "metric"))
                 cells.setdefault(key, []).append((score, run))
         for (method, task, split, protocol, metric), found in cells.items():
-            mean, std, _ = statistics.combine_seeds([score["value"] for score, _ in found])
+            of_seed: dict[Any, list[float]] = {}  # a run repeated with the same seed is no further seed
+            for score, run in found:
+                of_seed.setdefault(run.seed, []).append(score["value"])
+            mean, std, _ = statistics.combine_seeds([sum(values) / len(values) for values in of_seed.values()])
             rows.append(
                 {
                     "configuration": label(group[0], names),
@@ -269,7 +273,7 @@ def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
                     "metric": metric,
                     "mean": mean,
                     "std": std,
-                    "seeds": [run.seed for _, run in found],
+                    "seeds": list(of_seed),
                     "n": found[0][0]["n"],
                     "runs": [run.name for _, run in found],
                 }

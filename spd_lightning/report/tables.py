@@ -127,6 +127,8 @@ def score_table(run: Run) -> Table:
 
 def render_table(run: Run) -> str:
     """The one table that a run prints in the terminal."""
+    if not run.scores and not run.results.get("not_run"):
+        return "No benchmark was scored."
     return text_table(score_table(run))
 
 

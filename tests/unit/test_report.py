@@ -260,6 +260,17 @@ def test_seeds_are_combined_by_hand_computed_mean_and_std(tmp_path: Path) -> Non
     assert rows["rank=8", "spd", "arithmetic"]["std"] is None
 
 
+def test_a_run_repeated_with_its_seed_is_no_further_seed(tmp_path: Path) -> None:
+    runs = [
+        read_run(make_run(tmp_path / n, seed=s, gain=g)) for n, s, g in (("a", 1, 0.1), ("b", 1, 0.1), ("c", 2, 0.3))
+    ]
+    rows = {(r["method"], r["task"]): r for r in combine_seeds(runs)}
+    row = rows["spd", "arithmetic"]
+    assert row["seeds"] == [1, 2] and row["runs"] == ["a", "b", "c"]
+    assert row["mean"] == pytest.approx(0.4) and row["std"] == pytest.approx(math.sqrt(0.02))
+    assert {(r["method"], r["task"]): r for r in combine_seeds(runs[:2])}["spd", "arithmetic"]["std"] is None
+
+
 def test_runs_that_only_show_other_things_are_one_configuration(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, seed=seed) for seed, name in ((1, "a"), (2, "b"))]
     config = yaml.safe_load((runs[1] / "config.yaml").read_text())
@@ -380,6 +391,23 @@ def test_report_of_a_bare_evaluation(tmp_path: Path) -> None:
     text = write_report([tmp_path / "r"], tmp_path / "r").read_text()
     assert "No benchmark was scored" in text and "no difference is claimed" in text
     assert not (tmp_path / "r" / "plots").exists()
+    assert tables.render_table(read_run(tmp_path / "r")) == "No benchmark was scored."
+
+
+def test_options_of_stages_that_did_not_run_are_not_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r")
+    shown = "| subspace.model\\_name\\_or\\_path |", "| subspace.rank |", "| data.method |", "| trainer.max\\_epochs |"
+    for stages, expected in (
+        (["extract", "generate"], 3),
+        (["extract", "generate", "fine_tune"], 4),
+        (["evaluate"], 1),
+    ):
+        results = json.loads((run / "results.json").read_text())
+        results["stages"] = [{"stage": name, "seconds": 1.0, "tokens": None, "skipped": False} for name in stages]
+        (run / "results.json").write_text(json.dumps(results))
+        write_report([run], run)
+        text = (run / "report.md").read_text()
+        assert [name in text for name in shown] == [i < expected for i in range(4)]
 
 
 def test_report_of_several_runs(tmp_path: Path) -> None:
