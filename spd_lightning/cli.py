@@ -290,6 +290,8 @@ class SPDCLI(Options):
             write_merged(str(base), adapter, merged)
         barrier()
         self.run_folder = whole
+        if first.student_step is not None and pipeline.student_step is not None:
+            first.student_step += pipeline.student_step  # scores are logged after the steps of all rounds
         first.stages += [{**row, "stage": f"{row['stage']} (round {number})"} for row in pipeline.stages]
         return merged
 
@@ -312,7 +314,7 @@ class SPDCLI(Options):
 
     def test(self, ckpt_path: str | None = None) -> None:
         """Stage 4 alone: base, and a student or a projected base where one is named or already in the run folder."""
-        adapter = self.benchmarks.adapter or student_folder(self.run_folder)
+        adapter = self.benchmarks.adapter or student_folder(self.run_folder.path)
         if ckpt_path is not None:
             adapter = str(self._student_of_checkpoint(ckpt_path))
         task, method = self._origin(ckpt_path or adapter) if adapter else (None, "base")

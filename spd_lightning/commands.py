@@ -59,6 +59,7 @@ class Sample:
         from spd_lightning.generation.requests import build_requests
         from spd_lightning.generation.sampling import SamplingParams
         from spd_lightning.model import load_model, load_tokenizer, resolve_dtype
+        from spd_lightning.pipeline import student_folder
         from spd_lightning.subspace.projection import fold_projection
         from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -84,8 +85,9 @@ class Sample:
         if subspace.is_file():
             with fold_projection(model, CapabilitySubspace.load(subspace)):
                 show("projected", model)
-        if (run_dir / "adapter").is_dir():
-            show("student", merged_copy(name, run_dir / "adapter", dtype))
+        student = student_folder(run_dir)
+        if student is not None:
+            show("student", merged_copy(name, student, dtype))
 
 
 class Report:

@@ -307,7 +307,8 @@ class Pipeline:
         print(f"\n{render_table(read_run(self.run.path))}\n\nReport: {page}", file=sys.stdout, flush=True)
 
 
-def student_folder(run: RunFolder) -> str | None:
-    """The run's finished student, if there is one."""
-    folder = run.path / "adapter"
+def student_folder(run_dir: Path) -> str | None:
+    """The run's finished student, if there is one: that of its last round, the one that ``fit`` scored."""
+    rounds = sorted(run_dir.glob("round-*/student"), key=lambda p: int(p.parent.name.removeprefix("round-")))
+    folder = rounds[-1] if rounds else run_dir / "adapter"
     return str(folder) if is_adapter(folder) or (folder / "config.json").is_file() else None

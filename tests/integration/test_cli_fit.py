@@ -13,6 +13,7 @@ import yaml
 
 from spd_lightning.artifacts import read_jsonl
 from spd_lightning.cli import main
+from spd_lightning.finetuning import adapter as adapter_module
 
 SETTINGS = [
     "--subspace.task=arithmetic",
@@ -322,6 +323,20 @@ def test_a_second_round_starts_from_the_first_student(
     exported = load_file(tmp_path / "out" / "model.safetensors")
     student = load_file(second / "student" / "model.safetensors")
     assert all((exported[name] == student[name]).all() for name in student)
+
+    scored = (run / "samples" / "letters.spd.jsonl").read_bytes()
+    assert main(["test", "--config", str(run / "config.yaml")]) == 0
+    assert (run / "samples" / "letters.spd.jsonl").read_bytes() == scored, "test scores the last round's student too"
+    loaded: list[str] = []
+    real = adapter_module.merged_copy
+
+    def note(name: str, source: str, *rest: Any) -> Any:
+        loaded.append(source)
+        return real(name, source, *rest)
+
+    monkeypatch.setattr(adapter_module, "merged_copy", note)
+    assert main(["sample", str(run), "--prompt", "x", "--max_new_tokens", "2"]) == 0
+    assert loaded == [str(second / "student")]
 
 
 @pytest.mark.parametrize("method", ["base", "ssd", "psr"])
