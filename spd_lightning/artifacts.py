@@ -96,27 +96,49 @@ def write_jsonl(path: str | Path, rows: list[dict[str, Any]]) -> Path:
     return write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+class InUseError(UserError):
+    """What `file_lock` was to hold is held by another process."""
+
+
 @contextlib.contextmanager
 def file_lock(path: str | Path, holder: str) -> Iterator[None]:
     """Hold an exclusive lock on a file while the context lasts; it vanishes with the process, however that ends.
 
     Raises:
-        UserError: If another process holds it.
+        InUseError: If another process holds it.
+        UserError: If the file cannot be made or locked.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _locked(path)
+    except BlockingIOError as error:
+        raise InUseError(
+            f"{holder} is in use by another process (lock file {path}). Wait for it, or choose another."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{holder} cannot be used: {path}: {error.strerror}. Choose another folder.") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int:
+    """Descriptor of the file, locked; opened again if its last holder removed it meanwhile."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"{holder} is in use by another process (lock file {path}). Wait for it, or choose another."
-            ) from error
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                path.unlink()
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
 
 
 class ArtifactStore:

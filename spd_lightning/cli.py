@@ -181,6 +181,8 @@ class SPDCLI(Options):
             parts = (self.extraction, self.datamodule, self.model, self.benchmarks)
             print(Plan(*parts, self.trainer_options).table(subcommand))
             return
+        if subcommand in ("fit", "generate"):  # before the run folder is taken
+            self.datamodule.check_options(trains=subcommand == "fit")
         with self._claimed_run():
             getattr(self, subcommand)(self.config[subcommand].get("ckpt_path"))
             if is_rank_zero():

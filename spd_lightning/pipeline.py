@@ -31,7 +31,7 @@ from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.adapter import is_adapter, save_student
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
-from spd_lightning.generation.corpus import side_by_side
+from spd_lightning.generation.corpus import Corpus
 from spd_lightning.generation.corpus import statistics as corpus_statistics
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
 from spd_lightning.generation.engine import Generation
@@ -179,26 +179,14 @@ class Pipeline:
     def generate(self) -> Path:
         """The corpus, continued where it stopped; batches that are there are not decoded again."""
         data = self.data
-        key = data.key()
         with self._stage("generate", f"{len(data.prompts)} prompts of {data.task_name}, method {data.method}") as row:
             corpus, requests = data.corpus(), data.requests
             row["skipped"] = agree(corpus.is_final())
             if not row["skipped"]:
-                rank_zero_info(f"[generate] {len(corpus.finished())} of {len(requests)} completions are there already")
-                self._say_cost("generate")
-                unprojected: list[Generation] = []
-                if data.engine == "transformers":
-                    module = data.generation_module(corpus)
-                    self.stage_trainer().predict(module, datamodule=data, return_predictions=False)
-                    unprojected = module.unprojected
-                elif is_rank_zero():
-                    data.generate_with_vllm(corpus)
-                barrier()
-                if is_rank_zero():
-                    corpus.finalise(requests)
-                    shown = side_by_side(corpus.read(), unprojected)
-                    self.store.complete(corpus.folder, key, samples=shown, torn_lines=corpus.torn)
-                barrier()
+                with data.sole_writer(corpus):
+                    row["skipped"] = agree(corpus.is_final())  # by the run that was waited for
+                    if not row["skipped"]:
+                        self._decode(corpus, len(requests))
             records = corpus.read()
             answer_type = data.task.answer_type
             statistics = corpus_statistics(records, lambda r: holds_answer(r["completion"], answer_type))
@@ -212,6 +200,22 @@ class Pipeline:
                     lengths = [record["num_tokens"] for record in records]
                     log_corpus(self.trainer.loggers, statistics, lengths, self.facts["corpus_samples"])
         return corpus.path
+
+    def _decode(self, corpus: Corpus, wanted: int) -> None:
+        data = self.data
+        rank_zero_info(f"[generate] {len(corpus.finished())} of {wanted} completions are there already")
+        self._say_cost("generate")
+        unprojected: list[Generation] = []
+        if data.engine == "transformers":
+            module = data.generation_module(corpus)
+            self.stage_trainer().predict(module, datamodule=data, return_predictions=False)
+            unprojected = module.unprojected
+        elif is_rank_zero():
+            data.generate_with_vllm(corpus)
+        barrier()
+        if is_rank_zero():
+            data.finish(corpus, unprojected)
+        barrier()
 
     # Stage 3
 
@@ -246,6 +250,9 @@ class Pipeline:
                 row["tokens"] = self.trainer.current_epoch * loader.num_tokens
             elif last.is_file():
                 self.student_step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+            if row["skipped"] and self.data.method == "filtered":
+                self.data.setup("fit")  # how many were kept is told again
+            self.facts["corpus"] = {**self.facts.get("corpus", {}), **self.data.facts}
         self.student.model = None
         return self.adapter
 

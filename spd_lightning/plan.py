@@ -82,13 +82,17 @@ class Plan:
     def dtypes(self) -> dict[str, torch.dtype]:
         """Dtype in which each stage computes."""
         mixed = str(self.trainer["precision"] or "32-true").startswith("bf16")
-        generation = resolve_dtype(self.data.dtype, self.device)
         return {
-            "extract": resolve_dtype(self.extraction.model_dtype, self.device),
-            "generate": generation,
+            "extract": self._dtype(self.extraction.model_dtype),
+            "generate": self._dtype(self.data.dtype),
             "fine_tune": torch.bfloat16 if mixed else torch.float32,
-            "evaluate": resolve_dtype(self.benchmarks.dtype or self.data.dtype, self.device),
+            "evaluate": self._dtype(self.benchmarks.dtype or self.data.dtype),
         }
+
+    def _dtype(self, name: Any) -> torch.dtype:
+        """The dtype of a name; of a GPU that is not here, ``auto`` takes that of every one since 2020."""
+        absent = self.device.type == "cuda" and not torch.cuda.is_available()
+        return resolve_dtype("bfloat16" if name == "auto" and absent else name, self.device)
 
     @cached_property
     def machine(self) -> Machine | None:
@@ -152,12 +156,13 @@ class Plan:
 
     def _fine_tune(self) -> StageEstimate:
         h: Any = self.student.hparams
+        prompts = self._prompts()
         new = self.data.max_new_tokens or self.data.task.max_new_tokens
         true = self.trainer["precision"] == "bf16-true"
         return estimate_fine_tune(
             self.shape,
-            [min(n + new, h.max_length) for n in self._prompts()],
-            int(self.trainer["max_epochs"] or 1),
+            [min(n + new, h.max_length) for n in prompts],
+            self._epochs(-(-len(prompts) // h.batch_size)),
             h.lora_r,
             h.batch_size,
             torch.bfloat16 if true else torch.float32,
@@ -167,6 +172,12 @@ class Plan:
             h.gradient_checkpointing,
             str(self.trainer["strategy"]).startswith("fsdp"),
         )
+
+    def _epochs(self, steps: int) -> int:
+        """Passes over the texts, of so many optimiser steps each: what ends first of max_epochs and max_steps."""
+        epochs, most = int(self.trainer["max_epochs"] or -1), int(self.trainer["max_steps"] or -1)
+        limits = [epochs] * (epochs > 0) + [-(-most // steps)] * (most > 0)
+        return min(limits, default=1)
 
     def _evaluate(self) -> StageEstimate:
         bench = self.benchmarks

@@ -28,7 +28,7 @@ def make_trainer(**settings: Any) -> Trainer:
     """
     try:
         trainer = Trainer(**settings)
-    except MisconfigurationException as error:
+    except (MisconfigurationException, TypeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         chosen = ", ".join(f"trainer.{name}={settings[name]!r}" for name in ("accelerator", "devices", "strategy"))
         raise UserError(

@@ -245,30 +245,39 @@ class BenchmarkWorker:
 
 
 def correct_completions(
-    benchmark: Benchmark, records: Sequence[Mapping[str, Any]], timeout_s: float = 5.0
-) -> list[Mapping[str, Any]]:
-    """The records of a corpus whose completion agrees with the gold answer, for the method ``filtered``.
+    benchmark: Benchmark, records: Sequence[Mapping[str, Any]], allow: bool | None = None, timeout_s: float = 5.0
+) -> list[bool]:
+    """For each record of a corpus whether its completion agrees with the gold answer, for the method ``filtered``.
 
     Args:
         benchmark: Its examples are the training prompts; it says how a completion is read.
         records: Rows of ``generations.jsonl``.
+        allow: Consent to run programs; see `may_execute`.
         timeout_s: Limit of one program, seconds.
 
     Raises:
         UserError: If programs would have to be run and there is no consent for it.
     """
-    if benchmark.answer_type == "program" and not may_execute(None):
-        raise UserError(
-            "data.method=filtered runs programs of the model, and no sandbox works here. Set HF_ALLOW_CODE_EVAL=1 to "
-            "consent, or choose --data.method=ssd."
-        )
+    check_consent(benchmark.answer_type, allow)
     worker = BenchmarkWorker(None, None, benchmark, 1, None, 0, 0, 1, None)
     generations = [Generation(**{**r, "token_ids": tuple(r["token_ids"])}) for r in records]
     if benchmark.answer_type == "program":
-        correct = [row["correct"] for row in worker._program_records(generations, timeout_s)]
-    else:
-        correct = [worker._judge(g)[1] for g in generations]
-    return [record for record, right in zip(records, correct, strict=True) if right]
+        return [bool(row["correct"]) for row in worker._program_records(generations, timeout_s)]
+    return [bool(worker._judge(g)[1]) for g in generations]
+
+
+def check_consent(answer_type: str, allow: bool | None) -> None:
+    """Refuse the method ``filtered`` on a task of code where its programs may not be run.
+
+    Raises:
+        UserError: Naming the option.
+    """
+    if answer_type == "program" and not may_execute(allow):
+        raise UserError(
+            f"data.method=filtered runs programs of the model, which evaluation.allow_code_execution={allow!r} does "
+            "not allow here (without a sandbox it must be true, or HF_ALLOW_CODE_EVAL=1). Set it, or choose "
+            "--data.method=ssd."
+        )
 
 
 def _row(

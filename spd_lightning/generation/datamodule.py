@@ -7,32 +7,37 @@ corpus first if it is not in the store yet.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 
-from spd_lightning.artifacts import ArtifactStore, fingerprint, read_jsonl
+from spd_lightning.artifacts import ArtifactStore, InUseError, file_lock, fingerprint, read_jsonl
 from spd_lightning.batches import Batches
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.batching import TextLoader, make_train_loader, make_val_loader
 from spd_lightning.finetuning.texts import TrainingText, split_validation, texts_from_corpus
-from spd_lightning.generation.corpus import Corpus
-from spd_lightning.generation.engine import check_context
+from spd_lightning.generation.corpus import Corpus, side_by_side
+from spd_lightning.generation.engine import Generation, check_context
 from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.requests import Request, build_requests, form_batches
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.generation.vllm_engine import generate_vllm, write_folded
+from spd_lightning.generation.vllm_engine import generate_vllm, import_vllm, write_folded
 from spd_lightning.model import file_sha256, load_config, load_tokenizer, model_fingerprint, resolve_dtype
-from spd_lightning.processes import agree
+from spd_lightning.processes import agree, is_rank_zero
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.task import Benchmark, Example, Task
 
+WAIT_S = 1.0  # between two looks whether another run has finished the corpus
 COMPARED = 4  # prompts that are also answered without the projection, to be shown side by side
 
 Method = Literal["base", "psr", "ssd", "spd", "filtered"]
@@ -70,6 +75,7 @@ class SelfGenerationDataModule(LightningDataModule):
         subspace: A ``subspace.safetensors`` file to project into; null takes that of stage 1.
         corpus_dir: Folder of the corpus; null takes the artifact store.
         device_map: auto spreads a model that is too large for one device over all devices of the one process.
+        allow_code_execution: Consent for ``filtered`` on a task of code, as ``evaluation.allow_code_execution``.
 
     Ranks:
         Batches are formed from the whole list of prompts, then dealt to processes, so the corpus does not depend on
@@ -102,16 +108,24 @@ class SelfGenerationDataModule(LightningDataModule):
         subspace: str | None = None,
         corpus_dir: str | None = None,
         device_map: Literal["auto"] | None = None,
+        allow_code_execution: bool | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= val_fraction < 1:
             raise UserError(f"data.val_fraction={val_fraction} must be at least 0 and below 1.")
-        counts = {"num_generations": num_generations, "batch_size": batch_size, "batch_tokens": batch_tokens}
+        counts = {
+            "num_generations": num_generations,
+            "batch_size": batch_size,
+            "batch_tokens": batch_tokens,
+            "max_prompt_length": max_prompt_length,
+        }
         for name, value in counts.items():
             if value is not None and value < 1:
                 raise UserError(f"data.{name}={value} must be at least 1.")
         if num_prompts is not None and num_prompts < 1:
             raise UserError(f"data.num_prompts={num_prompts} leaves no prompt. Set at least 1, or null for all.")
+        new_tokens = 1 if max_new_tokens is None else max_new_tokens  # the task may set it; told now, not after stage 1
+        SamplingParams(max_new_tokens=new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
         self.model_name_or_path = model_name_or_path
         self.task_name, self.task_file, self.data_dir = task, task_file, data_dir
         self.method = method
@@ -126,6 +140,7 @@ class SelfGenerationDataModule(LightningDataModule):
         self.seed = seed
         self.subspace_path = subspace
         self.device_map = device_map
+        self.allow_code_execution = allow_code_execution
         self.corpus_dir = Path(corpus_dir) if corpus_dir else None
         self.store = ArtifactStore("runs/.artifacts")  # the command line sets the store of its runs
         self.facts: dict[str, Any] = {}
@@ -190,6 +205,25 @@ class SelfGenerationDataModule(LightningDataModule):
             self._requests = requests
             self.facts["prompts"] = counts
         return self._requests
+
+    def check_options(self, trains: bool = True) -> None:
+        """Refuse now what would end a later stage: prompts, chat template, engine, consent to run programs.
+
+        Args:
+            trains: Whether stage 3 follows.
+
+        Raises:
+            UserError: For what is wrong.
+        """
+        if self.method == "base":
+            return
+        _ = self.requests
+        if self.engine == "vllm":
+            import_vllm()
+        if trains and self.method == "filtered":
+            from spd_lightning.evaluation.worker import check_consent  # the one look ahead in the flow
+
+            check_consent(self.task.answer_type, self.allow_code_execution)
 
     def torch_dtype(self) -> torch.dtype:
         """The dtype of generation on the device that the trainer uses."""
@@ -287,6 +321,7 @@ class SelfGenerationDataModule(LightningDataModule):
         missing = [r for r in self.requests if (r.id, r.sample) not in finished]
         if not missing:
             return
+        import_vllm()
         folder, dtype = corpus.folder / "folded-model", self.torch_dtype()
         corpus.append([])  # tells at once if the folder cannot be written
         write_folded(self.model_name_or_path, self.load_subspace(), dtype, folder)
@@ -315,8 +350,10 @@ class SelfGenerationDataModule(LightningDataModule):
         if stage != "fit" or self.train_texts:
             return
         corpus = self.corpus()
-        if not corpus.is_final():
-            self._generate_here(corpus)
+        if not agree(corpus.is_final()):
+            with self.sole_writer(corpus):
+                if not agree(corpus.is_final()):
+                    self._generate_here(corpus)
         tokenizer = load_tokenizer(self.model_name_or_path)
         prompt_ids = {request.id: request.prompt_ids for request in self.requests}
         records = list(read_jsonl(corpus.path))
@@ -336,8 +373,44 @@ class SelfGenerationDataModule(LightningDataModule):
             self._decode_here(corpus, rank, world_size)
         self._barrier()
         if rank == 0:
-            corpus.finalise(self.requests)
+            self.finish(corpus)
         self._barrier()
+
+    @contextlib.contextmanager
+    def sole_writer(self, corpus: Corpus) -> Iterator[None]:
+        """Hold a corpus while it is written, waiting for another run that writes the same one: it may then be finished.
+
+        Raises:
+            UserError: If its folder cannot be written.
+
+        Ranks:
+            Collective; rank 0 holds the lock for all.
+        """
+        with contextlib.ExitStack() as held:
+
+            def take() -> bool:
+                with contextlib.suppress(InUseError):
+                    held.enter_context(file_lock(corpus.folder / ".lock", f"The corpus in {corpus.folder}"))
+                    return True
+                return False
+
+            waiting = False
+            while not agree(take() if is_rank_zero() else True):
+                if not waiting:
+                    rank_zero_info(f"[generate] another run generates this corpus; waiting for it ({corpus.folder})")
+                waiting = True
+                time.sleep(WAIT_S)
+            yield
+
+    def finish(self, corpus: Corpus, unprojected: Sequence[Generation] = ()) -> None:
+        """Sort the parts into the finished corpus, and record in its folder what it depends on and what was seen.
+
+        Ranks:
+            For one process, after all others have written.
+        """
+        corpus.finalise(self.requests)
+        samples = side_by_side(corpus.read(), unprojected)
+        self.store.complete(corpus.folder, self.key(), samples=samples, torn_lines=corpus.torn)
 
     def _decode_here(self, corpus: Corpus, rank: int, world_size: int) -> None:
         module = self.generation_module(corpus)
@@ -369,7 +442,9 @@ class SelfGenerationDataModule(LightningDataModule):
             examples=tuple(self.prompts),
             max_new_tokens=self.sampling_params.max_new_tokens,
         )
-        kept = correct_completions(benchmark, records)
+        right = correct_completions(benchmark, records, self.allow_code_execution) if is_rank_zero() else []
+        right = agree(right)  # a program near its time limit may pass once and fail once
+        kept = [record for record, correct in zip(records, right, strict=True) if correct]
         self.facts["filtered"] = {"kept": len(kept), "of": len(records)}
         if not kept:
             raise UserError(

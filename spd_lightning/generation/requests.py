@@ -109,7 +109,7 @@ def build_requests(
     if not requests:
         raise UserError(
             f"All {len(prompts)} prompts are longer than max_prompt_length={max_prompt_length} tokens and were "
-            "rejected. Raise it, or set on_long=truncate."
+            "rejected. Raise it, or set --data.long_prompts truncate."
         )
     counts["requests"] = len(requests)
     return requests, counts

@@ -53,6 +53,21 @@ def write_folded(
     return folder
 
 
+def import_vllm() -> Any:
+    """The module vllm.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    try:
+        return importlib.import_module("vllm")
+    except ImportError as error:
+        raise UserError(
+            f"The vLLM engine cannot be imported ({error}). Install it with: pip install 'spd_lightning[vllm]' (in a "
+            "clone: pip install '.[vllm]'), or use --data.engine transformers."
+        ) from error
+
+
 def generate_vllm(
     folded_model_dir: str | Path,
     requests: list[Request],
@@ -80,13 +95,7 @@ def generate_vllm(
     Ranks:
         For one process, which starts vLLM's own workers.
     """
-    try:
-        vllm: Any = importlib.import_module("vllm")
-    except ImportError as error:
-        raise UserError(
-            f"The vLLM engine cannot be imported ({error}). Install it with: pip install 'spd_lightning[vllm]' (in a "
-            "clone: pip install '.[vllm]'), or use the engine transformers."
-        ) from error
+    vllm = import_vllm()
     llm = vllm.LLM(
         model=str(folded_model_dir),
         tensor_parallel_size=tensor_parallel,

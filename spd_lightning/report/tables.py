@@ -205,6 +205,10 @@ def corpus_statistics(run: Run) -> dict[str, Any]:
     for name, value in (recorded if isinstance(recorded, Mapping) else {}).items():
         if name == "torn_lines":
             facts["torn lines dropped on resume"] = value
+        elif name == "filtered":
+            facts["kept because the gold answer agrees (an external signal)"] = f"{value['kept']} of {value['of']}"
+        elif name == "texts":
+            facts["texts to train on"] = value["texts"]
         elif name in CORPUS_SHARES:
             facts[CORPUS_SHARES[name]] = f"{100 * value:.1f}%"
         elif not (records and name in CORPUS_COUNTED):

@@ -28,8 +28,16 @@ BAD = {
     "not a list": (["--evaluation.tasks=gsm8k"], "'gsm8k' is not a list. Set --evaluation.tasks '[gsm8k]'."),
     "no such model": (["--subspace.model_name_or_path=./nowhere"], "there is no such folder"),
     "no such config": (["--config=nowhere.yaml"], "nowhere.yaml"),
+    "one top_p too many": (["--data.top_p=1.5"], "top_p=1.5 is not possible"),
+    "a prompt beyond the context": (["--data.max_new_tokens=9000"], "exceeds the model's context of 2048"),
+    "a list of devices on a CPU": (["--trainer.devices=[0, 1]"], "trainer.devices=[0, 1]"),
+    "unknown accelerator": (["--trainer.accelerator=abacus"], "trainer.accelerator='abacus'"),
+    "unknown strategy": (["--trainer.strategy=chess"], "trainer.strategy='chess'"),
+    "no folder can be made": (["--run_dir=/dev/null/run"], "run_dir=/dev/null/run cannot be used: "),
     "processes that end with a stage": (["--trainer.strategy=ddp_spawn"], "trainer.strategy='ddp_spawn' starts"),
 }
+
+EARLY = ("one top_p too many", "a prompt beyond the context")  # refused before the run folder is taken
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -39,11 +47,13 @@ def test_bad_option(
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.chdir(tmp_path)
     options, message = BAD[name]
-    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", "--evaluation.tasks=[letters]", *options]
-    assert main([*args, "--trainer.accelerator=cpu"]) == 2
+    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", "--evaluation.tasks=[letters]"]
+    assert main([*args, "--trainer.accelerator=cpu", *options]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error and "usage:" not in error
     assert error.count("error:") == 1
+    if name in EARLY:
+        assert not list(tmp_path.rglob("config.yaml")), "the folder is free for the command as it was meant"
     assert not list(tmp_path.rglob("*.jsonl")) and not list(tmp_path.rglob("*.safetensors"))
 
 

@@ -367,3 +367,24 @@ def test_filtered_keeps_what_the_gold_answer_agrees_with_or_says_that_nothing_is
         == 2
     )
     assert "0 of 12" in capsys.readouterr().err
+
+
+def test_filtered_trains_on_what_agrees_and_says_so_also_when_repeated(
+    tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second completion is taken for right, since a random model never is."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setattr(
+        "spd_lightning.evaluation.worker.correct_completions", lambda b, records, allow: [True, False] * 6
+    )
+    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={tmp_path / 'run'}", *SETTINGS]
+    args += ["--evaluation.tasks=[letters]", "--evaluation.methods=[base, student]", "--data.method=filtered"]
+    for skipped in (False, True):
+        assert main(args) == 0
+        results = json.loads((tmp_path / "run" / "results.json").read_text())
+        assert {row["stage"]: row["skipped"] for row in results["stages"]}["fine_tune"] is skipped
+        assert results["corpus"]["filtered"] == {"kept": 6, "of": 12}
+        assert results["corpus"]["texts"] == {"texts": 6, "empty": 0}
+        page = (tmp_path / "run" / "report.md").read_text()
+        assert "filtered kept only completions that the gold answer agrees with" in page
+        assert "6 of 12" in page

@@ -48,9 +48,11 @@ def test_a_config_alone_is_enough_and_devices_count(
     folder.mkdir()
     (folder / "config.json").write_bytes((Path(tiny_model_dir) / "config.json").read_bytes())
     options = [f"--subspace.model_name_or_path={folder}", *SETTINGS, "--estimate", "--trainer.devices=8"]
+    options += ["--data.dtype=auto"]  # on a GPU that is not here it is bf16
     assert main(["fit", *options, "--trainer.accelerator=gpu", "--trainer.strategy=fsdp"]) == 0
     out = capsys.readouterr().out
     assert "8 process(es), each on a GPU" in out and "sharded" in out
+    assert re.search(r"^generate .*bfloat16$", out, re.MULTILINE)
     assert "a quarter of the texts' bytes" in out
     assert re.search(r"^total .* -  ", out, re.MULTILINE), "no GPU here, so no time"
 
@@ -76,3 +78,20 @@ def test_a_run_says_before_each_stage_what_it_will_cost(
     config = (tmp_path / "run" / "config.yaml").read_text()
     assert "estimate" not in config
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "epochs"),
+    [
+        (["--trainer.max_epochs=-1"], 1),  # endless: one pass is told
+        (["--trainer.max_epochs=null", "--trainer.max_steps=5"], 2),
+        (["--trainer.max_epochs=9", "--trainer.max_steps=7"], 3),
+        (["--trainer.max_epochs=2", "--trainer.max_steps=700"], 2),
+    ],
+)
+def test_passes_over_the_texts_end_with_epochs_or_steps(
+    limits: list[str], epochs: int, tiny_model_dir: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data.num_prompts=12", "--model.batch_size=4", *limits, "--estimate"]  # three steps a pass
+    assert main(["fit", f"--subspace.model_name_or_path={tiny_model_dir}", *SETTINGS, *options]) == 0
+    assert re.search(rf"12 texts of \d+ tokens, {epochs} epochs", capsys.readouterr().out)

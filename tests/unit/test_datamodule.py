@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from spd_lightning import SelfGenerationDataModule, SPDFineTuningModule
-from spd_lightning.artifacts import ArtifactStore, fingerprint
+from spd_lightning.artifacts import ArtifactStore, file_lock, fingerprint
 from spd_lightning.errors import UserError
 from spd_lightning.model import load_model
 from spd_lightning.subspace.moments import Moments
@@ -187,6 +189,12 @@ def test_progress_moves_within_a_batch(make: Any, monkeypatch: pytest.MonkeyPatc
         ({"num_generations": -1}, "data.num_generations=-1"),
         ({"num_prompts": 0}, "data.num_prompts=0"),
         ({"val_fraction": 1.0}, "data.val_fraction=1.0"),
+        ({"max_prompt_length": 0}, "data.max_prompt_length=0"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"temperature": -1.0}, "temperature=-1.0"),
+        ({"top_p": 1.5}, "top_p=1.5"),
+        ({"top_k": -1}, "top_k=-1"),
+        ({"min_p": 2.0}, "min_p=2.0"),
     ],
 )
 def test_options_out_of_range(make: Any, options: dict, message: str) -> None:
@@ -248,3 +256,68 @@ def test_the_weights_are_given_back_when_decoding_fails(
     with pytest.raises(RuntimeError, match="broken on purpose"):
         trainer().predict(module, datamodule=data, return_predictions=False)
     assert all(torch.equal(v, before[n]) for n, v in module.model.state_dict().items())
+
+
+def test_a_corpus_that_another_run_writes_is_waited_for(
+    make: Any, tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spd_lightning.generation.datamodule.WAIT_S", 0.01)
+    other, data = make(), make()
+    corpus = other.corpus()
+    held, seen = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with file_lock(corpus.folder / ".lock", "the other run"):
+            held.set()
+            seen.wait(timeout=30)
+            corpus.append([record(r) for r in other.requests])
+            other.finish(corpus)
+
+    def record(r: Any) -> dict[str, Any]:
+        words = {"completion": " hi", "token_ids": [32, 104], "num_tokens": 2, "finish_reason": "length", "seed": 42}
+        return {"id": r.id, "sample": r.sample, "prompt": r.prompt, **words}
+
+    def told(message: str) -> None:
+        assert "another run generates this corpus" in message
+        seen.set()
+
+    monkeypatch.setattr("spd_lightning.generation.datamodule.rank_zero_info", told)
+    monkeypatch.setattr(data, "_decode_here", lambda *args: pytest.fail("it was generated twice"))
+    run = threading.Thread(target=write)
+    run.start()
+    held.wait(timeout=30)
+    trainer(max_epochs=1).fit(SPDFineTuningModule(model_name_or_path=tiny_model_dir), datamodule=data)
+    run.join(timeout=30)
+    assert seen.is_set() and len(data.train_texts) == 6
+    assert not (corpus.folder / ".lock").exists()
+    assert data.store.is_complete(corpus.folder), "what made the corpus alone also says that it is complete"
+
+
+def test_what_would_end_a_later_stage_is_told_first(make: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"All 3 prompts are longer .* set --data.long_prompts truncate"):
+        make(
+            long_prompts="reject", max_prompt_length=1, num_prompts=3, task_file=None, task="arithmetic"
+        ).check_options()
+    with pytest.raises(UserError, match="prompt_format='chat', but the tokenizer has no chat template"):
+        make(prompt_format="chat").check_options()
+    make(prompt_format="chat", method="base").check_options()  # generates nothing
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(UserError, match="vLLM engine cannot be imported"):
+        make(engine="vllm").check_options()
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(("allow", "consent"), [(None, False), (False, False), (True, True)])
+def test_filtered_on_code_asks_for_consent_before_anything_runs(
+    make: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, allow: bool | None, consent: bool
+) -> None:
+    asked: list[bool | None] = []
+    monkeypatch.setattr("spd_lightning.evaluation.worker.may_execute", lambda given: asked.append(given) or given)
+    data = make(task="functions", task_file=None, method="filtered", num_prompts=2, allow_code_execution=allow)
+    if consent:
+        data.check_options()
+    else:
+        with pytest.raises(UserError, match=f"evaluation.allow_code_execution={allow} does not allow"):
+            data.check_options()
+        data.check_options(trains=False)
+    assert asked == [allow]

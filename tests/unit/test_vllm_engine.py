@@ -146,7 +146,7 @@ def test_the_data_module_feeds_vllm_with_a_folded_checkpoint(
     with fold_projection(model, subspace):
         assert torch.allclose(seen[0], model.model.layers[1].self_attn.k_proj.weight, atol=1e-6)
     assert fake_vllm["llm"]["dtype"] == "float32"
-    assert [p.name for p in (tmp_path / "corpus").iterdir()] == ["generations.jsonl"]
+    assert {p.name for p in (tmp_path / "corpus").iterdir()} == {"generations.jsonl", "complete.json"}
     assert len(data.train_texts) == 5 and data.key()["engine"] == "vllm"
 
 
