@@ -28,8 +28,11 @@ __all__ = ["Run", "Spectrum", "combine_seeds", "combined_results", "read_run", "
 # Options that say where and when a run took place, not what it computed.
 PLACES = {"run_dir", "artifact_dir", "data_dir", "config", "ckpt_path", "default_root_dir", "logger", "callbacks"}
 SEEDS = {"seed", "seed_everything"}
-# What is shown and when, not what is computed: runs that differ in these alone are the same configuration.
+LONGEST_LABEL = 80  # characters; the table of runs has every option in which runs differ
+# What is scored or shown, and when, not how it is computed: runs that differ in these alone are the same configuration.
 SHOWN = {
+    "tasks",
+    "methods",
     "every_n_steps",
     "every_n_epochs",
     "when",
@@ -239,8 +242,14 @@ def varying_options(runs: Sequence[Run]) -> list[str]:
 
 
 def label(run: Run, names: Sequence[str]) -> str:
-    """A short name: the values of the options in which runs differ, else the method."""
-    return ", ".join(f"{n.rsplit('.', 1)[-1]}={run.option(n)}" for n in names) or str(run.results["method"] or run.name)
+    """A short name: the values of the options in which runs differ, else the method; the run's own where that is long.
+
+    An option stands by its last name where no other of ``names`` has that.
+    """
+    last = [name.rsplit(".", 1)[-1] for name in names]
+    shown = [short if last.count(short) == 1 else name for short, name in zip(last, names)]
+    text = ", ".join(f"{word}={run.option(name)}" for word, name in zip(shown, names))
+    return run.name if len(text) > LONGEST_LABEL else text or str(run.results["method"] or run.name)
 
 
 def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.evaluation.statistics import wilson_interval
 from spd_lightning.report import plots, read_run, render, render_table, tables, write_report, write_results
 from spd_lightning.report.page import caveats, examples_needed
-from spd_lightning.report.results import combine_seeds, group_by_configuration, varying_options
+from spd_lightning.report.results import combine_seeds, group_by_configuration, label, varying_options
 
 HOSTILE = 'x</pre><script>alert("1")</script> ``` & $x$ \x1b[31m \ud800 | <img src=http://e.test/a.png>'
 
@@ -260,6 +260,13 @@ def test_seeds_are_combined_by_hand_computed_mean_and_std(tmp_path: Path) -> Non
     assert rows["rank=8", "spd", "arithmetic"]["std"] is None
 
 
+def test_labels_are_short_and_say_which_option_they_mean(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "r", layers=[0]))
+    names = ["data.model_name_or_path", "subspace.model_name_or_path", "subspace.layers"]
+    assert label(run, names) == "data.model_name_or_path=tiny, subspace.model_name_or_path=tiny, layers=[0]"
+    assert label(run, [*names, "subspace.rank"]) == "r", "longer than 80 characters"
+
+
 def test_a_run_repeated_with_its_seed_is_no_further_seed(tmp_path: Path) -> None:
     runs = [
         read_run(make_run(tmp_path / n, seed=s, gain=g)) for n, s, g in (("a", 1, 0.1), ("b", 1, 0.1), ("c", 2, 0.3))
@@ -274,7 +281,7 @@ def test_a_run_repeated_with_its_seed_is_no_further_seed(tmp_path: Path) -> None
 def test_runs_that_only_show_other_things_are_one_configuration(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, seed=seed) for seed, name in ((1, "a"), (2, "b"))]
     config = yaml.safe_load((runs[1] / "config.yaml").read_text())
-    config["evaluation"] = {"every_n_steps": 5, "when": ["after"]}
+    config["evaluation"] = {"every_n_steps": 5, "when": ["after"], "tasks": ["gsm8k"]}
     (runs[1] / "config.yaml").write_text(yaml.safe_dump(config))
     assert [len(group) for group in group_by_configuration(read_run(run) for run in runs)] == [2]
 
