@@ -271,6 +271,17 @@ class RunFolder:
         write_json(self.path / "environment.json", environment)
         write_atomic(known, dump)
 
+    def release(self) -> None:
+        """Give the folder back if it holds nothing but what `claim` wrote: a mistake was found before any work.
+
+        Ranks:
+            Rank 0 only.
+        """
+        claimed = [self.path / name for name in ("config.yaml", "environment.json")]
+        if all(p in claimed or p.name == ".lock" for p in self.path.iterdir()):
+            for file in claimed:
+                file.unlink(missing_ok=True)
+
     def add(self, source: Path, name: str) -> Path:
         """Put a copy of an artifact's file under ``name``; a hard link where the file system allows, else a copy."""
         target = self.path / name

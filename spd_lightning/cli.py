@@ -184,7 +184,12 @@ class SPDCLI(Options):
         if subcommand in ("fit", "generate"):  # before the run folder is taken
             self.datamodule.check_options(trains=subcommand == "fit")
         with self._claimed_run():
-            getattr(self, subcommand)(self.config[subcommand].get("ckpt_path"))
+            try:
+                getattr(self, subcommand)(self.config[subcommand].get("ckpt_path"))
+            except UserError:
+                if is_rank_zero():
+                    self.run_folder.release()
+                raise
             if is_rank_zero():
                 self.run_folder.write_manifest()
 

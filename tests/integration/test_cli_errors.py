@@ -118,6 +118,25 @@ def test_a_folder_that_is_no_run_is_left_alone(
     assert {p.name for p in tmp_path.iterdir()} == {"thesis.txt"}
 
 
+@pytest.mark.parametrize(
+    "mistake", ["--evaluation.tasks=[gsm9k]", "--data.subspace=nowhere", "--check_against=nowhere"]
+)
+def test_a_mistake_found_before_any_work_gives_the_folder_back(
+    mistake: str,
+    tiny_model_dir: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the corrected command would be refused: another configuration holds the folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    run = tmp_path / "run"
+    assert main(["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}", mistake]) == 2
+    assert mistake.split("=")[1].strip("[]") in capsys.readouterr().err
+    assert not list(run.iterdir())
+
+
 @pytest.mark.parametrize("command", ["sample", "report", "export"])
 def test_commands_refuse_what_is_no_run(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     extra = {"sample": ["--prompt", "x"], "export": ["--form", "merged", "--out", str(tmp_path / "o")]}
