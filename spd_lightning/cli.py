@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import shutil
 import sys
 import warnings
 from datetime import timedelta
@@ -28,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from spd_lightning.artifacts import ArtifactStore, RunFolder, file_lock, fingerprint, settings_of
 from spd_lightning.commands import COMMANDS
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.callback import BenchmarkCallback
+from spd_lightning.evaluation.callback import BenchmarkCallback, weights_sha256
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.strategy import ShardedStrategy
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
@@ -46,7 +47,7 @@ from spd_lightning.processes import (
     rank,
 )
 from spd_lightning.tracking import default_loggers, describe_environment
-from spd_lightning.trainer import make_trainer
+from spd_lightning.trainer import StepCheckpoint, make_trainer
 
 if TYPE_CHECKING:
     from spd_lightning.report.agreement import Check, Reference
@@ -127,7 +128,7 @@ class SPDCLI(Options):
             "filename": "last",
             "enable_version_counter": False,
         }
-        savers = [ModelCheckpoint(**place), ModelCheckpoint(**place, train_time_interval=timedelta(minutes=10))]
+        savers = [ModelCheckpoint(**place), StepCheckpoint(**place, train_time_interval=timedelta(minutes=10))]
         callbacks = copy.deepcopy(settings["callbacks"]) or []  # they hold state, and every round starts anew
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         bar = [TQDMProgressBar(leave=True)] if settings["enable_progress_bar"] in (None, True) else []
@@ -209,8 +210,8 @@ class SPDCLI(Options):
 
     def _attach_benchmarks(self, method: str | None, **place: Any) -> None:
         options = self.config[self.subcommand]
+        place = {"model_name_or_path": options.subspace.model_name_or_path, **place}
         self.benchmarks.attach(
-            model_name_or_path=options.subspace.model_name_or_path,
             data_dir=options.data_dir,
             task_file=options.subspace.task_file,
             trained_task=options.subspace.task if method else None,
@@ -232,6 +233,11 @@ class SPDCLI(Options):
         trains = method != "base"
         pipeline = self._pipeline(method if trains else None)
         self.benchmarks.benchmarks()  # a wrong name is told now, not after hours
+        if rounds > 1 and method == "spd" and self.datamodule.subspace_path is not None:
+            raise UserError(
+                f"data.subspace={self.datamodule.subspace_path} is one of the first round's model alone, and "
+                f"model.rounds={rounds}. Leave --data.subspace out, or set --model.rounds 1."
+            )
         reference, checks = self._reference(), []
         if self.datamodule.subspace_path is not None:
             pipeline.use_subspace(Path(self.datamodule.subspace_path))
@@ -284,7 +290,9 @@ class SPDCLI(Options):
         for section in ("subspace", "data", "model"):
             options[section].model_name_or_path = str(base)
         made = self._parser(self.subcommand).instantiate_classes(options)
-        whole, self.run_folder = self.run_folder, folder
+        whole, scored = self.run_folder, self.benchmarks
+        self.run_folder, self.benchmarks = folder, made.evaluation  # scored midway: this round's student on its base
+        self._attach_benchmarks(made.data.method, model_name_or_path=str(base), run_dir=folder.path, store=self.store)
         trainer = self.instantiate_trainer(logger=[CSVLogger(folder.path / "logs", name="", version="")])
         parts = (made.subspace, made.data, made.model, made.evaluation)
         plan = Plan(*parts, self._get(self.config_init, "trainer"))
@@ -296,7 +304,7 @@ class SPDCLI(Options):
         if is_rank_zero() and not merged.is_dir():
             write_merged(str(base), adapter, merged)
         barrier()
-        self.run_folder = whole
+        self.run_folder, self.benchmarks = whole, scored
         if first.student_step is not None and pipeline.student_step is not None:
             first.student_step += pipeline.student_step  # scores are logged after the steps of all rounds
         first.stages += [{**row, "stage": f"{row['stage']} (round {number})"} for row in pipeline.stages]
@@ -347,18 +355,35 @@ class SPDCLI(Options):
         return (task if known else options.subspace.task), method
 
     def _student_of_checkpoint(self, ckpt_path: str) -> Path:
-        """Write the student of a training checkpoint as the run's own (rank 0 does; the others wait)."""
+        """Write the student of a training checkpoint as the run's own (rank 0 does; the others wait).
+
+        Raises:
+            UserError: If there is no such file, or the run folder holds another student, whose scores would go.
+        """
         from spd_lightning.finetuning.adapter import save_student
 
         folder = self.run_folder.path / "adapter"
-        if is_rank_zero() and not folder.is_dir():
-            if not Path(ckpt_path).is_file():
-                raise UserError(f"ckpt_path={ckpt_path}: there is no such file. Give a checkpoint that fit wrote.")
-            self.model.configure_model()
-            checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-            self.model.on_load_checkpoint(checkpoint)
-            self.model.load_state_dict(checkpoint["state_dict"], strict=False)
-            save_student(self.model.model, folder, self.datamodule.model_name_or_path)
+        if not is_rank_zero():
+            return folder
+        if not Path(ckpt_path).is_file():
+            raise UserError(f"ckpt_path={ckpt_path}: there is no such file. Give a checkpoint that fit wrote.")
+        self.model.configure_model()
+        checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+        self.model.on_load_checkpoint(checkpoint)
+        self.model.load_state_dict(checkpoint["state_dict"], strict=False)
+        new = folder.with_name(".adapter-new")
+        shutil.rmtree(new, ignore_errors=True)
+        save_student(self.model.model, new, self.datamodule.model_name_or_path)
+        if not folder.is_dir():
+            new.rename(folder)
+            return folder
+        same = weights_sha256(new) == weights_sha256(folder)
+        shutil.rmtree(new)
+        if not same:
+            raise UserError(
+                f"ckpt_path={ckpt_path} holds another student than {folder}, whose scores would be overwritten. Set "
+                "--run_dir to a new folder."
+            )
         return folder
 
 

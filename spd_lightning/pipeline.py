@@ -246,8 +246,7 @@ class Pipeline:
                     save_student(model, partial, self.data.model_name_or_path, weights)
                     partial.rename(self.adapter)
                 barrier()
-                loader: Any = self.trainer.train_dataloader
-                row["tokens"] = self.trainer.current_epoch * loader.num_tokens
+                row["tokens"] = self.student.trained_tokens  # of this fit: what stood in a checkpoint took no time
             elif last.is_file():
                 self.student_step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
             if row["skipped"] and self.data.method == "filtered":

@@ -6,7 +6,8 @@ import os
 from datetime import timedelta
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -17,6 +18,16 @@ from spd_lightning.errors import UserError
 # How long processes wait for each other, where the user says nothing: one may have hours of decoding left when another
 # is done. A process that dies ends the others at once, so nothing hangs for so long.
 PATIENCE = timedelta(hours=12)
+
+
+class StepCheckpoint(ModelCheckpoint):
+    """Saves by the clock, but only after an optimiser step: no checkpoint holds gradients that are still summed up."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 def make_trainer(**settings: Any) -> Trainer:

@@ -366,7 +366,7 @@ class BenchmarkCallback(Callback):
                 raise UserError("There is no trained model to score. Set --evaluation.adapter to an adapter folder.")
             return model, load_tokenizer(name)
 
-        key = None if self.adapter is None else self._key(name, dtype, adapter=_weights_sha256(Path(self.adapter)))
+        key = None if self.adapter is None else self._key(name, dtype, adapter=weights_sha256(Path(self.adapter)))
         step = self.student_step
         if step is None:
             step = 0 if trainer is None else trainer.global_step
@@ -479,7 +479,7 @@ class _Bar:
             self.bar = None
 
 
-def _weights_sha256(folder: Path) -> str:
+def weights_sha256(folder: Path) -> str:
     """What an adapter or checkpoint folder holds: the names and contents of its weights and configuration."""
     files = sorted(
         p for p in folder.glob("*") if p.suffix in (".safetensors", ".bin") or p.name.endswith("config.json")

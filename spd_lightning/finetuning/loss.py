@@ -18,6 +18,7 @@ from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spd_lightning.errors import UserError
 from spd_lightning.finetuning.batching import IGNORE_INDEX, packed_mask
 from spd_lightning.short_attention import short_attention
 
@@ -66,6 +67,32 @@ def _cheap_bf16(model: nn.Module, device_type: str) -> Iterator[None]:
             if not recompute:
                 contexts.enter_context(disable_input_dtype_casting(model))
         yield
+
+
+def check_packing(model: Any, longest: int) -> None:
+    """Refuse to pack for models to which a mask of the texts of a row cannot be given.
+
+    A ready mask takes the place of the model's own, and with it of its sliding window; ALiBi takes none.
+
+    Args:
+        model: A causal language model.
+        longest: Tokens of the longest text.
+
+    Raises:
+        UserError: If a text is longer than the window, or positions are told by ALiBi.
+    """
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    if window is not None and longest > window and "flash" not in (getattr(config, "_attn_implementation", "") or ""):
+        raise UserError(
+            f"packing=True would lose the sliding window of {window} tokens of this {config.model_type} model: the "
+            f"longest text has {longest}. Set --model.packing=false, or --model.max_length={window}."
+        )
+    if getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt"):
+        raise UserError(
+            f"packing=True is not possible with the ALiBi positions of this {config.model_type} model. Set "
+            "--model.packing=false."
+        )
 
 
 def _packing(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.adapter import add_lora
 from spd_lightning.finetuning.batching import LossOn, TextLoader
-from spd_lightning.finetuning.loss import token_loss_sum
+from spd_lightning.finetuning.loss import check_packing, token_loss_sum
 from spd_lightning.finetuning.sharding import is_sharded, shard, whole
 from spd_lightning.model import EMBEDDED_MODEL, load_model, load_tokenizer, model_fingerprint
 from spd_lightning.packed_linear import packed_linears
@@ -99,6 +99,7 @@ class SPDFineTuningModule(LightningModule):
         self._step_loss = torch.zeros((), dtype=torch.float32)
         self._step_tokens = self._step_padded = 0
         self._real_tokens = self._all_tokens = 0  # of this fit, on this process, without and with padding
+        self.trained_tokens = 0  # of this fit, on all processes, once it has ended
         self._step_start = self._fit_start = 0.0
         self._packed = contextlib.ExitStack()
 
@@ -170,6 +171,8 @@ class SPDFineTuningModule(LightningModule):
                 f"The cosine schedule needs an end, and trainer.max_epochs={self.trainer.max_epochs} has none. "
                 "Set --trainer.max_epochs or --trainer.max_steps."
             )
+        if not math.isfinite(self.trainer.num_training_batches):  # max_steps alone: Lightning has not looked yet
+            self.trainer.fit_loop.setup_data()
         per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         warmup = min(round(h.warmup_epochs * per_epoch), int(total))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_factor(step, warmup, int(total)))
@@ -191,6 +194,8 @@ class SPDFineTuningModule(LightningModule):
                 f"{self._options.model_name_or_path} has {rows} rows: corpus and model do not belong together. "
                 "Set --subspace.model_name_or_path to the model that generated the corpus."
             )
+        if loader.packing:
+            check_packing(self._model, max(len(row.input_ids) for row in loader.rows))
         trained = sum(p.numel() for p in self._model.parameters() if p.requires_grad)
         step = self.trainer.global_step
         # Lightning loses the loader's state here: the schedule asks for the number of batches, which makes the loader
@@ -220,7 +225,9 @@ class SPDFineTuningModule(LightningModule):
     def on_train_end(self) -> None:
         """Give the memory of the packed weights back, and say how fast it went."""
         self._packed.close()
-        speed = self.trainer.world_size * self._real_tokens / (time.perf_counter() - self._fit_start)
+        real = torch.tensor(float(self._real_tokens), dtype=torch.float64, device=self.device)
+        self.trained_tokens = round(float(self.trainer.strategy.reduce(real, reduce_op="sum")))
+        speed = self.trained_tokens / (time.perf_counter() - self._fit_start)
         padding = 1 - self._real_tokens / max(self._all_tokens, 1)
         rank_zero_info(f"Trained on {speed:.0f} real tokens/s; {padding:.1%} of the positions computed were padding.")
 

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from spd_lightning.artifacts import read_jsonl
 from spd_lightning.cli import main
+from spd_lightning.evaluation import callback
 from spd_lightning.finetuning import adapter as adapter_module
+from spd_lightning.finetuning.adapter import merged_copy
 
 SETTINGS = [
     "--subspace.task=arithmetic",
@@ -173,6 +176,31 @@ def test_the_command_test_scores_base_adapter_checkpoint_merged_and_projected(
     assert scored("merged", model=str(merged)) == {"base": spd}
 
 
+def test_another_checkpoint_is_not_scored_as_the_student_of_a_run(
+    run_dir: Path,
+    tiny_model_dir: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    last, other, run = run_dir / "checkpoints" / "last.ckpt", tmp_path / "other.ckpt", tmp_path / "a" / "run"
+    checkpoint = torch.load(last, weights_only=True)
+    for value in checkpoint["state_dict"].values():
+        value += 1
+    torch.save(checkpoint, other)
+    args = ["test", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}", *SETTINGS]
+    args += ["--evaluation.tasks=[letters]", "--evaluation.methods=[student]"]
+    assert main([*args, f"--ckpt_path={last}"]) == 0
+    assert main([*args, f"--ckpt_path={last}"]) == 0, "the same one may be scored again"
+    before = (run / "results.json").read_bytes()
+    capsys.readouterr()
+    assert main([*args, f"--ckpt_path={other}"]) == 2
+    assert f"ckpt_path={other} holds another student" in capsys.readouterr().err
+    assert (run / "results.json").read_bytes() == before and not (run / ".adapter-new").exists()
+    assert main([*args, f"--ckpt_path={tmp_path / 'none.ckpt'}"]) == 2
+
+
 @pytest.mark.parametrize("student", ["adapter", "checkpoints/last.ckpt", "elsewhere"])
 def test_a_student_is_scored_as_what_its_own_run_trained(
     run_dir: Path, tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, student: str
@@ -304,7 +332,17 @@ def test_a_second_round_starts_from_the_first_student(
     monkeypatch.setenv("WANDB_MODE", "disabled")
     run = tmp_path / "run"
     args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}", *SETTINGS]
-    assert main([*args, "--evaluation.tasks=[letters]", "--model.rounds=2", "--model.learning_rate=0.1"]) == 0
+    scored_on: list[str] = []
+
+    def merge(name: str, *args: Any) -> Any:
+        scored_on.append(name)
+        return merged_copy(name, *args)
+
+    monkeypatch.setattr(callback, "merged_copy", merge)
+    args += ["--evaluation.tasks=[letters]", "--model.rounds=2", "--model.learning_rate=0.1"]
+    assert main([*args, "--evaluation.every_n_steps=2"]) == 0
+    second = run / "round-2"
+    assert {tiny_model_dir, str(second / "base")} <= set(scored_on), "midway, each round's student on its own base"
     stages = [row["stage"] for row in json.loads((run / "results.json").read_text())["stages"]]
     assert stages == [
         "extract",
@@ -313,7 +351,6 @@ def test_a_second_round_starts_from_the_first_student(
         *(f"{s} (round 2)" for s in ("extract", "generate", "fine_tune")),
         "evaluate",
     ]
-    second = run / "round-2"
     assert {"base", "student", "adapter", "subspace", "corpus"} <= {p.name for p in second.iterdir()}
     first_corpus, second_corpus = ((folder / "corpus" / "generations.jsonl").read_bytes() for folder in (run, second))
     assert first_corpus != second_corpus, "the second round's prompts were answered by the first student"
@@ -388,3 +425,13 @@ def test_filtered_trains_on_what_agrees_and_says_so_also_when_repeated(
         page = (tmp_path / "run" / "report.md").read_text()
         assert "filtered kept only completions that the gold answer agrees with" in page
         assert "6 of 12" in page
+
+
+def test_a_subspace_file_serves_the_first_round_alone(
+    run_dir: Path, tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told at once, not after the first round."""
+    subspace = f"--data.subspace={run_dir / 'subspace' / 'subspace.safetensors'}"
+    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={tmp_path / 'run'}", *SETTINGS]
+    assert main([*args, subspace, "--model.rounds=2"]) == 2
+    assert "Leave --data.subspace out, or set --model.rounds 1." in capsys.readouterr().err

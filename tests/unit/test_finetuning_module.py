@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch.nn import functional as F
 
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.batching import TextLoader, TrainingText, make_train_loader, make_val_loader
-from spd_lightning.finetuning.loss import token_loss_sum
+from spd_lightning.finetuning.loss import check_packing, token_loss_sum
 from spd_lightning.finetuning.module import SPDFineTuningModule, cosine_factor
 from spd_lightning.packed_linear import packed_linears
-from tests.conftest import tiny_model
+from spd_lightning.trainer import StepCheckpoint
+from tests.conftest import TINY, byte_tokenizer, tiny_model
 
 
 def random_texts(count: int = 10, seed: int = 0, longest: int = 24) -> list[TrainingText]:
@@ -419,3 +422,64 @@ def test_precision_and_endless_training_are_refused(tiny_model_dir: str) -> None
         fit(tiny_model_dir, precision="64-true")
     with pytest.raises(UserError, match=r"trainer\.max_epochs=-1 has none"):
         fit(tiny_model_dir, max_epochs=-1)
+
+
+def sliding_model():  # type: ignore[no-untyped-def]
+    """A random Mistral that looks back over eight tokens."""
+    torch.manual_seed(0)
+    config = transformers.MistralConfig(**TINY, sliding_window=8, attn_implementation="sdpa")
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+def test_packing_beyond_a_sliding_window_or_with_alibi_is_refused() -> None:
+    texts = random_texts(7)
+    model, longest = sliding_model(), max(len(t.prompt_ids + t.completion_ids) for t in texts)
+    with pytest.raises(UserError, match=rf"sliding window of 8 tokens .* has {longest}.*--model\.packing=false"):
+        check_packing(model, longest)
+    check_packing(model, 8)
+    for length, same in ((8, True), (64, False)):  # texts within the window lose nothing, longer ones would
+        (packed,), (plain,) = (
+            make_train_loader(texts, 7, length, 0, 0, 1, 256, packing=packing) for packing in (True, False)
+        )
+        difference = float(token_loss_sum(model, packed) - token_loss_sum(model, plain))
+        assert (abs(difference) < 1e-3) == same, difference
+    config = transformers.BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=258)
+    with pytest.raises(UserError, match=r"ALiBi positions of this bloom model.*--model\.packing=false"):
+        check_packing(transformers.AutoModelForCausalLM.from_config(config), 5)
+
+
+def test_packing_is_checked_before_training(tmp_path: Path) -> None:
+    sliding_model().save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="sliding window of 8 tokens"):
+        fit(str(tmp_path), data=Texts(packing=True))
+
+
+def test_a_checkpoint_by_the_clock_waits_for_the_optimiser_step(tiny_model_dir: str, tmp_path: Path) -> None:
+    """One between two micro-batches would lose the gradient of the first, so a resumed run would differ."""
+    saver = StepCheckpoint(tmp_path, "{step}", save_top_k=-1, train_time_interval=timedelta(microseconds=1))
+    data = Texts(10, 4, accumulate=2)
+    straight, _ = fit(
+        tiny_model_dir, data=data, callbacks=[saver], accumulate_grad_batches=2, enable_checkpointing=True
+    )
+    assert {p.stem for p in tmp_path.iterdir()} == {"step=1", "step=2", "step=3"}, "none amid the first step"
+    for step in (1, 2):
+        checkpoint = torch.load(tmp_path / f"step={step}.ckpt", weights_only=True)
+        assert checkpoint["spd"]["loader"]["batch_index"] == 2 * step
+        resumed, _ = fit(
+            tiny_model_dir,
+            data=Texts(10, 4, accumulate=2),
+            ckpt=tmp_path / f"step={step}.ckpt",
+            accumulate_grad_batches=2,
+        )
+        assert all(torch.equal(value, trained(resumed)[name]) for name, value in trained(straight).items())
+
+
+def test_trained_tokens_are_those_of_this_fit(tiny_model_dir: str, tmp_path: Path) -> None:
+    saver = StepCheckpoint(tmp_path, "{step}", save_top_k=-1, train_time_interval=timedelta(microseconds=1))
+    straight, trainer = fit(tiny_model_dir, callbacks=[saver], max_epochs=2, enable_checkpointing=True)
+    assert straight.trained_tokens == 2 * trainer.train_dataloader.num_tokens
+    resumed, _ = fit(tiny_model_dir, ckpt=tmp_path / "step=4.ckpt", max_epochs=2)
+    assert 0 < resumed.trained_tokens < trainer.train_dataloader.num_tokens
+    short, _ = fit(tiny_model_dir, max_epochs=-1, max_steps=1)
+    assert 0 < short.trained_tokens < trainer.train_dataloader.num_tokens
