@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers
 from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import model_checkpoint
 from torch.nn import functional as F
 
 from spd_lightning.errors import UserError
@@ -455,24 +457,24 @@ def test_packing_is_checked_before_training(tmp_path: Path) -> None:
         fit(str(tmp_path), data=Texts(packing=True))
 
 
-def test_a_checkpoint_by_the_clock_waits_for_the_optimiser_step(tiny_model_dir: str, tmp_path: Path) -> None:
+def test_a_checkpoint_by_the_clock_waits_for_the_optimiser_step(
+    tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One between two micro-batches would lose the gradient of the first, so a resumed run would differ."""
-    saver = StepCheckpoint(tmp_path, "{step}", save_top_k=-1, train_time_interval=timedelta(microseconds=1))
-    data = Texts(10, 4, accumulate=2)
-    straight, _ = fit(
-        tiny_model_dir, data=data, callbacks=[saver], accumulate_grad_batches=2, enable_checkpointing=True
-    )
-    assert {p.stem for p in tmp_path.iterdir()} == {"step=1", "step=2", "step=3"}, "none amid the first step"
-    for step in (1, 2):
-        checkpoint = torch.load(tmp_path / f"step={step}.ckpt", weights_only=True)
-        assert checkpoint["spd"]["loader"]["batch_index"] == 2 * step
-        resumed, _ = fit(
-            tiny_model_dir,
-            data=Texts(10, 4, accumulate=2),
-            ckpt=tmp_path / f"step={step}.ckpt",
-            accumulate_grad_batches=2,
-        )
-        assert all(torch.equal(value, trained(resumed)[name]) for name, value in trained(straight).items())
+    clock = [0.0]
+    monkeypatch.setattr(model_checkpoint, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    class Strike(Callback):
+        def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            clock[0] = 60.0 * (batch_idx >= 2)  # in the first micro-batch of the second step
+
+    settings: dict[str, Any] = {"data": Texts(10, 4, accumulate=2), "accumulate_grad_batches": 2}
+    saver = StepCheckpoint(tmp_path, "{step}", save_top_k=-1, train_time_interval=timedelta(seconds=50))
+    straight, _ = fit(tiny_model_dir, callbacks=[Strike(), saver], enable_checkpointing=True, **settings)
+    (path,) = tmp_path.iterdir()
+    assert path.stem == "step=2" and torch.load(path, weights_only=True)["spd"]["loader"]["batch_index"] == 4
+    resumed, _ = fit(tiny_model_dir, ckpt=path, **settings)
+    assert all(torch.equal(value, trained(resumed)[name]) for name, value in trained(straight).items())
 
 
 def test_trained_tokens_are_those_of_this_fit(tiny_model_dir: str, tmp_path: Path) -> None:
