@@ -57,7 +57,7 @@ class SPDFineTuningModule(LightningModule):
         max_length: Prompt and completion together, tokens; longer texts lose their end.
         loss_on: Tokens that are learned: all (the published choice) or the completion alone.
         packing: Put several texts into one row, each with its own positions and attention. Pays on GPUs with short
-            texts; batches are grouped by length anyway.
+            texts; batches are grouped by length anyway. Refused for texts beyond a sliding window, and with ALiBi.
         gradient_checkpointing: Keep one activation per layer and recompute the rest, and on a CPU no packed copies of
             the weights: less memory, more time.
         rounds: Times that extract, generate and train are repeated, each from the student before (1 is the published
