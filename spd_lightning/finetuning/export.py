@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from spd_lightning.artifacts import write_atomic
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.adapter import is_adapter, merged_copy
-from spd_lightning.model import load_model, load_tokenizer
+from spd_lightning.model import load_model, load_tokenizer, resolve_source
 from spd_lightning.subspace.projection import fold_into
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -79,6 +81,7 @@ def export_merged(adapter: str | Path, out: str | Path, facts: RunFacts, dtype: 
     model = merged_copy(facts.model_name_or_path, adapter, dtype)
     out = _empty_folder(out)
     model.save_pretrained(out)
+    _keep_decoding_defaults(facts.model_name_or_path, out)
     how = f"{_trained(facts)} The adapter was merged into the weights in float32 and stored in {_name(dtype)}."
     return _finish(out, facts, f"A fine-tuned {facts.model_name_or_path}", how, _usage(out))
 
@@ -96,11 +99,19 @@ def export_projected(
     fold_into(model, CapabilitySubspace.load(subspace))
     out = _empty_folder(out)
     model.to(dtype).save_pretrained(out)  # type: ignore[arg-type]
+    _keep_decoding_defaults(facts.model_name_or_path, out)
     how = (
         f"Not trained: the weights are those of {facts.model_name_or_path}, keys and values projected onto "
         f"the capability subspace of {facts.task} by weights folded into their layers (arXiv:2605.22675)."
     )
     return _finish(out, facts, f"{facts.model_name_or_path} under projection", how, _usage(out))
+
+
+def _keep_decoding_defaults(model_name_or_path: str, out: Path) -> None:
+    """Put the base's own generation_config beside the weights: `load_model` leaves it out, other tools look for it."""
+    source, local = resolve_source(model_name_or_path)
+    with contextlib.suppress(OSError, ValueError):  # there is none, or one that transformers refuses to write
+        GenerationConfig.from_pretrained(source, local_files_only=local).save_pretrained(out)
 
 
 def _trained(facts: RunFacts) -> str:

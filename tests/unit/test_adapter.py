@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.adapter import (
@@ -260,6 +262,17 @@ def test_export_merged_loads_in_plain_transformers(
     assert plain.dtype == torch.float32
     assert AutoTokenizer.from_pretrained(out)("ab")["input_ids"] == byte_tokenizer()("ab")["input_ids"]
     assert "merged into the weights in float32" in (out / "README.md").read_text()
+
+
+def test_exported_checkpoints_keep_the_decoding_defaults_of_their_base(
+    tiny_model_dir: str, adapter_dir: Path, tmp_path: Path, facts: RunFacts
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model_dir, base)
+    GenerationConfig(do_sample=True, top_k=20, eos_token_id=[257, 256], bos_token_id=3).save_pretrained(base)
+    out = export_merged(adapter_dir, tmp_path / "out", replace(facts, model_name_or_path=str(base)))
+    found = GenerationConfig.from_pretrained(out)
+    assert (found.do_sample, found.top_k, found.eos_token_id, found.bos_token_id) == (True, 20, [257, 256], 3)
 
 
 def test_export_refuses_a_folder_that_is_not_empty(adapter_dir: Path, tmp_path: Path, facts: RunFacts) -> None:
