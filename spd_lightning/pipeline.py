@@ -94,8 +94,12 @@ class Pipeline:
         data.store = store
 
     def _connect(self) -> None:
-        """Start the other processes before anything is decided; once, and nothing with one process."""
-        if self.trainer.strategy.launcher is not None and not distributed.is_initialized():
+        """Start the other processes before anything is decided; once, and nothing with one process.
+
+        The stage trainer's strategy is asked: that of FSDP has no launcher in a process that was started by another.
+        """
+        several = self.trainer.num_devices * self.trainer.num_nodes > 1 or self.trainer.strategy.launcher is not None
+        if several and not distributed.is_initialized():
             strategy = (trainer := self.stage_trainer()).strategy
             assert strategy.launcher is not None
             strategy.launcher.launch(strategy.setup_environment, trainer=trainer)

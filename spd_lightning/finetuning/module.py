@@ -290,8 +290,9 @@ class SPDFineTuningModule(LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Add a batch to ``val/loss``: nats per token of the held-out texts, over all processes."""
         count = int((batch["labels"][:, 1:] != -100).sum())
+        total = token_loss_sum(self._model, batch)  # also where there is nothing to count: sharded layers gather in it
         if count:
-            self.val_loss.update(token_loss_sum(self._model, batch) / count, weight=count)
+            self.val_loss.update(total / count, weight=count)
         self.log("val/loss", self.val_loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=max(count, 1))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:

@@ -122,6 +122,21 @@ def test_through_the_command_line(tiny_model_dir: str, tmp_path: Path) -> None:
     assert (run / "adapter" / "adapter_model.safetensors").is_file() and (run / "checkpoints" / "last.ckpt").is_file()
 
 
+@pytest.mark.ddp
+def test_started_by_lightning_with_one_held_out_text(tiny_model_dir: str, tmp_path: Path) -> None:
+    """The second process was started by the first, and has no text to validate on: neither waits for the other."""
+    run = tmp_path / "run"
+    options = [s for s in SETTINGS if not s.startswith(("--trainer.devices", "--evaluation"))]
+    command = [sys.executable, "-m", "spd_lightning", "fit", f"--subspace.model_name_or_path={tiny_model_dir}"]
+    command += [f"--run_dir={run}", "--config", str(ROOT / "configs" / "trainer" / "early_stopping.yaml"), *options]
+    command += ["--evaluation.tasks=[letters]", "--evaluation.limit=3", "--data.val_fraction=0.05"]
+    command += ["--trainer.devices=2", "--trainer.strategy=fsdp"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "the best by val/loss" in done.stderr and (run / "adapter" / "adapter_model.safetensors").is_file()
+
+
 def test_the_older_wrapper_is_refused(
     tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
