@@ -221,7 +221,7 @@ class SelfGenerationDataModule(LightningDataModule):
         if self.engine == "vllm":
             import_vllm()
         if trains and self.method == "filtered":
-            from spd_lightning.evaluation.worker import check_consent  # the one look ahead in the flow
+            from spd_lightning.evaluation.worker import check_consent  # filtered alone looks ahead in the flow
 
             check_consent(self.task.answer_type, self.allow_code_execution)
 
@@ -430,7 +430,7 @@ class SelfGenerationDataModule(LightningDataModule):
 
     def _keep_correct(self, records: list[dict[str, Any]]) -> list[Any]:
         """Keep the completions that the gold answer agrees with (method ``filtered``; an external signal)."""
-        from spd_lightning.evaluation.worker import correct_completions  # the one look ahead in the flow
+        from spd_lightning.evaluation.worker import correct_completions  # filtered alone looks ahead in the flow
 
         task = self.task
         benchmark = Benchmark(
