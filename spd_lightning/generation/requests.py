@@ -7,6 +7,7 @@ processes. A batch is the unit of work and of resume, so any number of processes
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from spd_lightning.errors import UserError
 
 DEFAULT_BATCH_SIZE = 64  # completions decoded together when neither a batch size nor a token budget is given
+
+Truncation = Literal["middle", "start", "end"]  # the part of a text that is cut away where it is too long
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,42 @@ class Request:
     prompt: str
     prompt_ids: tuple[int, ...]
     sample: int = 0
+
+
+def truncate(
+    ids: Sequence[int], max_length: int, side: Truncation = "middle", keep_prefix: int = 0, keep_suffix: int = 0
+) -> tuple[int, ...]:
+    """Token ids cut down to a limit; what is short enough stays as it is.
+
+    >>> truncate(range(10), 6, "middle", keep_prefix=1, keep_suffix=1)
+    (0, 1, 2, 7, 8, 9)
+
+    Args:
+        ids: The tokens of a text.
+        max_length: Most tokens that may be left, at least 1.
+        side: What is cut AWAY: tokens in the ``middle`` (its two halves stay), at the ``start``, or at the ``end``.
+        keep_prefix: So many tokens at the beginning are never cut: special tokens, what a chat template writes before
+            the user's text.
+        keep_suffix: So many tokens at the end are never cut: what a chat template writes behind the user's text, a
+            continuation that is to be scored.
+
+    Raises:
+        UserError: For another side, or a limit that leaves no token between what must be kept.
+    """
+    if side not in ("middle", "start", "end"):
+        raise UserError(f"truncation={side!r} is not known. Set --data.truncation to middle, start or end.")
+    ids = tuple(ids)
+    cut = len(ids) - max_length
+    if cut <= 0:
+        return ids
+    room = max_length - keep_prefix - keep_suffix
+    if room < 1:
+        raise UserError(
+            f"A limit of {max_length} tokens leaves no room for text: special tokens and chat template take "
+            f"{keep_prefix + keep_suffix} of them. Raise the limit (training prompts: --data.max_prompt_length)."
+        )
+    before = keep_prefix + {"start": 0, "middle": room // 2, "end": room}[side]
+    return ids[:before] + ids[before + cut :]
 
 
 def encode_prompts(
