@@ -55,6 +55,7 @@ def run_benchmark(
     prompt_format: PromptFormat = "plain",
     timeout_s: float = 5.0,
     short_context: ShortContext = "fewer_shots",
+    repetition_penalty: float = 1.0,
     split: str | None = None,
     progress: Progress | None = None,
 ) -> BenchmarkResult:
@@ -77,6 +78,7 @@ def run_benchmark(
         timeout_s: Time limit of a program, seconds.
         short_context: Where prompt and completion exceed the model's context: drop solved examples, the first ones
             first (counted and said), or raise.
+        repetition_penalty: Of generated answers, greedy and drawn, as `SamplingParams` has it; likelihoods know none.
         split: Of the scores; see `domain_split`.
         progress: Called with task, done, total and new tokens of this process after each batch.
 
@@ -103,7 +105,10 @@ def run_benchmark(
         if benchmark.answer_type == "program":
             share["isolation"], share["not_run"] = _isolation(allow_code_execution)
         if share["not_run"] is None:
-            worker = BenchmarkWorker(model, tokenizer, benchmark, samples, batch_size, seed, rank, world_size, progress)
+            worker = BenchmarkWorker(
+                *(model, tokenizer, benchmark, samples, batch_size, seed, rank, world_size, progress),
+                repetition_penalty=repetition_penalty,
+            )
             with eval_mode(model):
                 share["records"] = worker.run(prompt_format, timeout_s, short_context)
             share.update(nll=worker.nll, facts=worker.facts)
@@ -131,6 +136,7 @@ def run_benchmark(
         "batch_size": batch_size,
         "prompt_format": "plain" if likelihood else prompt_format,
         "decoding": "likelihood" if likelihood else "greedy" if samples == 1 else "temperature 0.8, top-p 0.95",
+        "repetition_penalty": None if likelihood else repetition_penalty,
         "timeout_s": timeout_s if benchmark.answer_type == "program" else None,
     }
     complete_result(result, benchmark, seed, split)
@@ -252,6 +258,7 @@ def _benchmark_key(benchmark: Benchmark, settings: dict[str, Any]) -> dict[str, 
         parts = (e.id, e.full_prompt(), e.target, e.expected, e.choices, sorted(e.meta.items()))
         digest.update(json.dumps(parts, default=str).encode())
     names = ("num_samples", "batch_size", "seed", "prompt_format", "timeout_s", "short_context")
+    generates = benchmark.output_type != "choices"
     return {
         "task": benchmark.task,
         "version": benchmark.version,
@@ -259,6 +266,7 @@ def _benchmark_key(benchmark: Benchmark, settings: dict[str, Any]) -> dict[str, 
         "output": [benchmark.output_type, benchmark.answer_type, benchmark.max_new_tokens, list(benchmark.stop)],
         "examples": digest.hexdigest(),
         **{name: settings.get(name) for name in names},
+        "repetition_penalty": settings.get("repetition_penalty", 1.0) if generates else None,
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -66,6 +67,7 @@ class BenchmarkCallback(Callback):
         batch_size: Completions, or questions, run together; null for the defaults (64 completions).
         dtype: auto, float32 or bfloat16, the same for every method; null takes that of the run, else auto.
         prompt_format: plain, or chat to put generated answers through the chat template.
+        repetition_penalty: Of generated answers, as data.repetition_penalty; null or 1 for none.
         skip_missing_data: Report a benchmark whose data cannot be had as not run, instead of ending the run.
         short_context: Where the context is too short for the solved examples: fewer_shots (said and counted) or error.
         allow_code_execution: true lets programs that a model wrote run where no sandbox works; null asks
@@ -89,6 +91,7 @@ class BenchmarkCallback(Callback):
         batch_size: int | None = None,
         dtype: Dtype | None = None,
         prompt_format: PromptFormat = "plain",
+        repetition_penalty: float | None = None,
         skip_missing_data: bool = False,
         short_context: ShortContext = "fewer_shots",
         allow_code_execution: bool | None = None,
@@ -114,6 +117,11 @@ class BenchmarkCallback(Callback):
             raise UserError(
                 f"timeout_s={timeout_s} would fail every program. Set --evaluation.timeout_s to seconds above 0."
             )
+        if repetition_penalty is not None and not 0 < repetition_penalty < math.inf:
+            raise UserError(
+                f"repetition_penalty={repetition_penalty} is not possible. Set --evaluation.repetition_penalty to a "
+                "number above 0 (1 penalises nothing), or null."
+            )
         for name in limit if isinstance(limit, dict) else ():
             if name.split(":")[0] not in TASKS:
                 raise unknown_name("task in limit", name, TASKS, "--evaluation.limit")
@@ -125,6 +133,7 @@ class BenchmarkCallback(Callback):
             "num_samples": num_samples,
             "batch_size": batch_size,
             "prompt_format": prompt_format,
+            "repetition_penalty": 1.0 if repetition_penalty is None else float(repetition_penalty),
             "short_context": short_context,
             "allow_code_execution": allow_code_execution,
             "timeout_s": timeout_s,

@@ -50,6 +50,7 @@ class BenchmarkWorker:
         rank: This process, 0-based.
         world_size: Number of processes.
         progress: See `run_benchmark`.
+        repetition_penalty: See `run_benchmark`.
     """
 
     def __init__(
@@ -63,10 +64,12 @@ class BenchmarkWorker:
         rank: int,
         world_size: int,
         progress: Progress | None,
+        repetition_penalty: float = 1.0,
     ) -> None:
         self.model, self.tokenizer, self.benchmark = model, tokenizer, benchmark
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
         self.rank, self.world_size, self.progress = rank, world_size, progress
+        self.repetition_penalty = repetition_penalty
         self.examples = {e.id: e for e in benchmark.examples}
         self.facts = {"fewer_shots": 0, "truncated": 0, "new_tokens": 0}
         self.nll: dict[str, dict[str, float]] = {}  # by example: sum of the target's loss, its tokens and characters
@@ -171,6 +174,7 @@ class BenchmarkWorker:
             max_new_tokens=limit,
             temperature=0.0 if self.samples == 1 else 0.8,
             top_p=1.0 if self.samples == 1 else 0.95,
+            repetition_penalty=self.repetition_penalty,
             seed=self.seed,
             stop=self._stops(form),
         )

@@ -63,6 +63,9 @@ class SelfGenerationDataModule(LightningDataModule):
         top_p: Smallest set of tokens with at least this probability is kept (nucleus); 1 keeps all.
         top_k: Number of most likely tokens kept; 0 keeps all.
         min_p: Tokens at least this share as likely as the most likely one are kept; 0 keeps all.
+        repetition_penalty: Makes tokens that prompt or completion hold already less likely, as in transformers, before
+            the temperature and in greedy decoding too: 1.1 divides a positive logit by 1.1. Null or 1 for none; a
+            model's own value (generation_config.json) is never taken unasked.
         prompt_format: ``plain`` text as published, or the model's ``chat`` template.
         batch_size: Rows that are decoded together. Rows leave when they are done, none joins.
         batch_tokens: Budget of a batch in cache positions, rows times (longest prompt + max_new_tokens), in place of
@@ -98,6 +101,7 @@ class SelfGenerationDataModule(LightningDataModule):
         top_p: float = 0.9,
         top_k: int = 0,
         min_p: float = 0.0,
+        repetition_penalty: float | None = None,
         prompt_format: Literal["plain", "chat"] = "plain",
         batch_size: int = 64,
         batch_tokens: int | None = None,
@@ -125,7 +129,15 @@ class SelfGenerationDataModule(LightningDataModule):
         if num_prompts is not None and num_prompts < 1:
             raise UserError(f"data.num_prompts={num_prompts} leaves no prompt. Set at least 1, or null for all.")
         new_tokens = 1 if max_new_tokens is None else max_new_tokens  # the task may set it; told now, not after stage 1
-        SamplingParams(max_new_tokens=new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
+        self.repetition_penalty = 1.0 if repetition_penalty is None else float(repetition_penalty)
+        SamplingParams(
+            max_new_tokens=new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=self.repetition_penalty,
+        )
         self.model_name_or_path = model_name_or_path
         self.task_name, self.task_file, self.data_dir = task, task_file, data_dir
         self.method = method
@@ -182,6 +194,7 @@ class SelfGenerationDataModule(LightningDataModule):
             top_p=1.0 if plain else self.top_p,
             top_k=0 if plain else self.top_k,
             min_p=0.0 if plain else self.min_p,
+            repetition_penalty=self.repetition_penalty,
             seed=self.seed,
             stop=self.task.stop,
         )
@@ -261,6 +274,7 @@ class SelfGenerationDataModule(LightningDataModule):
             "top_p": params.top_p,
             "top_k": params.top_k,
             "min_p": params.min_p,
+            "repetition_penalty": params.repetition_penalty,
             "stop": list(params.stop),
             "prompt_format": self.prompt_format,
             "batch_size": self.batch_size if self.batch_tokens is None else None,

@@ -196,6 +196,11 @@ class _Decoder:
         self.mask = mask.to(self.device)
         self.positions = (self.mask[:, :width].cumsum(-1) - 1).clamp(min=0)[:, shared:]
         self.input_ids = ids[:, shared:].to(self.device)
+        self.history: Tensor | None = None  # every row's tokens so far; elsewhere the last of its prompt
+        if params.repetition_penalty != 1:
+            self.history = ids[:, -1:].repeat(1, capacity)
+            self.history[:, :width] = torch.where(mask[:, :width], ids, ids[:, -1:])
+            self.history = self.history.to(self.device)
         if shared:
             prefix = torch.tensor([batch[0].prompt_ids[:shared]], device=self.device)
             self.cache = cache_after(model, prefix_states(model, prefix), padding, capacity)
@@ -209,7 +214,8 @@ class _Decoder:
         ).float()
         step = len(self.tokens[self.rows[0]])
         keys = step_keys([self.row_keys[i] for i in self.rows], step, logits.device)
-        tokens, close = choose_tokens(logits, self.params, keys, self.margin)
+        history = None if self.history is None else self.history[:, : self.length].to(logits.device)
+        tokens, close = choose_tokens(logits, self.params, keys, self.margin, history)
         chosen = tokens.tolist()
         if self.margin > 0:
             for slot in close.nonzero().flatten().tolist():
@@ -219,6 +225,8 @@ class _Decoder:
         alive = [self._append(i, token) for i, token in zip(self.rows, chosen)]
         self.input_ids = torch.tensor(chosen, device=self.device)[:, None]
         self.positions = self.positions[:, -1:] + 1
+        if self.history is not None:
+            self.history[:, self.length] = self.input_ids[:, 0]
         self.length += 1
         if not all(alive):
             self._leave(alive)
@@ -257,7 +265,7 @@ class _Decoder:
         start = time.perf_counter()
         ids = torch.tensor([[*self.batch[i].prompt_ids, *self.tokens[i]]], device=self.device)
         logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
-        token, _ = choose_tokens(logits, self.params, keys.to(logits.device))
+        token, _ = choose_tokens(logits, self.params, keys.to(logits.device), history=ids.to(logits.device))
         self.stats.redecided += 1
         self.stats.redecided_seconds += time.perf_counter() - start
         return int(token)
@@ -270,6 +278,7 @@ class _Decoder:
         self.cache.keep_rows(moves, len(order))
         index = torch.tensor(order, device=self.device)
         self.mask, self.positions, self.input_ids = self.mask[index], self.positions[index], self.input_ids[index]
+        self.history = None if self.history is None else self.history[index]
 
 
 def _batched_logits(

@@ -35,12 +35,14 @@ class SamplingParams:
         top_p: Keep the most probable tokens that together hold this mass; 1 keeps all.
         top_k: Keep this many most probable tokens; 0 keeps all.
         min_p: Keep tokens at least this share as probable as the most probable one; 0 keeps all.
+        repetition_penalty: Logits of tokens that stand in the prompt or in the completion so far are divided by it
+            where they are positive and multiplied where negative (arXiv:1909.05858, section 4.1); 1 changes none.
         seed: Of the noise.
         stop: Strings that end a completion; the text is cut before the first of them.
         tie_margin: Distance in logit units below which a step is decided again by the row alone. None: 1e-3 in float32,
             0 (never) in other dtypes, where the batch size may change a completion.
 
-    Filters apply in the order of transformers: temperature, top_k, top_p, min_p.
+    The order is that of transformers: repetition penalty (in greedy decoding too), temperature, top_k, top_p, min_p.
     """
 
     max_new_tokens: int = 256
@@ -48,6 +50,7 @@ class SamplingParams:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    repetition_penalty: float = 1.0
     seed: int = 42
     stop: tuple[str, ...] = ()
     tie_margin: float | None = None
@@ -66,6 +69,8 @@ class SamplingParams:
             refuse("top_k", "0 (keeps every token) or a positive number of tokens")
         if not 0 <= self.min_p <= 1:
             refuse("min_p", "a share from 0 (keeps every token) to 1")
+        if not 0 < self.repetition_penalty < math.inf:
+            refuse("repetition_penalty", "a number above 0 (1 penalises nothing, more makes repetition rarer)")
         if self.tie_margin is not None and self.tie_margin < 0:
             refuse("tie_margin", "0 (never decide again) or a positive distance in logit units")
         if isinstance(self.stop, str) or "" in self.stop:
@@ -129,7 +134,19 @@ def gumbel_noise(keys: Tensor, tokens: Tensor | None, vocab_size: int) -> Tensor
     return uniform.clamp_(2.0**-33, 1 - 2.0**-24).neg_().log1p_().neg_().log_().neg_()
 
 
-def choose_tokens(logits: Tensor, params: SamplingParams, keys: Tensor, margin: float = 0.0) -> tuple[Tensor, Tensor]:
+def penalise(logits: Tensor, history: Tensor, penalty: float) -> Tensor:
+    """Logits ``[b, v]`` with those of the tokens in ``history`` ``[b, n]`` made smaller; a new tensor.
+
+    A token counts once, however often it stands there, so a row that is shorter than others is filled up with any
+    token of its own.
+    """
+    scores = logits.gather(1, history)
+    return logits.scatter(1, history, torch.where(scores < 0, scores * penalty, scores / penalty))
+
+
+def choose_tokens(
+    logits: Tensor, params: SamplingParams, keys: Tensor, margin: float = 0.0, history: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Draw one token a row.
 
     Args:
@@ -137,12 +154,19 @@ def choose_tokens(logits: Tensor, params: SamplingParams, keys: Tensor, margin: 
         params: Decoding settings.
         keys: `step_keys`, ``[b, 2]`` int32; not used when greedy.
         margin: Tie margin in logit units; 0 finds no ties.
+        history: Tokens of prompt and completion so far, ``[b, n]`` int64, as `penalise` takes them; needed where
+            ``repetition_penalty`` is not 1.
 
     Returns:
         Token ids ``[b]`` int64, and ``[b]`` bool: whether logits each moved by at most ``margin / 2`` could have given
         another token, because the two best noisy logits or a filter's boundary lie within the margin.
     """
     logits = logits.float()
+    if (penalty := params.repetition_penalty) != 1:
+        if history is None:
+            raise ValueError(f"repetition_penalty={penalty} needs the history of the rows.")
+        logits = penalise(logits, history, penalty)
+        margin *= max(penalty, 1 / penalty)  # by so much at most it has spread logits that were as close as the margin
     if params.temperature == 0:
         return _best(logits, margin)
     if params.top_p >= 1 and params.top_k == 0 and params.min_p == 0:

@@ -125,7 +125,7 @@ def _settings(vllm: Any, request: Request, params: SamplingParams) -> Any:
         min_p=params.min_p,
         presence_penalty=0.0,
         frequency_penalty=0.0,
-        repetition_penalty=1.0,
+        repetition_penalty=params.repetition_penalty,
         seed=int.from_bytes(hashlib.blake2b(words, digest_size=4).digest(), "little"),
         max_tokens=params.max_new_tokens,
         min_tokens=0,

@@ -262,6 +262,22 @@ def test_base_scores_are_computed_once_and_again_only_for_another_setting(tmp_pa
     assert {row["stage"] for row in store.list()} == {"scores"} and len(store.list()) == 4
 
 
+def test_repetition_penalty_rules_generated_answers_and_their_key_alone(tmp_path, tokenizer) -> None:  # type: ignore[no-untyped-def]
+    store = ArtifactStore(tmp_path)
+
+    def evaluate(kind: str, **changes: Any) -> BenchmarkResult:
+        settings = {"method": "base", "store": store, "key": {"model": "m"}, "seed": 1, **changes}
+        return evaluate_model(lambda: (tiny_model(), tokenizer), [make(kind, max_new_tokens=24)], **settings)[0]
+
+    plain, none = evaluate("number"), evaluate("number", repetition_penalty=1.0)
+    assert none.facts["from_store"] and none.facts["repetition_penalty"] == 1.0
+    strong = evaluate("number", repetition_penalty=5.0)
+    assert strong.facts["repetition_penalty"] == 5.0
+    assert [r["completion"] for r in strong.records] != [r["completion"] for r in plain.records]
+    assert evaluate("letter").facts["repetition_penalty"] is None
+    assert evaluate("letter", repetition_penalty=5.0).facts["from_store"], "likelihoods know no penalty"
+
+
 def test_a_real_task_from_text_to_table(tokenizer) -> None:  # type: ignore[no-untyped-def]
     result = run_benchmark(
         tiny_model(), tokenizer, load_task("letters").benchmark(limit=5), method="base", split="in", seed=3

@@ -189,6 +189,7 @@ def test_overlap_names_the_sets_and_the_benchmarks() -> None:
         ({"limit": -1}, "limit=-1"),
         ({"limit": {"humanevl": 2}}, "Unknown task in limit 'humanevl'. Did you mean 'humaneval'"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"repetition_penalty": -1.0}, "repetition_penalty=-1.0"),
         ({"num_samples": 0}, "num_samples=0"),
         ({"timeout_s": -1.0}, "timeout_s=-1.0 would fail every program"),
     ],

@@ -116,6 +116,7 @@ def test_what_a_corpus_depends_on_is_in_its_fingerprint(make: Any, task_file: st
         {"top_p": 0.5},
         {"top_k": 3},
         {"min_p": 0.1},
+        {"repetition_penalty": 1.1},
         {"batch_size": 3},
         {"batch_tokens": 100},
         {"engine": "vllm"},
@@ -124,6 +125,7 @@ def test_what_a_corpus_depends_on_is_in_its_fingerprint(make: Any, task_file: st
     ]
     assert len({first, *(name(**options) for options in other)}) == 1 + len(other)
     assert name() == first and name(val_fraction=0.5) == first
+    assert name(repetition_penalty=1.0) == first, "1 is none"
     assert name(batch_tokens=100, batch_size=3) == name(batch_tokens=100), "the budget takes the place of the size"
 
 
@@ -149,6 +151,7 @@ def test_methods_and_their_sampling(make: Any) -> None:
     plain, truncated = make(method="psr", **options).sampling_params, make(method="ssd", **options).sampling_params
     assert (plain.top_p, plain.top_k, plain.min_p, plain.temperature) == (1.0, 0, 0.0, 0.6)
     assert (truncated.top_p, truncated.top_k, truncated.min_p) == (0.8, 5, 0.1)
+    assert {make(method=m, repetition_penalty=1.1).sampling_params.repetition_penalty for m in ("psr", "ssd")} == {1.1}
     with pytest.raises(UserError, match=r"data.method=spd needs a subspace"):
         make(method="spd").load_subspace()
 
@@ -195,6 +198,7 @@ def test_progress_moves_within_a_batch(make: Any, monkeypatch: pytest.MonkeyPatc
         ({"top_p": 1.5}, "top_p=1.5"),
         ({"top_k": -1}, "top_k=-1"),
         ({"min_p": 2.0}, "min_p=2.0"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty=0.0"),
     ],
 )
 def test_options_out_of_range(make: Any, options: dict, message: str) -> None:

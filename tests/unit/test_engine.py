@@ -45,10 +45,10 @@ def model_of(kind: str):  # type: ignore[no-untyped-def]
     return model
 
 
-def plain_generate(model, tokenizer, ids: tuple[int, ...], n: int) -> list[int]:  # type: ignore[no-untyped-def]
+def plain_generate(model, tokenizer, ids: tuple[int, ...], n: int, **more: float) -> list[int]:  # type: ignore[no-untyped-def]
     """transformers' own greedy generation of one row."""
     prompt = torch.tensor([ids])
-    options = {"do_sample": False, "max_new_tokens": n, "eos_token_id": 257, "pad_token_id": 256}
+    options = {"do_sample": False, "max_new_tokens": n, "eos_token_id": 257, "pad_token_id": 256, **more}
     out = model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
     return out[0, len(ids) :].tolist()
 
@@ -78,6 +78,35 @@ def test_prompts_that_begin_alike_run_their_beginning_once(kind: str, tokenizer)
         assert list(g.token_ids) == plain_generate(model, tokenizer, ids[g.id], 30), g.id
     alone = generate(model, tokenizer, requests[:1], SamplingParams(max_new_tokens=30, temperature=0.0))
     assert alone[0].token_ids == next(g.token_ids for g in out if g.id == alone[0].id)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("shots", ["", "Question: 1 plus 1?\nAnswer: 2\n\n" * 3], ids=["alone", "shared"])
+def test_repetition_penalty_equals_transformers(kind: str, shots: str, tokenizer) -> None:  # type: ignore[no-untyped-def]
+    """Rows of unlike length share a batch and a beginning, and leave at different steps; padding is never counted."""
+    model = model_of(kind)
+    requests, _ = build_requests(tokenizer, [(i, shots + prompt) for i, prompt in PROMPTS])
+    params = SamplingParams(max_new_tokens=40, temperature=0.0, repetition_penalty=1.3, stop=("\x00",))
+    out = generate(model, tokenizer, requests, params, batch_size=5)
+    free = generate(model, tokenizer, requests, SamplingParams(max_new_tokens=40, temperature=0.0), batch_size=5)
+    ids = {r.id: r.prompt_ids for r in requests}
+    for g in out:
+        expected = plain_generate(model, tokenizer, ids[g.id], 40, repetition_penalty=1.3)
+        assert list(g.token_ids) == expected[: g.num_tokens], g.id
+        assert g.num_tokens == len(expected) or "\x00" in tokenizer.decode(g.token_ids)
+    assert [g.token_ids for g in out] != [g.token_ids for g in free]
+
+
+def test_repetition_penalty_makes_draws_that_do_not_depend_on_the_batch(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    model = ending_model()
+    requests, _ = build_requests(tokenizer, PROMPTS, num_generations=3)
+    params = SamplingParams(max_new_tokens=30, temperature=1.0, repetition_penalty=1.2, tie_margin=0.05)
+    stats = EngineStats()
+    whole = {(g.id, g.sample): g for g in generate(model, tokenizer, requests, params, 15, stats=stats)}
+    assert stats.redecided > 5, "draws that the row decides alone know its history too"
+    assert len({g.num_tokens for g in whole.values()}) > 3, "rows leave at different steps"
+    for size in (1, 4):
+        assert {(g.id, g.sample): g for g in generate(model, tokenizer, requests, params, size)} == whole
 
 
 def test_what_rows_share_leaves_each_a_token_of_its_own() -> None:

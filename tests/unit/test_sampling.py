@@ -11,6 +11,7 @@ from scipy import stats
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -68,6 +69,30 @@ def test_unfiltered_draw_is_the_noisy_argmax_over_the_vocabulary() -> None:
     assert torch.equal(choose_tokens(logits, SamplingParams(temperature=1.3), keys)[0], expected)
 
 
+@pytest.mark.parametrize("penalty", [0.5, 1.05, 1.3, 10.0])
+@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {}, {"top_k": 20, "top_p": 0.8}], ids=str)
+def test_repetition_penalty_is_that_of_transformers(penalty: float, settings: dict) -> None:
+    """Before the temperature, in greedy decoding too; a token that stands there three times is penalised once."""
+    params = SamplingParams(**{"temperature": 0.7, **settings}, repetition_penalty=penalty)
+    generator = torch.Generator().manual_seed(11)
+    logits = torch.randn(200, 300, generator=generator) * 2
+    history = torch.randint(0, 300, (200, 90), generator=generator)
+    history[:, 80:] = history[:, :1]  # filled up with a token of the row
+    keys = keys_for(200)
+    penalised = RepetitionPenaltyLogitsProcessor(penalty)(history[:, :80], logits.clone())
+    if params.temperature == 0:
+        expected = penalised.argmax(-1)
+    else:
+        expected = (warped(penalised, params) + gumbel_noise(keys, None, 300)).argmax(-1)
+    before = logits.clone()
+    tokens, _ = choose_tokens(logits, params, keys, history=history)
+    assert torch.equal(tokens, expected) and torch.equal(logits, before)
+    without, _ = choose_tokens(logits, SamplingParams(**{"temperature": 0.7, **settings}), keys)
+    assert not torch.equal(tokens, without), "the penalty changed nothing, so the test shows nothing"
+    with pytest.raises(ValueError, match="needs the history"):
+        choose_tokens(logits, params, keys)
+
+
 def test_greedy_takes_the_largest_logit_without_noise() -> None:
     logits = torch.randn(5, 50)
     assert torch.equal(choose_tokens(logits, SamplingParams(temperature=0.0), keys_for(5))[0], logits.argmax(-1))
@@ -122,18 +147,22 @@ def test_draws_follow_the_filtered_distribution(settings: dict) -> None:
     assert test.pvalue > 1e-3, (seen, probability * draws)
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {}, *FILTERS], ids=str)
+PENALTIES = [{"repetition_penalty": p, **more} for p in (0.6, 1.8) for more in ({"temperature": 0.0}, {"top_p": 0.9})]
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {}, *FILTERS, *PENALTIES], ids=str)
 def test_logits_moved_by_half_a_margin_change_only_close_draws(settings: dict) -> None:
     params = SamplingParams(**{"temperature": 0.7, **settings})
     margin = 0.05  # large, so that many draws are close; most are not
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(400, 200, generator=generator) * 2
     keys = keys_for(400)
-    tokens, close = choose_tokens(logits, params, keys, margin)
+    history = torch.randint(0, 200, (400, 60), generator=generator)
+    tokens, close = choose_tokens(logits, params, keys, margin, history)
     changed = torch.zeros(400, dtype=torch.bool)
     for _ in range(30):
         sign = torch.randint(0, 2, logits.shape, generator=generator) * 2 - 1
-        moved, _ = choose_tokens(logits + sign * margin * 0.499, params, keys)
+        moved, _ = choose_tokens(logits + sign * margin * 0.499, params, keys, history=history)
         changed |= moved != tokens
     assert not (changed & ~close).any(), "a draw that was not called close has changed"
     assert close.float().mean() < 0.35
@@ -157,6 +186,8 @@ def test_margin_in_force() -> None:
         ("top_p", 1.5),
         ("top_k", -3),
         ("min_p", 1.01),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", math.nan),
         ("tie_margin", -1e-3),
         ("stop", ("",)),
         ("stop", "Question:"),

@@ -77,7 +77,8 @@ def test_records_come_back_in_the_order_of_the_requests(fake_vllm: dict[str, Any
 
 
 def test_every_setting_is_stated(fake_vllm: dict[str, Any]) -> None:
-    params = SamplingParams(max_new_tokens=9, temperature=0.5, top_p=0.8, top_k=7, min_p=0.1, stop=("\n\n",))
+    filters = {"top_p": 0.8, "top_k": 7, "min_p": 0.1, "repetition_penalty": 1.1}
+    params = SamplingParams(max_new_tokens=9, temperature=0.5, stop=("\n\n",), **filters)
     generate_vllm("/models/folded", REQUESTS, params)
     first = fake_vllm["settings"][0]
     assert first == {
@@ -88,7 +89,7 @@ def test_every_setting_is_stated(fake_vllm: dict[str, Any]) -> None:
         "min_p": 0.1,
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
-        "repetition_penalty": 1.0,
+        "repetition_penalty": 1.1,
         "seed": first["seed"],
         "max_tokens": 9,
         "min_tokens": 0,
