@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import ast
 import re
-import textwrap
 import unicodedata
 import warnings
 from collections.abc import Iterable
@@ -201,13 +200,21 @@ def extract_code(completion: str) -> str:
         return completion
     first = fences[0]
     before = completion[: first.start()]
-    if first[1] is None and before.strip() and parses(textwrap.dedent(before)):
+    if first[1] is None and before.strip() and parses(before):
         return before
     return completion[first.end() : fences[1].start() if len(fences) > 1 else len(completion)]
 
 
 def parses(code: str) -> bool:
-    """Whether a text is Python of today's grammar; an empty one is not."""
+    """Whether a text is Python of today's grammar; an empty one is not.
+
+    Code that is indented as a whole counts (a function's body, a block in a list), and so does a stray first space.
+    """
+    # A block is read as one. Taking off the common margin would not do: a text in quotes or a comment may start at 0.
+    return _parses(code.strip()) or _parses(f"if True:\n{code}")
+
+
+def _parses(code: str) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "\d" in a model's string
@@ -223,6 +230,5 @@ def holds_answer(completion: str, answer_type: str) -> bool:
     if answer_type == "letter":
         return extract_letter(completion)[0] is not None
     if answer_type in ("program", "likelihood"):
-        code = extract_code(completion)
-        return bool(code.strip()) and parses(code)
+        return parses(extract_code(completion))
     return bool(completion.strip())

@@ -197,7 +197,7 @@ class ParseRate(_Metric):
 
     def verdict(self, prediction: str) -> bool:
         """Whether one completion parses; code may be indented as a whole."""
-        return parses(extract_code(prediction).strip())
+        return parses(extract_code(prediction))
 
     def _compute(self, predictions: list[str]) -> dict[str, float]:
         return {"parse_rate": share([self.verdict(p) for p in predictions])}

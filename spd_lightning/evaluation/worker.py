@@ -214,7 +214,7 @@ class BenchmarkWorker:
             return letter, letter == expected, reason
         if self.benchmark.answer_type == "likelihood":
             code = extract_code(g.completion)
-            right = parses(code.strip())
+            right = parses(code)
             return code, right, "parses" if right else "does not parse"
         if self.benchmark.answer_type == "text":
             text, reason = extract_text(g.completion, expected, ())

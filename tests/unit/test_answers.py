@@ -17,6 +17,7 @@ from spd_lightning.evaluation.answers import (
     numbers_equal,
     parses,
 )
+from spd_lightning.evaluation.metrics import ParseRate
 
 FLEXIBLE = [
     ("18", "18"),
@@ -326,6 +327,26 @@ def test_parses() -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("    total = 1\n    return total\n", True),  # the body of a function, as HumanEval asks for it
+        ("\n\tx = 1\n\ty = 2", True),
+        ("  def f():\n      return 1\n  f()", True),
+        ('    s = """\nat the margin\n"""\n    return s', True),  # what stands in quotes is no indentation
+        ("# told first\n    x = 1\n    y = 2", True),
+        (" x = 1\ny = 2", True),  # a stray first space, as decoders leave it
+        ("    x = 1\n  y = 2", False),
+        ("x = 1\n    y = 2", False),
+        ("    # nothing but words", False),
+    ],
+)
+def test_code_indented_as_a_whole_parses(code: str, expected: bool) -> None:
+    assert parses(code) is expected
+    assert holds_answer(code, "program") is expected
+    assert ParseRate().compute(predictions=[code, f"Here:\n```python\n{code}\n```"])["parse_rate"] == float(expected)
+
+
+@pytest.mark.parametrize(
     ("completion", "answer_type", "expected"),
     [
         ("so 7", "number", True),
@@ -334,6 +355,7 @@ def test_parses() -> None:
         (" hm", "letter", False),
         ("```python\nx = 1\n```", "program", True),
         ("def f(:", "program", False),
+        ("    return x + 1\n", "program", True),
         ("", "program", False),
         ("x = 1", "likelihood", True),
         (" yes", "text", True),
