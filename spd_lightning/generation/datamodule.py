@@ -28,7 +28,7 @@ from spd_lightning.finetuning.texts import TrainingText, split_validation, texts
 from spd_lightning.generation.corpus import Corpus, side_by_side
 from spd_lightning.generation.engine import Generation, check_context
 from spd_lightning.generation.module import SelfGenerationModule
-from spd_lightning.generation.requests import Request, build_requests, form_batches
+from spd_lightning.generation.requests import Request, Truncation, build_requests, form_batches
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.generation.vllm_engine import generate_vllm, import_vllm, write_folded
 from spd_lightning.model import file_sha256, load_config, load_tokenizer, model_fingerprint, resolve_dtype
@@ -58,7 +58,9 @@ class SelfGenerationDataModule(LightningDataModule):
         num_generations: Completions per prompt.
         max_new_tokens: Limit of a completion in tokens; null for the task's own.
         max_prompt_length: Limit of a prompt in tokens; longer ones are counted.
-        long_prompts: Cut those on the left to the limit (``truncate``, as published), or leave them out (``reject``).
+        long_prompts: Cut those to the limit (``truncate``), or leave them out (``reject``).
+        truncation: The part of the user's text that is cut away: its ``middle``, its ``start``, or its ``end`` (as
+            published; what is asked last, such as ``Answer:``, is then lost). Special tokens and chat template stay.
         temperature: Divides the logits; 0 is greedy.
         top_p: Smallest set of tokens with at least this probability is kept (nucleus); 1 keeps all.
         top_k: Number of most likely tokens kept; 0 keeps all.
@@ -97,6 +99,7 @@ class SelfGenerationDataModule(LightningDataModule):
         max_new_tokens: int | None = None,
         max_prompt_length: int = 384,
         long_prompts: Literal["truncate", "reject"] = "truncate",
+        truncation: Truncation = "middle",
         temperature: float = 0.7,
         top_p: float = 0.9,
         top_k: int = 0,
@@ -143,7 +146,7 @@ class SelfGenerationDataModule(LightningDataModule):
         self.method = method
         self.num_prompts, self.num_generations = num_prompts, num_generations
         self.max_new_tokens = max_new_tokens
-        self.max_prompt_length, self.long_prompts = max_prompt_length, long_prompts
+        self.max_prompt_length, self.long_prompts, self.truncation = max_prompt_length, long_prompts, truncation
         self.temperature, self.top_p, self.top_k, self.min_p = temperature, top_p, top_k, min_p
         self.prompt_format = prompt_format
         self.batch_size, self.batch_tokens = batch_size, batch_tokens
@@ -212,12 +215,27 @@ class SelfGenerationDataModule(LightningDataModule):
                 max_prompt_length=self.max_prompt_length,
                 prompt_format=self.prompt_format,
                 on_long=self.long_prompts,
+                truncation=self.truncation,
             )
+            self._say_long(counts)
             config = load_config(self.model_name_or_path)  # told before hours of work: the longest batch comes last
             check_context(config, requests, self.sampling_params.max_new_tokens)
             self._requests = requests
             self.facts["prompts"] = counts
         return self._requests
+
+    def _say_long(self, counts: dict[str, int]) -> None:
+        if counts["truncated"]:
+            rank_zero_info(
+                f"[generate] {counts['truncated']} of {counts['prompts']} prompts are longer than "
+                f"{self.max_prompt_length} tokens and lose the {self.truncation} of their text "
+                "(--data.max_prompt_length, --data.truncation)"
+            )
+        if counts["rejected"]:
+            rank_zero_info(
+                f"[generate] {counts['rejected']} of {counts['prompts']} prompts are longer than "
+                f"{self.max_prompt_length} tokens and are left out (--data.long_prompts reject)"
+            )
 
     def check_options(self, trains: bool = True) -> None:
         """Refuse now what would end a later stage: prompts, chat template, engine, consent to run programs.
@@ -270,6 +288,7 @@ class SelfGenerationDataModule(LightningDataModule):
             "max_new_tokens": params.max_new_tokens,
             "max_prompt_length": self.max_prompt_length,
             "long_prompts": self.long_prompts,
+            "truncation": self.truncation,
             "temperature": params.temperature,
             "top_p": params.top_p,
             "top_k": params.top_k,

@@ -14,10 +14,13 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
+from spd_lightning.generation.text import common_start
 
 DEFAULT_BATCH_SIZE = 64  # completions decoded together when neither a batch size nor a token budget is given
 
 Truncation = Literal["middle", "start", "end"]  # the part of a text that is cut away where it is too long
+
+_MARK = "\ue000"  # for private use in Unicode: no prompt begins or ends with it
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,7 @@ def truncate(
     Raises:
         UserError: For another side, or a limit that leaves no token between what must be kept.
     """
-    if side not in ("middle", "start", "end"):
-        raise UserError(f"truncation={side!r} is not known. Set --data.truncation to middle, start or end.")
+    _check_side(side)
     ids = tuple(ids)
     cut = len(ids) - max_length
     if cut <= 0:
@@ -66,16 +68,48 @@ def truncate(
     return ids[:before] + ids[before + cut :]
 
 
+def _check_side(side: str) -> None:
+    if side not in ("middle", "start", "end"):
+        raise UserError(f"truncation={side!r} is not known. Set --data.truncation to middle, start or end.")
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt as the model is to read it.
+
+    Attributes:
+        ids: Its tokens.
+        prefix: So many of them stand before the user's text: special tokens, the head of the chat template.
+        suffix: So many stand behind it: the start of the answer in the chat template.
+    """
+
+    ids: tuple[int, ...]
+    prefix: int = 0
+    suffix: int = 0
+
+    def cut(self, max_length: int, side: Truncation = "middle") -> tuple[int, ...]:
+        """The tokens within a limit; only the user's text is ever cut (see `truncate`)."""
+        return truncate(self.ids, max_length, side, self.prefix, self.suffix)
+
+
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, prompts: list[str], prompt_format: Literal["plain", "chat"] = "plain"
 ) -> list[tuple[int, ...]]:
-    """Token ids of prompts as the model is to read them.
+    """Token ids of prompts as the model is to read them; see `encode_with_template`."""
+    return [encoded.ids for encoded in encode_with_template(tokenizer, prompts, prompt_format)]
+
+
+def encode_with_template(
+    tokenizer: PreTrainedTokenizerBase, prompts: list[str], prompt_format: Literal["plain", "chat"] = "plain"
+) -> list[EncodedPrompt]:
+    """Prompts as token ids, with the bounds of the user's text in them.
 
     Args:
-        tokenizer: The model's.
+        tokenizer: The model's, a fast one.
         prompts: Texts, without a chat template.
-        prompt_format: ``plain`` encodes the text with the special tokens that the tokenizer puts before any text;
-            ``chat`` makes it the user's turn of the tokenizer's chat template, followed by the start of the answer.
+        prompt_format: ``plain`` encodes the text with the special tokens that the tokenizer puts before any text (those
+            that it puts behind, an end of sequence, are left out: the text goes on); ``chat`` makes it the user's turn
+            of the tokenizer's chat template, followed by the start of the answer.
 
     Raises:
         UserError: If ``chat`` is asked of a tokenizer without a template.
@@ -84,16 +118,33 @@ def encode_prompts(
         raise UserError(f"prompt_format={prompt_format!r} is not known. Set --data.prompt_format to plain or chat.")
     if not prompts:
         return []
-    if prompt_format == "chat":
-        if not tokenizer.chat_template:
-            raise UserError(
-                "prompt_format='chat', but the tokenizer has no chat template. Set --data.prompt_format plain."
-            )
-        template: Any = tokenizer.apply_chat_template
-        turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        prompts = [template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
-    encoded = tokenizer(prompts, add_special_tokens=prompt_format == "plain", verbose=False)["input_ids"]
-    return [tuple(ids) for ids in encoded]
+    if prompt_format == "plain":
+        encoded = tokenizer(prompts, return_special_tokens_mask=True, verbose=False)
+        return [
+            _open_ended(tokenizer, ids, mask) for ids, mask in zip(encoded["input_ids"], encoded["special_tokens_mask"])
+        ]
+    if not tokenizer.chat_template:
+        raise UserError("prompt_format='chat', but the tokenizer has no chat template. Set --data.prompt_format plain.")
+    template: Any = tokenizer.apply_chat_template
+    turns = [[{"role": "user", "content": prompt}] for prompt in [_MARK, *prompts]]
+    marked, *rendered = [template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
+    encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    found = []
+    for text, ids, offsets in zip(rendered, encoded["input_ids"], encoded["offset_mapping"]):
+        start = common_start(text, marked)
+        end = max(start, len(text) - common_start(text[::-1], marked[::-1]))
+        prefix = next((i for i, span in enumerate(offsets) if span[1] > start), len(ids))
+        behind = (i for i, span in enumerate(reversed(offsets[prefix:])) if span[0] < end)
+        found.append(EncodedPrompt(tuple(ids), prefix, next(behind, len(ids) - prefix)))
+    return found
+
+
+def _open_ended(tokenizer: PreTrainedTokenizerBase, ids: list[int], special: list[int]) -> EncodedPrompt:
+    """A plain text without the special tokens behind it. ``special`` is 1 for every token that is not of the text."""
+    if 0 not in special:  # an empty text: what stands before any text, were there one
+        alone = ids[:1] if ids[:1] != [tokenizer.eos_token_id] or ids[:1] == [tokenizer.bos_token_id] else []
+        return EncodedPrompt(tuple(alone), len(alone))
+    return EncodedPrompt(tuple(ids[: len(ids) - special[::-1].index(0)]), special.index(0))
 
 
 def build_requests(
@@ -103,6 +154,7 @@ def build_requests(
     max_prompt_length: int | None = None,
     prompt_format: Literal["plain", "chat"] = "plain",
     on_long: Literal["truncate", "reject"] = "truncate",
+    truncation: Truncation = "middle",
 ) -> tuple[list[Request], dict[str, int]]:
     """Requests for prompts, ``num_generations`` for each.
 
@@ -111,8 +163,9 @@ def build_requests(
         prompts: ``(example id, text)``.
         num_generations: Completions per prompt.
         max_prompt_length: Limit of a prompt in tokens; None for no limit.
-        prompt_format: See `encode_prompts`.
-        on_long: A longer prompt loses its first tokens (``truncate``) or is left out (``reject``).
+        prompt_format: See `encode_with_template`.
+        on_long: A longer prompt is cut to the limit (``truncate``) or left out (``reject``).
+        truncation: The part of the user's text that is cut away (see `truncate`); special tokens and template stay.
 
     Returns:
         The requests in the order of the prompts, and counts: prompts, truncated, rejected, requests.
@@ -122,6 +175,7 @@ def build_requests(
     """
     if on_long not in ("truncate", "reject"):
         raise UserError(f"on_long={on_long!r} is not known. Set it to truncate or reject.")
+    _check_side(truncation)
     if num_generations < 1 or (max_prompt_length is not None and max_prompt_length < 1):
         raise UserError(
             f"num_generations={num_generations} and max_prompt_length={max_prompt_length} must be at least 1."
@@ -135,7 +189,9 @@ def build_requests(
         )
     counts = {"prompts": len(prompts), "truncated": 0, "rejected": 0}
     requests = []
-    for (example_id, prompt), ids in zip(prompts, encode_prompts(tokenizer, [p for _, p in prompts], prompt_format)):
+    texts = [prompt for _, prompt in prompts]
+    for (example_id, prompt), encoded in zip(prompts, encode_with_template(tokenizer, texts, prompt_format)):
+        ids = encoded.ids
         if not ids:
             raise UserError(f"The prompt of example {example_id!r} has no tokens. Give it some text, or remove it.")
         if max_prompt_length is not None and len(ids) > max_prompt_length:
@@ -143,7 +199,7 @@ def build_requests(
                 counts["rejected"] += 1
                 continue
             counts["truncated"] += 1
-            ids = ids[-max_prompt_length:]
+            ids = encoded.cut(max_prompt_length, truncation)
         requests += [Request(example_id, prompt, ids, sample) for sample in range(num_generations)]
     if not requests:
         raise UserError(

@@ -112,6 +112,7 @@ def test_what_a_corpus_depends_on_is_in_its_fingerprint(make: Any, task_file: st
         {"max_new_tokens": 7},
         {"max_prompt_length": 5},
         {"long_prompts": "reject"},
+        {"truncation": "end"},
         {"temperature": 1.0},
         {"top_p": 0.5},
         {"top_k": 3},
@@ -137,13 +138,26 @@ def test_token_budget_forms_the_batches(make: Any) -> None:
     assert [len(b) for b in make(batch_size=4).batches()] == [4, 2]
 
 
-def test_long_prompts_are_cut_or_left_out_and_counted(make: Any) -> None:
+def test_long_prompts_are_cut_or_left_out_counted_and_said(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("spd_lightning.generation.datamodule.rank_zero_info", said.append)
     data = make(max_prompt_length=10)
     assert [len(r.prompt_ids) for r in data.requests] == [5, 10, 10, 1, 10, 8]
     assert data.facts["prompts"] == {"prompts": 6, "truncated": 3, "rejected": 0, "requests": 6}
     data = make(max_prompt_length=10, long_prompts="reject")
     assert [r.id for r in data.requests] == ["r0", "r3", "r5"]
     assert data.facts["prompts"] == {"prompts": 6, "truncated": 0, "rejected": 3, "requests": 3}
+    assert "3 of 6 prompts are longer than 10 tokens and lose the middle of their text" in said[0]
+    assert "3 of 6 prompts are longer than 10 tokens and are left out" in said[1] and len(said) == 2
+    cut = {side: make(max_prompt_length=10, truncation=side).requests for side in ("middle", "start", "end")}
+    tokenizer = byte_tokenizer()
+    for side, requests in cut.items():
+        for request in (r for r in requests if len(r.prompt.encode()) > 10):
+            raw = request.prompt.encode()
+            left = {"middle": raw[:5] + raw[-5:], "start": raw[-10:], "end": raw[:10]}[side]
+            assert tokenizer.decode(request.prompt_ids) == left.decode(errors="replace")
+    assert len(make(max_prompt_length=1024).requests) == 6
+    assert len(said) == 5, "nothing is said where nothing is cut"
 
 
 def test_methods_and_their_sampling(make: Any) -> None:
