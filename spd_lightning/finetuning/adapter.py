@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.model import EMBEDDED_HUB_ID, EMBEDDED_MODEL, decoder_layers, load_model, load_tokenizer, spread
+from spd_lightning.seeds import seed_of
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -105,7 +106,7 @@ def add_lora(
         fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed_of("lora weights", seed))
         wrapped = get_peft_model(model, config)
     for module in wrapped.modules():
         if isinstance(module, LoraLayer) and lora_dropout > 0:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.texts import TrainingText, split_validation, texts_from_corpus
+from spd_lightning.seeds import seed_of
 
 __all__ = [
     "IGNORE_INDEX",
@@ -190,7 +191,7 @@ class TextLoader:
         if not self.shuffle:
             order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
             return [order[i : i + size] for i in range(0, len(order), size)]
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed(seed_of("order of texts", self.seed, epoch))
         order = torch.randperm(len(lengths), generator=generator).tolist()
         pool = size * POOL
         batches = []

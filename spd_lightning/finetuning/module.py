@@ -29,6 +29,7 @@ from spd_lightning.finetuning.loss import check_packing, token_loss_sum
 from spd_lightning.finetuning.sharding import is_sharded, shard, whole
 from spd_lightning.model import EMBEDDED_MODEL, load_model, load_tokenizer, model_fingerprint
 from spd_lightning.packed_linear import packed_linears
+from spd_lightning.seeds import seed_of
 
 if TYPE_CHECKING:
     from spd_lightning.generation.engine import Generation, Request
@@ -241,8 +242,8 @@ class SPDFineTuningModule(LightningModule):
 
         Lightning divides by the accumulation steps and DDP by the processes; both are undone here.
         """
-        seed = f"{self._options.seed} {self.trainer.global_step} {batch['micro']} {self.global_rank}"
-        torch.manual_seed(int.from_bytes(seed.encode(), "big") % (2**63 - 25))
+        step = self.trainer.global_step
+        torch.manual_seed(seed_of("dropout", self._options.seed, step, batch["micro"], self.global_rank))
         share = token_loss_sum(self._model, batch) / batch["global_loss_tokens"]
         self._step_loss = self._step_loss.to(share.device) + share.detach()
         self._step_tokens += batch["num_tokens"]

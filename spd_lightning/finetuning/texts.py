@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
+from spd_lightning.seeds import seed_of
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def split_validation(
     if not 0 <= fraction < 1:
         raise UserError(f"val_fraction={fraction} is not a share. Set --data.val_fraction to at least 0 and below 1.")
     held = min(round(fraction * len(texts)), len(texts) - 1)
-    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(seed)).tolist()
+    generator = torch.Generator().manual_seed(seed_of("validation split", seed))
+    order = torch.randperm(len(texts), generator=generator).tolist()
     chosen = set(order[:held])
     return [t for i, t in enumerate(texts) if i not in chosen], [t for i, t in enumerate(texts) if i in chosen]

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from spd_lightning.errors import UserError
+from spd_lightning.finetuning.adapter import AdapterDropout
 from spd_lightning.finetuning.module import SPDFineTuningModule, cosine_factor
 from tests.conftest import byte_tokenizer, tiny_model
 from tests.unit.test_finetuning_module import Texts, fit, trained
@@ -56,6 +57,44 @@ def test_resumed_run_equals_straight_run(
     one, other = trained(straight), trained(resumed)
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert same_state(straight_trainer.optimizers[0].state_dict(), resumed_trainer.optimizers[0].state_dict())
+
+
+class Masks(Callback):
+    """What the first adapter's dropout would make of a fixed input, at every training step."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, bytes] = {}
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        first = next(m for m in pl_module.modules() if isinstance(m, AdapterDropout))
+
+        def note(module: Any, args: Any) -> None:
+            if module.training:
+                with torch.random.fork_rng(devices=[]):
+                    mask = module.forward(torch.ones(64, 32)) != 0
+                self.seen.setdefault(trainer.global_step, mask.numpy().tobytes())
+
+        first.register_forward_pre_hook(note)
+
+
+def test_dropout_masks_differ_by_step_and_seed_and_are_those_of_the_straight_run(
+    tiny_model_dir: str, tmp_path: Path
+) -> None:
+    def run(seed: int, ckpt: Any = None, **settings: Any) -> dict[int, bytes]:
+        masks = Masks()
+        module = SPDFineTuningModule(tiny_model_dir, **SETTINGS, seed=seed)
+        callbacks = [masks, *settings.pop("callbacks", [])]
+        fit(tiny_model_dir, module, Texts(96, 4), ckpt, callbacks=callbacks, **settings)
+        return masks.seen
+
+    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=9, save_top_k=-1)
+    straight = run(42, callbacks=[saver], enable_checkpointing=True)
+    other = run(43)
+    assert sorted(straight) == sorted(other) == list(range(24))
+    assert len({*straight.values(), *other.values()}) == 48
+    torch.manual_seed(7)
+    resumed = run(42, str(tmp_path / "step=9.ckpt"))
+    assert resumed == {step: mask for step, mask in straight.items() if step >= 9}
 
 
 def test_resume_from_the_end_of_an_epoch_cut_short(tiny_model_dir: str, tmp_path: Path) -> None:
@@ -144,6 +183,7 @@ def test_foreign_checkpoint_is_refused(tiny_model_dir: str, checkpoint: Path, tm
 SCRIPT = """
 import json, sys, torch
 from lightning.pytorch import Trainer
+from spd_lightning.finetuning.adapter import AdapterDropout
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from tests.unit.test_finetuning_module import Texts
 

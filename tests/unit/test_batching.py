@@ -179,9 +179,9 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
 
 
 def test_packed_rows_hold_whole_texts_with_their_own_positions() -> None:
-    (batch,) = loader([5, 4, 3, 3], 4, max_length=5, packing=True)  # rows of 4 x 5 tokens: all 15 fit into one
-    assert batch["input_ids"].tolist() == [[1] * 5 + [2] * 4 + [3] * 3 + [4] * 3]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3, 0, 1, 2, 0, 1, 2]]
+    (batch,) = loader([5, 4, 3, 2], 4, max_length=5, packing=True)  # rows of 4 x 5 tokens: all 14 fit into one
+    assert batch["input_ids"].tolist() == [[1] * 5 + [2] * 4 + [3] * 3 + [4] * 2]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3, 0, 1, 2, 0, 1]]
     assert [i for i, x in enumerate(batch["labels"][0].tolist()) if x == IGNORE_INDEX] == [0, 5, 9, 12]
     (batch,) = loader([5, 5, 5, 5, 5], 5, max_length=5, packing=True)
     assert batch["input_ids"].shape == (2, 20) and batch["segment_ids"][1].tolist() == [0] * 5 + [-1] * 15
