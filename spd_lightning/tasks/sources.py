@@ -3,6 +3,9 @@
 A folder (``data_dir`` or the environment variable SPD_DATA_DIR) holds ``<set>/<file>.jsonl.gz`` (or ``.jsonl``);
 without one, rows come from the hub through ``datasets`` and get the field names of the folder's files. Every row is
 checked for its fields before a task sees it.
+
+Ids, configs, splits and fields on the hub were compared with each data set's public card on `CARDS_READ`. All are
+Parquet or JSON; a data set that is a script (``lukaemon/bbh``) is refused by ``datasets`` from version 4 on.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from spd_lightning.artifacts import read_jsonl
 from spd_lightning.errors import UserError
 
 Row = dict[str, Any]
+CARDS_READ = "2026-11-26"  # when SOURCES was last compared with the cards on the hub
 MBPP_SPLITS = ("prompt", "test", "validation", "train")
 BBH_TASKS = (
     "boolean_expressions",
@@ -55,7 +59,7 @@ class Source:
     """Where the rows of one file are, and what each must hold.
 
     Attributes:
-        hub_id: Data set on the hub.
+        hub_id: Data set on the hub, as its card named it on `CARDS_READ`.
         parts: ``(config, split)`` on the hub, joined in this order.
         fields: Field -> type, which every row must have.
         convert: Turns a hub row of ``(config, split)`` into the folder's layout; None if it has it already.
@@ -100,7 +104,7 @@ SOURCES: dict[str, Source] = {
         lambda row, config, split: {**row, "Answer": float(row["Answer"]), "chilled_split": split},
     ),
     "bbh/test": Source(
-        "lukaemon/bbh",
+        "SaylorTwift/bbh",  # the Parquet copy that lm-evaluation-harness and others read; the first upload is a script
         tuple((task, "test") for task in BBH_TASKS),
         {"task": str, "input": str, "target": str},
         lambda row, config, split: {"task": config, **row},

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from spd_lightning.errors import UserError
-from spd_lightning.tasks.sources import BBH_TASKS, SOURCES, data_folder, has_rows, load_rows
+from spd_lightning.tasks.sources import BBH_TASKS, CARDS_READ, SOURCES, data_folder, has_rows, load_rows
 
 COUNTS = {
     "gsm8k/train": 7473,
@@ -143,13 +144,44 @@ def test_hub_svamp_answers_become_numbers(monkeypatch: pytest.MonkeyPatch) -> No
 def test_hub_bbh_takes_the_task_from_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = fake_hub(monkeypatch, {("snarks", "test"): [{"input": "i", "target": "(A)"}]})
     assert load_rows("bbh/test", None) == [{"task": "snarks", "input": "i", "target": "(A)"}]
-    assert [c[1] for c in calls] == list(BBH_TASKS)
+    assert [c[1:] for c in calls] == [(task, "test") for task in BBH_TASKS]
+    assert {c[0] for c in calls} == {"SaylorTwift/bbh"}, "the copy without a script, which datasets 4 loads"
 
 
 def test_hub_mmlu_auxiliary_rows_may_be_nested(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"question": "q", "choices": ["1", "2", "3", "4"], "answer": 1, "subject": ""}
     fake_hub(monkeypatch, {("all", "auxiliary_train"): [row, {"train": row}]})
     assert load_rows("mmlu/auxiliary_train", None) == [row, row]
+
+
+# What each data set's card lists (read on `CARDS_READ`): its configs with their splits, and its fields.
+CARDS = {
+    "openai/gsm8k": ({"main": "train test", "socratic": "train test"}, "question answer"),
+    "openai/openai_humaneval": (
+        {"openai_humaneval": "test"},
+        "task_id prompt canonical_solution test entry_point",
+    ),
+    "google-research-datasets/mbpp": (
+        {"full": "train test validation prompt", "sanitized": "train test validation prompt"},
+        "task_id text prompt code source_file test_list test_imports test_setup_code challenge_test_list",
+    ),
+    "ChilleD/SVAMP": ({"default": "train test"}, "ID Body Question Equation Answer Type question_concat"),
+    "SaylorTwift/bbh": (dict.fromkeys(BBH_TASKS, "test"), "input target"),
+    "sahil2801/CodeAlpaca-20k": ({"default": "train"}, "instruction input output"),
+    "cais/mmlu": ({"all": "test validation dev auxiliary_train"}, "question subject choices answer"),
+}
+ADDED = {"split", "chilled_split", "task"}  # by `Source.convert`
+
+
+@pytest.mark.parametrize("key", SOURCES)
+def test_sources_ask_for_what_the_cards_list(key: str) -> None:
+    source = SOURCES[key]
+    configs, fields = CARDS[source.hub_id]
+    for config, split in source.parts:
+        assert config in configs or (config is None and len(configs) == 1)
+        assert split in configs[config or next(iter(configs))].split()
+    assert source.fields.keys() - ADDED <= set(fields.split())
+    assert date.fromisoformat(CARDS_READ) >= date(2026, 11, 26)
 
 
 def test_hub_row_without_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
