@@ -8,7 +8,7 @@ from spd_lightning.tasks.custom import Custom
 from spd_lightning.tasks.math_word import GSM8K, SVAMP
 from spd_lightning.tasks.multiple_choice import BBH, MMLU
 from spd_lightning.tasks.synthetic import Arithmetic, Functions, Letters
-from spd_lightning.tasks.task import Benchmark, Example, Task
+from spd_lightning.tasks.task import Benchmark, Example, Rows, Task, check_rows_option
 
 __all__ = ["TASKS", "Benchmark", "Example", "Task", "load_task"]
 
@@ -32,7 +32,11 @@ TASKS: dict[str, type[Task]] = {
 
 
 def load_task(
-    name: str, data_dir: str | None = None, task_file: str | None = None, option: str = "--evaluation.tasks"
+    name: str,
+    data_dir: str | None = None,
+    task_file: str | None = None,
+    option: str = "--evaluation.tasks",
+    rows: Rows = "first",
 ) -> Task:
     """A task by its name, with a variant behind a colon: ``gsm8k``, ``bbh:paper``, ``arithmetic:hard``.
 
@@ -41,9 +45,10 @@ def load_task(
         data_dir: Data folder; None takes SPD_DATA_DIR, else the hub.
         task_file: File of the task ``custom``.
         option: The option that an error message should name.
+        rows: Which training rows; see `Task`.
 
     Raises:
-        UserError: For an unknown task or variant, or ``custom`` without a readable file.
+        UserError: For an unknown task or variant, ``custom`` without a readable file, or rows that a task lacks.
     """
     key, _, variant = name.partition(":")
     if key not in TASKS:
@@ -54,5 +59,6 @@ def load_task(
     if ":" in name and variant not in known:
         raise unknown_name(f"variant of task {key}", name, [f"{key}:{v}" for v in known], option)
     if key == "custom":
+        check_rows_option(Custom, rows)
         return Custom(task_file)
-    return TASKS[key](data_dir, variant)
+    return TASKS[key](data_dir, variant, rows)

@@ -40,14 +40,14 @@ def program(example: Example, completion: str) -> str:
     return f"{example.meta['program_prefix']}{code}\n{example.meta['program_suffix']}\n"
 
 
-def spans_of(lines: list[str], prompt: str) -> tuple[tuple[int, int], ...]:
-    """Where each of ``lines`` stands in ``prompt`` (in this order), without white space around it.
+def spans_of(lines: list[str], prompt: str, strip: bool = True) -> tuple[tuple[int, int], ...]:
+    """Where each of ``lines`` stands in ``prompt`` (in this order), without white space around it unless told.
 
     >>> spans_of(["assert f(1)"], "Tests:\\nassert f(1)\\nCode:")
     ((7, 18),)
     """
     spans, start = [], 0
-    for line in (line.strip() for line in lines):
+    for line in (line.strip() if strip else line for line in lines):
         start = prompt.index(line, start)
         spans.append((start, start + len(line)))
         start += len(line)
@@ -94,8 +94,11 @@ class MBPP(Task):
     """Short Python functions from one sentence and three tests (974 tasks).
 
     Training: train, then validation rows (464). Standard: the 500 test rows of ``full``, 3-shot with tasks 2, 3 and 4
-    between ``[BEGIN]`` and ``[DONE]``. Paper: the 257 test rows of the sanitized file, zero-shot, 512 tokens.
-    Correctness is defined by the assert lines, which stand in the prompt.
+    between ``[BEGIN]`` and ``[DONE]``. Paper: the 257 test rows of the sanitized file, zero-shot, prompts cut at 1,024
+    tokens, 512 new ones. Correctness is defined by the assert lines, which stand in the prompt.
+
+    Reference rows are the same 464, their text untouched: code with its own line ends (``\\r\\n`` in 463) and outer white
+    space, and S with the white space that ends an assert line (23 rows).
     """
 
     name = "mbpp"
@@ -103,6 +106,8 @@ class MBPP(Task):
     answer_type = "program"
     max_new_tokens = 512
     paper_max_new_tokens = 512
+    paper_max_prompt_length = 1024
+    has_reference_rows = True
     stop = ("[DONE]",)
     num_fewshot = 3
     train_split_name = "train+validation"
@@ -115,7 +120,7 @@ class MBPP(Task):
             {
                 "id": row["task_id"],
                 "text": row["text"] if source == "mbpp/full" else row["prompt"],
-                "code": row["code"].replace("\r\n", "\n").strip(),
+                "code": row["code"] if self.reference else row["code"].replace("\r\n", "\n").strip(),
                 "imports": "".join(f"{line}\n" for line in row.get("test_imports", [])),
                 "setup": row.get("test_setup_code", "").replace("\r\n", "\n"),
                 "tests": row["test_list"],
@@ -141,7 +146,7 @@ class MBPP(Task):
         return "\n".join(doc["tests"])
 
     def doc_to_spans(self, doc: dict[str, Any], prompt: str, target: str) -> tuple[tuple[int, int], ...]:
-        return spans_of(doc["tests"], prompt)
+        return spans_of(doc["tests"], prompt, strip=not self.reference)
 
     def doc_to_meta(self, doc: dict[str, Any]) -> dict[str, Any]:
         # the set-up of two tasks uses classes that the answer defines, so it follows the completion
@@ -180,19 +185,23 @@ class MBPPSanitized(MBPP):
 
     name = "mbpp_sanitized"
     source = "mbpp/sanitized"
+    has_reference_rows = False
 
 
 class CodeAlpaca(Task):
     """20,022 instructions with code as output, in many languages; scored by likelihood and by whether it parses.
 
     Both protocols score the last 100 rows; the rest is for training. Rows with an empty output cannot be scored: they
-    are dropped and counted. A marker for "no input" counts as no input.
+    are dropped and counted. A marker for "no input" counts as no input. Paper: the instruction without its input, cut
+    at 512 tokens.
     """
 
     name = "codealpaca"
     domain = "code"
     answer_type = "likelihood"
     output_type = "target_nll"
+    version = 2
+    paper_max_prompt_length = 512
     stop = ("\nInstruction:",)
     num_test: ClassVar[int] = 100
 
@@ -210,3 +219,9 @@ class CodeAlpaca(Task):
 
     def doc_to_target(self, doc: dict[str, Any]) -> str:
         return f" {doc['output']}" if doc["output"].strip() else ""
+
+    def paper_examples(self, limit: int | None) -> list[Example]:
+        docs = self.docs("test")[:limit]
+        plain = [self.example(doc, "test", row) for row, doc in enumerate(docs)]
+        prompts = [f"Instruction: {doc['instruction']}\nCode:" for doc in docs]
+        return [replace(e, prompt=prompt, spans=()) for e, prompt in zip(plain, prompts, strict=True)]

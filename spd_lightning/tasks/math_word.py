@@ -26,13 +26,15 @@ class GSM8K(Task):
     """Grade-school mathematics: 7,473 train and 1,319 test problems with worked answers that end in ``#### N``.
 
     Standard: 5-shot with the first rows of train, the whole test split. Paper: zero-shot, the first 100 test rows,
-    256 tokens. Correctness is defined by the characters of N.
+    prompts cut at 384 tokens, 256 new ones. Correctness is defined by the characters of N.
     """
 
     name = "gsm8k"
     domain = "math"
     answer_type = "number"
     stop = ("\nQuestion:", "\n\nQuestion")
+    paper_max_prompt_length = 384
+    has_reference_rows = True
     num_fewshot = 5
 
     def docs(self, split: Split, limit: int | None = None) -> list[dict[str, Any]]:
@@ -72,7 +74,7 @@ class GSM8K(Task):
 class SVAMP(Task):
     """One-step word problems with varied structure: 700 train and 300 test rows (``chilled_split``).
 
-    Zero-shot under both protocols; standard takes all 300 test rows, paper the first 100. The target is the number
+    Zero-shot under both protocols; standard takes all 300 test rows, paper the first 100, cut at 384 tokens. The target is the number
     alone, since the data has no worked answer.
     """
 
@@ -80,6 +82,7 @@ class SVAMP(Task):
     domain = "math"
     answer_type = "number"
     stop = ("\nQuestion:", "\n\nQuestion")
+    paper_max_prompt_length = 384
 
     def docs(self, split: Split, limit: int | None = None) -> list[dict[str, Any]]:
         return [

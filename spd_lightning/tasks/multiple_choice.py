@@ -13,7 +13,7 @@ import numpy as np
 
 from spd_lightning.errors import UserError
 from spd_lightning.tasks.sources import BBH_TASKS, has_rows, load_rows
-from spd_lightning.tasks.task import Example, Split, Task, normalised_text
+from spd_lightning.tasks.task import Example, Rows, Split, Task, normalised_text
 
 LETTERS = "ABCD"
 
@@ -61,8 +61,11 @@ class MMLU(Task):
 
     Training: ``auxiliary_train`` where the data has it, else the validation rows whose question and choices do not
     stand in test; ``train_split_name`` says which. Standard: likelihood of `` A`` to `` D``, 5-shot with the subject's
-    dev rows, subjects in turn. Paper: the first 200 of the test rows shuffled with seed 42, zero-shot, 5 tokens, the
-    first letter found. Correctness is defined by what follows ``Answer:``.
+    dev rows, subjects in turn. Paper: the first 200 of the test rows shuffled with seed 42, zero-shot, prompts cut at 512
+    tokens, 5 new ones, the first letter found. Correctness is defined by what follows ``Answer:``.
+
+    Reference rows: ``auxiliary_train`` shuffled as `datasets` does with seed 42, the first 2,000 of those with four
+    choices; ``dev`` as it stands where that file is absent.
     """
 
     name = "mmlu"
@@ -71,19 +74,24 @@ class MMLU(Task):
     output_type = "choices"
     max_new_tokens = 5
     paper_max_new_tokens = 5
+    paper_max_prompt_length = 512
+    has_reference_rows = True
     stop = ("\n",)
     num_fewshot = 5
     default_num_examples = 500
     paper_size: ClassVar[int] = 200
+    reference_size: ClassVar[int] = 2000
 
-    def __init__(self, data_dir: str | None = None, variant: str = "") -> None:
-        super().__init__(data_dir, variant)
+    def __init__(self, data_dir: str | None = None, variant: str = "", rows: Rows = "first") -> None:
+        super().__init__(data_dir, variant, rows)
         self._docs: dict[str, list[dict[str, Any]]] = {}
 
     @property
     def train_split_name(self) -> str:  # type: ignore[override]
-        """``auxiliary_train`` or ``validation``, whichever the data has."""
-        return "auxiliary_train" if has_rows("mmlu/auxiliary_train", self.data_dir) else "validation"
+        """``auxiliary_train`` where the data has it, else ``validation`` (reference rows: ``dev``)."""
+        if has_rows("mmlu/auxiliary_train", self.data_dir):
+            return "auxiliary_train"
+        return "dev" if self.reference else "validation"
 
     def file_docs(self, split: str) -> list[dict[str, Any]]:
         """All rows of a file with their ids.
@@ -94,6 +102,8 @@ class MMLU(Task):
         if split not in self._docs:
             rows = load_rows(f"mmlu/{split}", self.data_dir)
             for number, row in enumerate(rows, start=1):
+                if self.reference and split == "auxiliary_train" and len(row["choices"]) != 4:
+                    continue  # left out by `docs`, as the script does
                 if len(row["choices"]) != 4 or not 0 <= row["answer"] < 4:
                     raise UserError(
                         f"mmlu/{split}, row {number}: {len(row['choices'])} choices and the answer {row['answer']}, "
@@ -106,7 +116,11 @@ class MMLU(Task):
         if split == "test":
             return self.file_docs("test")
         name = self.train_split_name
-        if name == "auxiliary_train":
+        if self.reference and name == "auxiliary_train":
+            docs = self.file_docs(name)
+            order = np.random.default_rng(42).permutation(len(docs))  # what Dataset.shuffle(seed=42) draws
+            return [docs[row] for row in order if len(docs[row]["choices"]) == 4][: self.reference_size]
+        if name == "auxiliary_train" or self.reference:
             return self.file_docs(name)
         known = {normalised_text(self.doc_to_question(doc)) for doc in self.file_docs("test")}
         return [doc for doc in self.file_docs(name) if normalised_text(self.doc_to_question(doc)) not in known]
@@ -166,15 +180,17 @@ class BBH(Task):
 
     The variant ``paper`` is the six published tasks, a task's name is that task alone. Standard: direct answers,
     3-shot, tasks in turn. The official shots are not part of the data, so the first three rows of each task serve as
-    its shots and are not scored (6,430 rows remain). Paper: zero-shot, the first 50 rows of each of the six tasks, 16
-    tokens.
+    its shots and are not scored (6,430 rows remain). Paper: ``{input}\\nAnswer:``, zero-shot, the first 50 rows of each
+    of the six tasks, prompts cut at 1,024 tokens, 16 new ones.
     """
 
     name = "bbh"
     domain = "qa"
     answer_type = "text"
+    version = 2
     max_new_tokens = 128
     paper_max_new_tokens = 16
+    paper_max_prompt_length = 1024
     stop = ("\nQ:", "\n\n")
     num_fewshot = 3
     variants = ("paper", *BBH_TASKS)
@@ -206,7 +222,7 @@ class BBH(Task):
         return doc["input"]
 
     def doc_to_text(self, doc: dict[str, Any]) -> str:
-        return f"Question: {doc['input']}\nAnswer:"
+        return f"{doc['input']}\nAnswer:"
 
     def doc_to_target(self, doc: dict[str, Any]) -> str:
         return f" {doc['target']}"

@@ -22,6 +22,7 @@ Protocol = Literal["standard", "paper"]
 Domain = Literal["math", "code", "qa", "other"]
 AnswerType = Literal["number", "letter", "text", "program", "likelihood"]
 OutputType = Literal["generate", "choices", "target_nll"]
+Rows = Literal["first", "reference"]
 
 NO_WORD = re.compile(r"[\W_]+")
 
@@ -79,6 +80,8 @@ class Benchmark:
             must parse).
         examples: In canonical order; ids are unique.
         max_new_tokens: Limit of a completion, in tokens.
+        max_prompt_length: Longer prompts lose their end, tokens; None for the model's context alone. Only the paper
+            protocol sets it, and there a cut prompt loses its cue (``Answer:``, ``Code:``): counted and said.
         stop: Strings that end a completion; the text is cut before the first of them.
         num_fewshot: Solved examples before each prompt.
         num_dropped: Rows of the data that cannot be scored (an empty gold output) and were left out.
@@ -96,6 +99,7 @@ class Benchmark:
     num_fewshot: int = 0
     num_dropped: int = 0
     version: int = 1
+    max_prompt_length: int | None = None
 
 
 class Task:
@@ -103,7 +107,7 @@ class Task:
 
     A subclass states the class attributes and writes `docs`, `doc_to_text`, `doc_to_target` and, where they differ
     from the defaults below, the other ``doc_to_*`` methods. Few-shot prompts of the standard protocol come from
-    `standard_example`, the published rows of the paper protocol from `paper_docs`.
+    `standard_examples`, the published rows and prompts of the paper protocol from `paper_examples`.
 
     Attributes:
         name: Key in ``TASKS``.
@@ -113,6 +117,9 @@ class Task:
         version: Raised by hand when prompts or rows change.
         max_new_tokens: Limit of a completion in the standard protocol and of training completions, in tokens.
         paper_max_new_tokens: Limit under the paper protocol, in tokens.
+        paper_max_prompt_length: Where the paper protocol cuts the end off a prompt, tokens; None for nowhere.
+        has_reference_rows: Whether the authors' script calibrates and trains on this task, so that ``rows`` may be
+            ``reference``.
         stop: Strings that end a completion in the standard protocol; the published one sets none.
         num_fewshot: Solved examples before each prompt in the standard protocol.
         default_num_examples: Calibration examples where the user names no number.
@@ -123,6 +130,11 @@ class Task:
     Args:
         data_dir: Folder with the data sets (see the README), or None to take rows from the hub.
         variant: What stands behind a colon in the task's name (``paper`` in ``bbh:paper``); empty for none.
+        rows: Training rows: ``first`` (of the training split, as they stand), or ``reference`` (those of the authors'
+            script, in its order and with the text as it takes it).
+
+    Raises:
+        UserError: For ``reference`` on a task that the script does not train on.
     """
 
     name: ClassVar[str]
@@ -132,6 +144,8 @@ class Task:
     version: ClassVar[int] = 1
     max_new_tokens: ClassVar[int] = 256
     paper_max_new_tokens: ClassVar[int] = 256
+    paper_max_prompt_length: ClassVar[int | None] = None
+    has_reference_rows: ClassVar[bool] = False
     stop: tuple[str, ...] = ()
     num_fewshot: ClassVar[int] = 0
     default_num_examples: ClassVar[int] = 50
@@ -139,9 +153,11 @@ class Task:
     train_split_name: str = "train"
     no_train: ClassVar[str] = ""
 
-    def __init__(self, data_dir: str | None = None, variant: str = "") -> None:
+    def __init__(self, data_dir: str | None = None, variant: str = "", rows: Rows = "first") -> None:
         self.data_dir = data_dir
         self.variant = variant
+        self.reference = rows == "reference"
+        check_rows_option(type(self), rows)
 
     @property
     def full_name(self) -> str:
@@ -253,6 +269,22 @@ class Task:
             num_fewshot=0 if paper else self.num_fewshot,
             num_dropped=len(found) - len(scored),
             version=self.version,
+            max_prompt_length=self.paper_max_prompt_length if paper else None,
+        )
+
+
+def check_rows_option(task: type[Task], rows: str) -> None:
+    """Refuse training rows that a task does not have.
+
+    Raises:
+        UserError: For another word than first or reference, or reference where the authors' script has no such rows.
+    """
+    if rows not in ("first", "reference"):
+        raise UserError(f"rows={rows!r} is not known. Set --data.rows to first or reference.")
+    if rows == "reference" and not task.has_reference_rows:
+        raise UserError(
+            f"rows='reference' names the training rows of the authors' script, which has none of task {task.name!r} "
+            "(only of gsm8k, mbpp and mmlu). Set --data.rows first."
         )
 
 
