@@ -25,6 +25,7 @@ LINKS = {
     "subspace.task": ("data.task",),
     "subspace.task_file": ("data.task_file",),
     "subspace.device_map": ("data.device_map", "evaluation.device_map"),
+    "data.rows": ("subspace.rows",),
     "evaluation.allow_code_execution": ("data.allow_code_execution",),
     "data_dir": ("subspace.data_dir", "data.data_dir"),
     "seed_everything": ("subspace.seed", "data.seed", "model.seed"),

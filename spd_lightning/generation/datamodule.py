@@ -35,7 +35,7 @@ from spd_lightning.model import file_sha256, load_config, load_tokenizer, model_
 from spd_lightning.processes import agree, is_rank_zero
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import load_task
-from spd_lightning.tasks.task import Benchmark, Example, Task
+from spd_lightning.tasks.task import Benchmark, Example, Rows, Task
 
 WAIT_S = 1.0  # between two looks whether another run has finished the corpus
 COMPARED = 4  # prompts that are also answered without the projection, to be shown side by side
@@ -51,9 +51,12 @@ class SelfGenerationDataModule(LightningDataModule):
         task: Task whose training split gives the prompts.
         task_file: JSON Lines file of ``task: custom``.
         data_dir: Folder of data sets; null takes ``SPD_DATA_DIR``, else the hub.
-        method: ``base`` (generate and train nothing), ``psr`` (plain sampling, no truncation), ``ssd`` (truncated
-            sampling), ``spd`` (ssd's sampling under the projection) or ``filtered`` (ssd kept only where the gold
-            answer agrees: uses an external signal, an upper bound for comparison).
+        method: ``base`` (generate and train nothing), ``psr`` (plain sampling: top_p and min_p are not used, top_k is),
+            ``ssd`` (truncated sampling), ``spd`` (ssd's sampling under the projection) or ``filtered`` (ssd kept only
+            where the gold answer agrees: uses an external signal, an upper bound for comparison).
+        rows: Which rows are calibrated and trained on: ``first`` (the training split as it stands), or ``reference``
+            (those of the authors' script: MMLU's auxiliary_train shuffled, with dev in its place where it is absent,
+            and MBPP's text untouched; gsm8k, mbpp and mmlu only).
         num_prompts: The first so many training prompts; null for all of them.
         num_generations: Completions per prompt.
         max_new_tokens: Limit of a completion in tokens; null for the task's own.
@@ -94,6 +97,7 @@ class SelfGenerationDataModule(LightningDataModule):
         task_file: str | None = None,
         data_dir: str | None = None,
         method: Method = "spd",
+        rows: Literal["first", "reference"] = "first",
         num_prompts: int | None = None,
         num_generations: int = 1,
         max_new_tokens: int | None = None,
@@ -144,6 +148,7 @@ class SelfGenerationDataModule(LightningDataModule):
         self.model_name_or_path = model_name_or_path
         self.task_name, self.task_file, self.data_dir = task, task_file, data_dir
         self.method = method
+        self.rows: Rows = rows
         self.num_prompts, self.num_generations = num_prompts, num_generations
         self.max_new_tokens = max_new_tokens
         self.max_prompt_length, self.long_prompts, self.truncation = max_prompt_length, long_prompts, truncation
@@ -171,7 +176,7 @@ class SelfGenerationDataModule(LightningDataModule):
     def task(self) -> Task:
         """The task object (rows are read on first use)."""
         if self._task is None:
-            self._task = load_task(self.task_name, self.data_dir, self.task_file, option="--subspace.task")
+            self._task = load_task(self.task_name, self.data_dir, self.task_file, "--subspace.task", self.rows)
         return self._task
 
     @property
@@ -189,13 +194,13 @@ class SelfGenerationDataModule(LightningDataModule):
 
     @property
     def sampling_params(self) -> SamplingParams:
-        """Decoding settings of the method; PSR samples without truncation."""
+        """Decoding settings of the method; PSR samples plainly, under the top-k alone that a model may bring along."""
         plain = self.method == "psr"
         return SamplingParams(
             max_new_tokens=self.max_new_tokens or self.task.max_new_tokens,
             temperature=self.temperature,
             top_p=1.0 if plain else self.top_p,
-            top_k=0 if plain else self.top_k,
+            top_k=self.top_k,
             min_p=0.0 if plain else self.min_p,
             repetition_penalty=self.repetition_penalty,
             seed=self.seed,
@@ -282,6 +287,7 @@ class SelfGenerationDataModule(LightningDataModule):
             "model": model_fingerprint(self.model_name_or_path),
             "task": self.task_name,
             "task_version": self.task.version,
+            "rows": self.rows,
             "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
             "subspace": file_sha256(Path(self.subspace_path)) if self.method == "spd" and self.subspace_path else None,
             "num_generations": self.num_generations,

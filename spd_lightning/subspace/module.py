@@ -46,7 +46,7 @@ from spd_lightning.subspace.subspace import (
     subspace_from_moments,
 )
 from spd_lightning.tasks import load_task
-from spd_lightning.tasks.task import Example
+from spd_lightning.tasks.task import Example, Rows
 
 
 class SubspaceExtractionModule(LightningModule):
@@ -78,6 +78,7 @@ class SubspaceExtractionModule(LightningModule):
         batch_tokens: Tokens of a batch, padding included. Lower it when memory runs out.
         device_map: auto spreads a model that is too large for one device over all devices of the one process that
             extracts, generates and evaluates; null keeps it on one.
+        rows: Which rows of the training split, as data.rows.
     """
 
     model: PreTrainedModel | None
@@ -103,6 +104,7 @@ class SubspaceExtractionModule(LightningModule):
         seed: int = 42,
         batch_tokens: int = BATCH_TOKENS,
         device_map: Literal["auto"] | None = None,
+        rows: Literal["first", "reference"] = "first",
     ) -> None:
         super().__init__()
         self.model_name_or_path = model_name_or_path
@@ -123,6 +125,7 @@ class SubspaceExtractionModule(LightningModule):
         self.seed = seed
         self.batch_tokens = batch_tokens
         self.device_map = device_map
+        self.rows: Rows = rows
         self.model = None
         self.tokenizer = None
         self.moments: Moments | None = None
@@ -181,7 +184,7 @@ class SubspaceExtractionModule(LightningModule):
     @cached_property
     def examples(self) -> list[Example]:
         """The calibration pairs: the first rows of the task's training split."""
-        task = load_task(self.task, self.data_dir, self.task_file, option="--subspace.task")
+        task = load_task(self.task, self.data_dir, self.task_file, "--subspace.task", self.rows)
         return task.examples("train", self.num_examples or task.default_num_examples)
 
     @cached_property
@@ -211,12 +214,13 @@ class SubspaceExtractionModule(LightningModule):
 
     def moments_key(self) -> dict[str, Any]:
         """Everything that the moments depend on, as JSON values; rank, center, basis and strength are not among it."""
-        task = load_task(self.task, self.data_dir, self.task_file, option="--subspace.task")
+        task = load_task(self.task, self.data_dir, self.task_file, "--subspace.task", self.rows)
         content = json.dumps([[e.id, e.prompt, e.target, e.spans] for e in self.examples])
         return {
             "model": self.fingerprint,
             "task": self.task,
             "task_version": task.version,
+            "rows": self.rows,
             "examples": hashlib.sha256(content.encode()).hexdigest(),
             "max_length": self.max_length,
             "loss": self.loss,

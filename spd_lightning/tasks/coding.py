@@ -97,8 +97,8 @@ class MBPP(Task):
     between ``[BEGIN]`` and ``[DONE]``. Paper: the 257 test rows of the sanitized file, zero-shot, prompts cut at 1,024
     tokens, 512 new ones. Correctness is defined by the assert lines, which stand in the prompt.
 
-    Reference rows are the same 464, their text untouched: code with its own line ends (``\\r\\n`` in 463) and outer white
-    space, and S with the white space that ends an assert line (23 rows).
+    Reference rows are the same 464, their text untouched: code with its own line ends (``\\r\\n`` in 463) and outer
+    white space, and S with the white space that ends an assert line (23 rows).
     """
 
     name = "mbpp"

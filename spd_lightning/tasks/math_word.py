@@ -74,8 +74,8 @@ class GSM8K(Task):
 class SVAMP(Task):
     """One-step word problems with varied structure: 700 train and 300 test rows (``chilled_split``).
 
-    Zero-shot under both protocols; standard takes all 300 test rows, paper the first 100, cut at 384 tokens. The target is the number
-    alone, since the data has no worked answer.
+    Zero-shot under both protocols; standard takes all 300 test rows, paper the first 100, cut at 384 tokens. The
+    target is the number alone, since the data has no worked answer.
     """
 
     name = "svamp"

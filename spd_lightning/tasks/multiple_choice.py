@@ -61,8 +61,8 @@ class MMLU(Task):
 
     Training: ``auxiliary_train`` where the data has it, else the validation rows whose question and choices do not
     stand in test; ``train_split_name`` says which. Standard: likelihood of `` A`` to `` D``, 5-shot with the subject's
-    dev rows, subjects in turn. Paper: the first 200 of the test rows shuffled with seed 42, zero-shot, prompts cut at 512
-    tokens, 5 new ones, the first letter found. Correctness is defined by what follows ``Answer:``.
+    dev rows, subjects in turn. Paper: the first 200 of the test rows shuffled with seed 42, zero-shot, prompts cut at
+    512 tokens, 5 new ones, the first letter found. Correctness is defined by what follows ``Answer:``.
 
     Reference rows: ``auxiliary_train`` shuffled as `datasets` does with seed 42, the first 2,000 of those with four
     choices; ``dev`` as it stands where that file is absent.

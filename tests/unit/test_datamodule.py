@@ -163,7 +163,8 @@ def test_long_prompts_are_cut_or_left_out_counted_and_said(make: Any, monkeypatc
 def test_methods_and_their_sampling(make: Any) -> None:
     options = {"top_p": 0.8, "top_k": 5, "min_p": 0.1, "temperature": 0.6}
     plain, truncated = make(method="psr", **options).sampling_params, make(method="ssd", **options).sampling_params
-    assert (plain.top_p, plain.top_k, plain.min_p, plain.temperature) == (1.0, 0, 0.0, 0.6)
+    assert (plain.top_p, plain.top_k, plain.min_p, plain.temperature) == (1.0, 5, 0.0, 0.6)
+    assert make(method="psr").sampling_params.top_k == 0, "no truncation at all unless a top-k is asked for"
     assert (truncated.top_p, truncated.top_k, truncated.min_p) == (0.8, 5, 0.1)
     assert {make(method=m, repetition_penalty=1.1).sampling_params.repetition_penalty for m in ("psr", "ssd")} == {1.1}
     with pytest.raises(UserError, match=r"data.method=spd needs a subspace"):
