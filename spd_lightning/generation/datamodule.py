@@ -367,6 +367,7 @@ class SelfGenerationDataModule(LightningDataModule):
         name = str(dtype).removeprefix("torch.")
         generate_vllm(
             folder,
+            load_tokenizer(self.model_name_or_path),
             missing,
             self.sampling_params,
             dtype=name,

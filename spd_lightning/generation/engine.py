@@ -9,7 +9,7 @@ size is part of what a corpus depends on; processes and interruptions still chan
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from spd_lightning.generation.cache import (
 )
 from spd_lightning.generation.requests import Request, build_requests, encode_prompts, form_batches
 from spd_lightning.generation.sampling import SamplingParams, choose_tokens, row_key, step_keys
+from spd_lightning.generation.text import completion_text, decode, find_stop
 from spd_lightning.model import eos_token_ids, eval_mode, input_device
 from spd_lightning.packed_linear import packed_linears
 
@@ -50,7 +51,7 @@ class Generation:
 
     Attributes:
         token_ids: The sampled tokens, the end-of-sequence token included where the model stopped by it.
-        completion: Their text without special tokens, cut before a stop string.
+        completion: What they add to the prompt's text (see `text`), without special tokens, cut before a stop string.
         num_tokens: Length of ``token_ids``.
         finish_reason: ``stop`` (end of sequence or stop string) or ``length`` (max_new_tokens reached).
         seed: Of the sampling settings.
@@ -178,6 +179,10 @@ class _Decoder:
         self.eos = frozenset(eos_token_ids(model, tokenizer))
         # the last tokens that can hold a stop string: a token is at least one byte; a few more against split characters
         self.tail = 4 + max((len(s.encode()) for s in params.stop), default=0)
+        self.special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+        self.recent = [
+            self._visible(r.prompt_ids)[-self.tail :] for r in batch
+        ]  # such tokens of each row, prompt first
         self.tokens: list[list[int]] = [[] for _ in batch]
         self.stopped = [False] * len(batch)
         self.rows = list(range(len(batch)))  # index into the batch of each open row, in the order of the cache
@@ -234,8 +239,8 @@ class _Decoder:
     def generation(self, i: int) -> Generation:
         """The completion of row i of the batch."""
         request, ids = self.batch[i], self.tokens[i]
-        text = self._text(ids)
-        cut = min((text.find(s) for s in self.params.stop if s in text), default=len(text))
+        text = completion_text(self.tokenizer, request.prompt_ids, ids)
+        cut = find_stop(text, self.params.stop)
         reason: Literal["stop", "length"] = "stop" if self.stopped[i] else "length"
         return Generation(
             request.id, request.sample, request.prompt, text[:cut], tuple(ids), len(ids), reason, self.params.seed
@@ -245,20 +250,21 @@ class _Decoder:
         """Add a token to row i; whether the row stays open."""
         ids = self.tokens[i]
         ids.append(token)
-        self.stopped[i] = token in self.eos or self._completes_stop(ids)
+        self.stopped[i] = token in self.eos or self._completes_stop(i)
         return not self.stopped[i] and len(ids) < self.params.max_new_tokens
 
-    def _completes_stop(self, ids: list[int]) -> bool:
+    def _completes_stop(self, i: int) -> bool:
+        """Whether row i holds a stop string now. The whole is read only where the last tokens seem to end one."""
         if not self.params.stop:
             return False
-        tail = self._text(ids[-self.tail :])
-        if not any(s in tail for s in self.params.stop):
+        self.recent[i] = (self.recent[i] + self._visible(self.tokens[i][-1:]))[-self.tail :]
+        if find_stop(decode(self.tokenizer, self.recent[i]), self.params.stop) is None:
             return False
-        text = self._text(ids)  # a tail may decode otherwise than the whole
-        return any(s in text for s in self.params.stop)
+        text = completion_text(self.tokenizer, self.batch[i].prompt_ids, self.tokens[i])
+        return find_stop(text, self.params.stop) is not None
 
-    def _text(self, ids: list[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    def _visible(self, ids: Sequence[int]) -> list[int]:
+        return [token for token in ids if token not in self.special]
 
     def _decide_alone(self, i: int, keys: Tensor) -> int:
         """The next token of row i from a forward of that row alone: unpadded, without cache."""

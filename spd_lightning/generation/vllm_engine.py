@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.generation.engine import Generation
 from spd_lightning.generation.requests import Request
 from spd_lightning.generation.sampling import SamplingParams
+from spd_lightning.generation.text import completion_text, find_stop
 from spd_lightning.model import load_model, load_tokenizer
 from spd_lightning.subspace.projection import fold_into
 from spd_lightning.subspace.subspace import CapabilitySubspace
@@ -70,6 +73,7 @@ def import_vllm() -> Any:
 
 def generate_vllm(
     folded_model_dir: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
     requests: list[Request],
     params: SamplingParams,
     tensor_parallel: int = 1,
@@ -80,6 +84,7 @@ def generate_vllm(
 
     Args:
         folded_model_dir: Checkpoint with tokenizer, as save_pretrained writes them.
+        tokenizer: The model's; it reads the tokens as `engine` does.
         requests: See `requests.build_requests`.
         params: Decoding settings; ``tie_margin`` has no meaning here.
         tensor_parallel: GPUs that share one copy of the model.
@@ -103,19 +108,30 @@ def generate_vllm(
         seed=params.seed,
         generation_config="vllm",  # not the model's own: every setting is stated below
     )
+    ends = _end_tokens(Path(folded_model_dir), tokenizer)
     done: list[Generation] = []
     for start in range(0, len(requests), CHUNK):
         chunk = requests[start : start + CHUNK]
         prompts = [{"prompt_token_ids": list(r.prompt_ids)} for r in chunk]
-        outputs = llm.generate(prompts, [_settings(vllm, r, params) for r in chunk])
-        completions = [_generation(r, output.outputs[0], params) for r, output in zip(chunk, outputs, strict=True)]
+        outputs = llm.generate(prompts, [_settings(vllm, r, params, ends) for r in chunk])
+        completions = [
+            _generation(tokenizer, r, output.outputs[0], params) for r, output in zip(chunk, outputs, strict=True)
+        ]
         done += completions
         if on_batch is not None:
             on_batch(completions)
     return done
 
 
-def _settings(vllm: Any, request: Request, params: SamplingParams) -> Any:
+def _end_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token that ends a sequence, as `model.eos_token_ids`: vLLM by itself knows the tokenizer's alone."""
+    path = folder / "generation_config.json"
+    own = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+    ids = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+    return sorted(i for i in ids if i is not None)
+
+
+def _settings(vllm: Any, request: Request, params: SamplingParams, ends: list[int]) -> Any:
     words = f"{params.seed}\0{request.sample}\0{request.id}".encode()
     return vllm.SamplingParams(
         n=1,
@@ -131,19 +147,23 @@ def _settings(vllm: Any, request: Request, params: SamplingParams) -> Any:
         min_tokens=0,
         ignore_eos=False,
         stop=list(params.stop),
+        stop_token_ids=ends,
         include_stop_str_in_output=False,
         skip_special_tokens=True,
         spaces_between_special_tokens=False,
     )
 
 
-def _generation(request: Request, output: Any, params: SamplingParams) -> Generation:
+def _generation(
+    tokenizer: PreTrainedTokenizerBase, request: Request, output: Any, params: SamplingParams
+) -> Generation:
     ids = tuple(output.token_ids)
+    text = completion_text(tokenizer, request.prompt_ids, ids)
     return Generation(
         id=request.id,
         sample=request.sample,
         prompt=request.prompt,
-        completion=output.text,
+        completion=text[: find_stop(text, params.stop)],
         token_ids=ids,
         num_tokens=len(ids),
         finish_reason="stop" if output.finish_reason == "stop" else "length",

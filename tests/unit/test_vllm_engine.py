@@ -22,6 +22,7 @@ from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.projection import fold_projection
 from spd_lightning.subspace.sites import kv_sites
 from spd_lightning.subspace.subspace import subspace_from_moments
+from tests.conftest import byte_tokenizer
 
 REQUESTS = [Request("a", "Q a", (1, 2, 3)), Request("a", "Q a", (1, 2, 3), 1), Request("b", "Q b", (7,))]
 
@@ -41,8 +42,8 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
                 types.SimpleNamespace(
                     outputs=[
                         types.SimpleNamespace(
-                            text=f" {len(p['prompt_token_ids'])}",
-                            token_ids=[40 + len(p["prompt_token_ids"]), 257],
+                            text="not looked at",
+                            token_ids=[*byte_tokenizer()(f" {len(p['prompt_token_ids'])}")["input_ids"], 257],
                             finish_reason="stop" if len(p["prompt_token_ids"]) > 1 else "length",
                         )
                     ]
@@ -58,14 +59,14 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_records_come_back_in_the_order_of_the_requests(fake_vllm: dict[str, Any]) -> None:
-    out = generate_vllm("/models/folded", REQUESTS, SamplingParams(seed=5), tensor_parallel=2)
+    out = generate_vllm("/models/folded", byte_tokenizer(), REQUESTS, SamplingParams(seed=5), tensor_parallel=2)
     assert [(g.id, g.sample, g.prompt, g.completion, g.token_ids) for g in out] == [
-        ("a", 0, "Q a", " 3", (43, 257)),
-        ("a", 1, "Q a", " 3", (43, 257)),
-        ("b", 0, "Q b", " 1", (41, 257)),
+        ("a", 0, "Q a", " 3", (220, 18, 257)),
+        ("a", 1, "Q a", " 3", (220, 18, 257)),
+        ("b", 0, "Q b", " 1", (220, 16, 257)),
     ]
     assert [g.finish_reason for g in out] == ["stop", "stop", "length"]
-    assert {g.seed for g in out} == {5} and {g.num_tokens for g in out} == {2}
+    assert {g.seed for g in out} == {5} and {g.num_tokens for g in out} == {3}
     assert fake_vllm["llm"] == {
         "model": "/models/folded",
         "tensor_parallel_size": 2,
@@ -79,7 +80,7 @@ def test_records_come_back_in_the_order_of_the_requests(fake_vllm: dict[str, Any
 def test_every_setting_is_stated(fake_vllm: dict[str, Any]) -> None:
     filters = {"top_p": 0.8, "top_k": 7, "min_p": 0.1, "repetition_penalty": 1.1}
     params = SamplingParams(max_new_tokens=9, temperature=0.5, stop=("\n\n",), **filters)
-    generate_vllm("/models/folded", REQUESTS, params)
+    generate_vllm("/models/folded", byte_tokenizer(), REQUESTS, params)
     first = fake_vllm["settings"][0]
     assert first == {
         "n": 1,
@@ -95,26 +96,35 @@ def test_every_setting_is_stated(fake_vllm: dict[str, Any]) -> None:
         "min_tokens": 0,
         "ignore_eos": False,
         "stop": ["\n\n"],
+        "stop_token_ids": [257],
         "include_stop_str_in_output": False,
         "skip_special_tokens": True,
         "spaces_between_special_tokens": False,
     }
     seeds = [s["seed"] for s in fake_vllm["settings"]]
     assert len(set(seeds)) == 3, "each row has a seed of its own"
-    generate_vllm("/models/folded", REQUESTS[::-1], params)
+    generate_vllm("/models/folded", byte_tokenizer(), REQUESTS[::-1], params)
     assert [s["seed"] for s in fake_vllm["settings"]] == seeds[::-1], "and keeps it in any order"
+
+
+def test_every_end_of_sequence_of_the_model_ends_a_completion(fake_vllm: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 256]}', encoding="utf-8")
+    generate_vllm(tmp_path, byte_tokenizer(), REQUESTS, SamplingParams())
+    assert fake_vllm["settings"][0]["stop_token_ids"] == [7, 256, 257], "and the tokenizer's"
 
 
 def test_absent_vllm_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match=r"pip install 'spd_lightning\[vllm\]'"):
-        generate_vllm("/models/folded", REQUESTS, SamplingParams())
+        generate_vllm("/models/folded", byte_tokenizer(), REQUESTS, SamplingParams())
 
 
 def test_completions_are_handed_over_in_chunks(fake_vllm: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_engine, "CHUNK", 2)
     written: list[list[str]] = []
-    out = generate_vllm("/m", REQUESTS, SamplingParams(), on_batch=lambda done: written.append([g.id for g in done]))
+    out = generate_vllm(
+        "/m", byte_tokenizer(), REQUESTS, SamplingParams(), on_batch=lambda done: written.append([g.id for g in done])
+    )
     assert written == [["a", "a"], ["b"]] and [g.id for g in out] == ["a", "a", "b"]
 
 
@@ -169,6 +179,6 @@ def test_real_vllm_completes_greedily_as_transformers(tiny_model_dir: str, token
     requests, _ = build_requests(tokenizer, [("a", "Question: 1 plus 2?"), ("b", "Hello")])
     params = SamplingParams(max_new_tokens=8, temperature=0.0)
     expected = {g.id: g for g in generate(tiny_model(), tokenizer, requests, params)}
-    for g in generate_vllm(tiny_model_dir, requests, params):
+    for g in generate_vllm(tiny_model_dir, tokenizer, requests, params):
         assert g.token_ids[0] == expected[g.id].token_ids[0]
         assert list(g.record()) == list(expected[g.id].record())
