@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.generation.cache import cache_after, prefix_states
+from spd_lightning.generation.requests import truncate
 from spd_lightning.model import input_device
 from spd_lightning.packed_linear import packed_linears
 
@@ -53,6 +54,15 @@ class LikelihoodScore:
     log_likelihoods: tuple[float, ...]
     num_tokens: tuple[int, ...]
     truncated: bool = False
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """Tokens of a prompt and a continuation: the first of the continuation, and how many special ones stand before."""
+
+    ids: np.ndarray
+    first: int
+    prefix: int
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,8 @@ def score_choices(
         items: All items, the same list on every process.
         batch_size: Most items of a batch; None for as many as the budget holds.
         token_budget: Most padded positions of a batch, those of a shared prefix not counted.
-        max_length: Context of the model in tokens; a longer text loses its first tokens. None for no limit.
+        max_length: Context of the model in tokens; a longer text loses the middle of its prompt, never the special
+            tokens before it. None for no limit.
         rank: This process, 0-based.
         world_size: Number of processes.
         on_batch: Called with the scores of each batch, e.g. for a progress bar.
@@ -137,38 +148,44 @@ def _tokenise(
     for start in range(0, len(items), step):
         part = items[start : start + step]
         texts = [item.prompt + choice for item in part for choice in item.choices]
-        encoded = tokenizer(texts, return_offsets_mapping=True, verbose=False) if texts else {}
+        options = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "verbose": False}
+        encoded = tokenizer(texts, **options) if texts else {}
         at = 0
         for item in part:
-            sequences: list[tuple[np.ndarray, int]] = []
+            sequences: list[_Sequence] = []
             for choice in item.choices:
-                ids, first = _continuation(encoded["input_ids"][at], encoded["offset_mapping"][at], len(item.prompt))
-                if first >= len(ids):
+                ids, offsets = encoded["input_ids"][at], encoded["offset_mapping"][at]
+                sequence = _sequence(ids, offsets, encoded["special_tokens_mask"][at], len(item.prompt))
+                if sequence.first >= len(sequence.ids):
                     raise ValueError(f"Item {item.id!r}: the continuation {choice!r} has no tokens.")
-                sequences.append((ids, first))
+                sequences.append(sequence)
                 at += 1
             work.append(_make_work(item, sequences, max_length))
     return work
 
 
-def _continuation(ids: list[int], offsets: list[tuple[int, int]], prompt_length: int) -> tuple[np.ndarray, int]:
-    """Token ids without special tokens at the end, and the index of the first token that reaches past the prompt."""
-    end = len(ids)
-    while end and offsets[end - 1][0] == offsets[end - 1][1]:
-        end -= 1
+def _sequence(ids: list[int], offsets: list[tuple[int, int]], special: list[int], prompt_length: int) -> _Sequence:
+    """Prompt and continuation without the special tokens behind them; the continuation reaches past the prompt."""
+    end = len(ids) - (special[::-1].index(0) if 0 in special else len(ids))
     first = end
     while first and offsets[first - 1][1] > prompt_length:
         first -= 1
-    return np.asarray(ids[:end], dtype=np.int32), max(first, 1)  # nothing predicts the very first token
+    prefix = special.index(0) if 0 in special else 0
+    return _Sequence(np.asarray(ids[:end], dtype=np.int32), max(first, 1), prefix)  # nothing predicts the very first
 
 
-def _make_work(item: LikelihoodItem, sequences: list[tuple[np.ndarray, int]], max_length: int | None) -> _Work:
+def _make_work(item: LikelihoodItem, sequences: list[_Sequence], max_length: int | None) -> _Work:
     truncated = False
     kept = []
-    for ids, first in sequences:  # the last token is predicted, never read: max_length + 1 fit
-        drop = 0 if max_length is None else max(0, len(ids) - max_length - 1)
-        truncated |= drop > 0
-        kept.append((ids[drop:], max(first - drop, 1)))
+    for s in sequences:  # the last token is predicted, never read: max_length + 1 fit
+        limit = len(s.ids) if max_length is None else max_length + 1
+        truncated |= len(s.ids) > limit
+        scored = len(s.ids) - s.first
+        if s.prefix + scored < limit:
+            ids = truncate(s.ids.tolist(), limit, "middle", s.prefix, scored)
+        else:  # a continuation that is too long by itself loses its first tokens
+            ids = truncate(s.ids.tolist(), limit, "start", min(s.prefix, limit - 1))
+        kept.append((np.asarray(ids, dtype=np.int32), max(len(ids) - scored, 1, s.prefix)))
     num_tokens = tuple(len(ids) - first for ids, first in kept)
     context = kept[0][0][: kept[0][1]]
     if all(n == 1 and np.array_equal(ids[:first], context) for n, (ids, first) in zip(num_tokens, kept)):

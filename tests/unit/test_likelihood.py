@@ -8,6 +8,7 @@ from tokenizers import AddedToken
 
 from spd_lightning.evaluation.likelihood import LikelihoodItem, score_choices
 from tests.conftest import byte_tokenizer, tiny_model
+from tests.text_tokenizers import sentencepiece_tokenizer
 
 SHOTS = {g: f"About {g}.\n" + "".join(f"{g} {i}?\nAnswer: A\n\n" for i in range(4)) for g in ("cats", "dogs")}
 
@@ -110,13 +111,34 @@ def test_a_target_of_many_tokens_and_items_without_a_group(tokenizer) -> None:  
         assert score.log_likelihoods == pytest.approx(plain_loop(model, tokenizer, item), rel=1e-4)
 
 
-def test_a_text_beyond_the_context_loses_its_first_tokens(tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_a_text_beyond_the_context_loses_the_middle_of_its_prompt(tokenizer) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model(max_position_embeddings=32)
-    item = LikelihoodItem("x", "a" * 100 + "b" * 31, (" A", " B"), "g")
-    short = LikelihoodItem("y", "b" * 31, (" A", " B"))
+    item = LikelihoodItem("x", "a" * 15 + "c" * 100 + "b" * 16, (" A", " B"), "g")
+    short = LikelihoodItem("y", "a" * 15 + "b" * 16, (" A", " B"))
     long, kept = score_choices(model, tokenizer, [item], max_length=32), score_choices(model, tokenizer, [short])
     assert long[0].truncated and not kept[0].truncated
     assert long[0].log_likelihoods == pytest.approx(kept[0].log_likelihoods, abs=1e-5)
+    target = LikelihoodItem("z", "abc", ("d" * 100,))  # longer than the context by itself
+    (found,) = score_choices(model, tokenizer, [target], max_length=32)
+    assert found.truncated and found.num_tokens == (32,)
+
+
+@pytest.mark.parametrize("append_eos", [False, True])
+def test_special_tokens_stay_before_a_long_text_and_are_not_scored_behind_it(append_eos: bool) -> None:
+    tokenizer, model = sentencepiece_tokenizer(append_eos), tiny_model(vocab_size=512)
+    item = LikelihoodItem("x", "Q: " + "12" * 40 + " Answer:", (" A", " 7\n"))
+    (found,) = score_choices(model, tokenizer, [item], max_length=20)
+    plain = sentencepiece_tokenizer()
+    for choice, value, count in zip(item.choices, found.log_likelihoods, found.num_tokens):
+        ids = plain(item.prompt + choice)["input_ids"]
+        scored = len(ids) - len(plain(item.prompt)["input_ids"])
+        room = 21 - 1 - scored
+        cut = ids[:1] + ids[1:][: room // 2] + ids[-scored - (room - room // 2) :]
+        assert cut[0] == plain.bos_token_id and len(cut) == 21 and count == scored
+        with torch.no_grad():
+            log_probs = model(torch.tensor([cut])).logits[0].log_softmax(-1)
+        expected = sum(float(log_probs[len(cut) - k - 1, cut[len(cut) - k]]) for k in range(1, scored + 1))
+        assert value == pytest.approx(expected, abs=1e-4)
 
 
 def test_an_empty_continuation_is_refused(tokenizer) -> None:  # type: ignore[no-untyped-def]
