@@ -24,7 +24,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from spd_lightning.artifacts import ArtifactStore, write_jsonl
 from spd_lightning.errors import UserError, unknown_name
 from spd_lightning.evaluation.benchmark import evaluate_model
-from spd_lightning.evaluation.scores import BenchmarkResult, compare_all
+from spd_lightning.evaluation.comparisons import compare_all
+from spd_lightning.evaluation.scores import BenchmarkResult
 from spd_lightning.evaluation.worker import PromptFormat, ShortContext
 from spd_lightning.finetuning.adapter import merged_copy, whole_copy
 from spd_lightning.finetuning.sharding import is_sharded

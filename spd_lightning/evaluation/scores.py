@@ -1,4 +1,4 @@
-"""Stage 4: from the records of a benchmark to its scores and comparisons. No model, no files.
+"""Stage 4: from the records of a benchmark to its scores. No model, no files.
 
 A record is one line of ``samples/<task>.<method>.jsonl``: id, sample, prompt, completion, answer, expected, correct,
 reason, scores. Every number is computed from records by the scorers of `metrics`, with its interval.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -24,19 +23,21 @@ from spd_lightning.evaluation.metrics import (
     pass_at_k,
     pass_counts,
 )
-from spd_lightning.evaluation.statistics import (
-    bootstrap_mean_interval,
-    holm,
-    mcnemar_exact,
-    paired_bootstrap,
-    standard_error,
-    wilson_interval,
-)
+from spd_lightning.evaluation.statistics import is_share, jackknife_error, t_interval, wilson_interval
 from spd_lightning.tasks.task import AnswerType
 
 Record = dict[str, Any]
 RECORD_KEYS = ("id", "sample", "prompt", "completion", "answer", "expected", "correct", "reason", "scores")
 PASS_K = (1, 10, 100)
+
+# The one metric of a benchmark whose comparisons are claims: Holm's correction counts these, and stars follow it.
+STANDS_FOR: dict[AnswerType, str] = {
+    "number": "exact_match_flexible",
+    "letter": "acc",
+    "text": "exact_match",
+    "program": "pass@1",
+    "likelihood": "nll_per_token",
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Score:
         value: The score.
         n: Examples (problems, for pass@k) behind it.
         stderr: Standard error over examples; None for a single one.
-        ci95: Wilson interval for shares, percentile bootstrap over examples for means.
+        ci95: Wilson's interval for shares, Student's t over examples for means; None where they show no spread.
         seed: Seed of the run.
         isolation: How programs were kept apart; None where none ran.
         seconds: Wall time of the whole benchmark.
@@ -66,14 +67,14 @@ class Score:
     value: float
     n: int
     stderr: float | None
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None
     seed: int
     isolation: str | None
     seconds: float
 
     def row(self) -> dict[str, Any]:
         """The row of ``results.json``, JSON types."""
-        return asdict(self) | {"ci95": list(self.ci95)}
+        return asdict(self) | {"ci95": None if self.ci95 is None else list(self.ci95)}
 
 
 @dataclass
@@ -173,17 +174,22 @@ def metric_value(records: Sequence[Record], metric: str) -> float:
     raise ValueError(f"metric={metric!r} is not known.")
 
 
-def interval(values: np.ndarray, weights: np.ndarray) -> tuple[float | None, tuple[float, float]]:
-    """Standard error and 95% interval of a weighted mean over examples."""
-    n = len(values)
-    if not (weights == weights[0]).all():
-        mean = float((values * weights).sum() / weights.sum())
-        spread = float((weights**2 * (values - mean) ** 2).sum()) ** 0.5 / float(weights.sum())  # of a ratio of sums
-        error = spread * (n / (n - 1)) ** 0.5 if n > 1 else None
-        return error, bootstrap_mean_interval(values, weights)
-    if np.isin(values, (0.0, 1.0)).all():
-        return standard_error(values), wilson_interval(int(values.sum()), n)
-    return standard_error(values), bootstrap_mean_interval(values)
+def interval(values: np.ndarray, weights: np.ndarray, share: bool) -> tuple[float | None, tuple[float, float] | None]:
+    """Standard error and 95% interval of a weighted mean over examples.
+
+    Wilson's interval where every example is right or wrong; else Student's t, cut at 0 and 1 for shares. None where
+    there is no spread to make an interval from.
+
+    Args:
+        values: One per example, shape ``[n]``.
+        weights: Shape ``[n]``.
+        share: Whether the values are shares (0 to 1).
+    """
+    error, n = jackknife_error(values, weights), len(values)
+    if share and np.isin(values, (0.0, 1.0)).all():
+        return error, wilson_interval(int(values.sum()), n)
+    mean = float((values * weights).sum() / weights.sum())
+    return error, t_interval(mean, error, n, limits=(0.0, 1.0) if share else None)
 
 
 def score_records(
@@ -203,7 +209,7 @@ def score_records(
     scores = []
     for metric in metric_names(answer_type, num_samples):
         pairs = np.array(list(example_values(records, metric).values()))
-        error, ci95 = interval(pairs[:, 0], pairs[:, 1])
+        error, ci95 = interval(pairs[:, 0], pairs[:, 1], is_share(metric))
         value = metric_value(records, metric)
         scores.append(
             Score(method, task, split, protocol, metric, value, len(pairs), error, ci95, seed, isolation, seconds)
@@ -228,65 +234,11 @@ def group_table(records: Sequence[Record], metric: str, group_of: dict[str, str]
     for name in sorted(values):
         value, weight = np.array(values[name]).T
         mean = float((value * weight).sum() / weight.sum())
-        table[name] = {"value": mean, "n": len(value), "ci95": list(interval(value, weight)[1])}
+        ci95 = interval(value, weight, is_share(metric))[1]
+        table[name] = {"value": mean, "n": len(value), "ci95": None if ci95 is None else list(ci95)}
     return table
 
 
 def reasons(records: Sequence[Record]) -> dict[str, int]:
     """How often each reason occurs, the most frequent first."""
     return dict(Counter(r["reason"] for r in records).most_common())
-
-
-def compare_scores(
-    records_a: Sequence[Record],
-    records_b: Sequence[Record],
-    metric: str,
-    *,
-    a: str,
-    b: str,
-    task: str,
-    protocol: str,
-) -> dict[str, Any]:
-    """Compare two methods on the examples that both have: a row of ``results.json``, without Holm's correction.
-
-    ``delta`` is the score of b minus that of a, its interval from a paired bootstrap over examples. The p-value is
-    McNemar's exact one where every example is right or wrong, else that of the paired bootstrap.
-
-    Raises:
-        ValueError: If they share no example.
-    """
-    first, second = example_values(records_a, metric), example_values(records_b, metric)
-    common = [example_id for example_id in first if example_id in second]
-    if not common:
-        raise ValueError(f"{a} and {b} share no example of {task}.")
-    values_a, weights = np.array([first[i] for i in common]).T
-    values_b = np.array([second[i][0] for i in common])
-    delta, ci95, p_value = paired_bootstrap(values_a, values_b, weights)
-    test = "paired_bootstrap"
-    if np.isin([values_a, values_b], (0.0, 1.0)).all():
-        only_a, only_b = int((values_a > values_b).sum()), int((values_b > values_a).sum())
-        p_value, test = mcnemar_exact(only_a, only_b), "mcnemar_exact"
-    row = {"a": a, "b": b, "task": task, "protocol": protocol, "metric": metric, "delta": delta, "ci95": list(ci95)}
-    return {**row, "p_value": p_value, "p_holm": p_value, "test": test, "n": len(common)}
-
-
-def compare_all(results: Iterable[BenchmarkResult]) -> list[dict[str, Any]]:
-    """Every two methods on every benchmark and metric that both were scored on, corrected by Holm over the table.
-
-    Args:
-        results: Of any number of tasks and methods; the order of methods decides which is a and which b.
-    """
-    groups: dict[tuple[str, str], list[BenchmarkResult]] = {}
-    for result in results:
-        if result.scores:
-            groups.setdefault((result.task, result.protocol), []).append(result)
-    rows = []
-    for (task, protocol), members in groups.items():
-        for a, b in combinations(members, 2):
-            shared = {score.metric for score in b.scores}
-            for metric in [score.metric for score in a.scores if score.metric in shared]:
-                names = {"a": a.method, "b": b.method, "task": task, "protocol": protocol}
-                rows.append(compare_scores(a.records, b.records, metric, **names))
-    for row, corrected in zip(rows, holm([row["p_value"] for row in rows])):
-        row["p_holm"] = corrected
-    return rows

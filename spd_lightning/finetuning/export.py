@@ -183,10 +183,10 @@ def model_card(facts: RunFacts, title: str, how: str, usage: str) -> str:
             "| --- | --- | --- | --- | --- | ---: | ---: | --- |",
         ]
         for row in facts.scores:
-            low, high = row["ci95"]
+            interval = "-" if row["ci95"] is None else "{:.4g} to {:.4g}".format(*row["ci95"])
             lines.append(
                 f"| {row['method']} | {row['task']} | {row['split'] or '-'} | {row['protocol']} | {row['metric']} | "
-                f"{row['value']:.4g} | {row['n']} | {low:.4g} to {high:.4g} |"
+                f"{row['value']:.4g} | {row['n']} | {interval} |"
             )
         lines.append("")
     return "\n".join(lines)

@@ -38,5 +38,5 @@ def _group_table(found: dict[str, dict[str, dict[str, Any]]], kind: str) -> Tabl
             for m in methods
         )
         rows.append((name.replace("_", " "), "/".join(counts), *shown))
-    note = "Per cent, with Wilson's 95% interval. Single rows are no findings: no test is made or corrected over them."
+    note = "Per cent, with a 95% interval. Single rows are no findings: no test is made or corrected over them."
     return Table((kind, "n", *methods), rows, note=note)

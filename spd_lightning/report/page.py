@@ -14,6 +14,8 @@ import yaml
 
 from spd_lightning.artifacts import write_atomic, write_json
 from spd_lightning.errors import UserError
+from spd_lightning.evaluation.power import examples_needed
+from spd_lightning.evaluation.statistics import ALPHA
 from spd_lightning.report import plots, tables
 from spd_lightning.report.groups import group_blocks
 from spd_lightning.report.render import Block, Bullets, Code, Heading, Image, render_html, render_markdown
@@ -144,7 +146,10 @@ def _several_runs(runs: list[Run], out: Path) -> tuple[str, list[Block]]:
             "that the sweep did not see.",
         ]
     blocks += _subspaces(runs, names, out)
-    blocks.append(Heading("Comparisons within each run"))
+    blocks += [
+        Heading("Comparisons within each run"),
+        "Each is of one student; examples are never pooled over seeds. What a method does, the table over seeds shows.",
+    ]
     for run in runs:
         blocks += [
             Heading(f"{run.name}: {label(run, names)}, seed {run.seed}", 3),
@@ -217,20 +222,20 @@ def caveats(run: Run, several: bool = False) -> list[str]:
     lines = []
     for c in run.comparisons:
         unit = " points" if is_share(c["metric"]) else " nats"
-        delta = format_value(c["delta"], c["metric"], sign=True)
-        p = format_p(c["p_holm"])
         interval = format_interval(c["ci95"], c["metric"], sign=True)
-        text = f"{tables.benchmark_name(c)}, {c['metric']}, {c['b']} - {c['a']}: {delta}{unit}"
+        text = f"{tables.benchmark_name(c)}, {c['metric']}, {c['b']} - {c['a']}: "
+        text += f"{format_value(c['delta'], c['metric'], sign=True)}{unit}"
         text += f", 95% interval {interval}" if interval else ""
-        text += f", n = {c['n']}, p {p if p.startswith('<') else f'= {p}'} after correction: "
-        if tables.is_shown(c):
-            text += "the two differ."
+        if c.get("only_a") is not None:
+            text += f", {c['only_b']} gained and {c['only_a']} lost of {c['n']}"
         else:
-            text += "the difference is inside the noise."
-            needed = examples_needed(c)
-            if needed is not None and needed > c["n"]:
-                text += f" To show a difference of this size in 4 of 5 trials, about {needed:,} examples are needed."
-        lines.append(text)
+            text += f", n = {c['n']}"
+        lines.append(f"{text}, {_verdict(c, tables.family(run))}")
+    if run.results["schema"] == 1 and lines:
+        lines.append(
+            "An earlier version scored this run: its intervals and p-values come from different procedures and may "
+            "contradict each other, and its correction counts several metrics of a benchmark. Score it again with test."
+        )
     if not run.comparisons:
         lines.append("No two methods were compared on the same examples, so no difference is claimed.")
     elif not several:
@@ -243,19 +248,28 @@ def caveats(run: Run, several: bool = False) -> list[str]:
     return lines
 
 
-def examples_needed(comparison: dict[str, Any]) -> int | None:
-    """Examples for a power of 0.8 at the 5% level, if the difference seen were the true one.
+def _verdict(c: dict[str, Any], family: int) -> str:
+    """The p-value of a comparison and what it says."""
+    if c["p_holm"] is None:
+        alone = "" if c["p_value"] is None else f"p {_equals(c['p_value'])} uncorrected: "
+        return f"{alone}nothing is claimed, another metric stands for this benchmark."
+    text = f"p {_equals(c['p_holm'])} after correction: "
+    if tables.is_shown(c):
+        return f"{text}the two differ."
+    if c["p_value"] is not None and c["p_value"] < ALPHA:
+        text += f"alone the two would differ (p {_equals(c['p_value'])}), among {family} comparisons they do not."
+    else:
+        text += "the difference is inside the noise."
+    needed = examples_needed(c, family)
+    if needed is not None and needed > c["n"]:
+        text += f" To show a difference of this size in 4 of 5 trials, about {needed:,} examples are needed"
+        text += f" (with {family} comparisons in the table)." if family > 1 else "."
+    return text
 
-    The standard error is read from the 95% interval and falls with the root of n. None without an interval, or where
-    the difference is nil.
-    """
-    if comparison["ci95"] is None or comparison["delta"] == 0:
-        return None
-    low, high = comparison["ci95"]
-    error = (high - low) / (2 * 1.959964)
-    if error <= 0:
-        return None
-    return math.ceil(comparison["n"] * ((1.959964 + 0.841621) * error / comparison["delta"]) ** 2)
+
+def _equals(p: float) -> str:
+    text = format_p(p)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def _counts(name: str, stages: set[str]) -> bool:
@@ -401,6 +415,8 @@ def _cut(text: str) -> str:
 
 def _how(*runs: Run) -> list[Block]:
     metrics = dict.fromkeys(s["metric"] for run in runs for s in run.scores)
+    named = dict.fromkeys(c["metric"] for run in runs for c in run.comparisons if c["p_holm"] is not None)
+    standing = f" ({', '.join(named)})" if named else ""
     items = [
         f"{m}: {text}"
         for m in metrics
@@ -409,9 +425,12 @@ def _how(*runs: Run) -> list[Block]:
     ]
     items += [
         "n: examples (problems) scored, each counted once however many processes ran.",
-        "95% interval: Wilson's for a share of single answers, bootstrap over examples for means.",
-        "p: exact McNemar test where both methods answer the same examples right or wrong, paired bootstrap for means; "
-        "p (Holm): corrected for the number of comparisons in the table.",
+        "95% interval of a score: Wilson's for a share of single answers, Student's t over examples for means. Two "
+        "methods are not compared by whether these overlap: the comparison uses that both answered the same examples.",
+        "95% interval and p of a difference are one procedure: p is below 0.05 exactly where 0 is outside. Right or "
+        "wrong answers: exact McNemar test, and Clopper and Pearson's limits for the direction of the changes seen, at "
+        "the number of changes seen. Means: Student's t on the differences.",
+        f"p (Holm): corrected for the number of comparisons in the table, one metric per benchmark{standing}.",
     ]
     return [Heading("How each number is computed"), Bullets(items)]
 

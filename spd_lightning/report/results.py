@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 
 from spd_lightning.artifacts import read_jsonl
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation import statistics
+from spd_lightning.evaluation.statistics import is_share, over_seeds
 from spd_lightning.report.schema import ROWS, SCHEMA, check_results, write_results
 
-__all__ = ["Run", "Spectrum", "combine_seeds", "combined_results", "read_run", "write_results"]
+__all__ = ["Run", "Spectrum", "combine_seeds", "combined_results", "is_share", "read_run", "write_results"]
 
 # Options that say where and when a run took place, not what it computed.
 PLACES = {"run_dir", "artifact_dir", "data_dir", "config", "ckpt_path", "default_root_dir", "logger", "callbacks"}
@@ -253,11 +253,12 @@ def label(run: Run, names: Sequence[str]) -> str:
 
 
 def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over seeds, one row per configuration, method, task, protocol and metric.
+    """Mean, standard deviation and interval over seeds: a row per configuration, method, task, protocol and metric.
 
     ``std`` is the sample standard deviation (divisor: seeds - 1), None for a single seed. It is the spread of whole
-    runs, which an interval computed from the examples of one run does not contain. Runs of one seed count once, as
-    their mean.
+    runs, which an interval computed from the examples of one run does not contain. ``ci95`` is Student's t interval of
+    the mean over seeds, from three seeds on; the examples are taken as they are, never pooled over seeds. Runs of one
+    seed count once, as their mean.
     """
     names = varying_options(runs)
     rows = []
@@ -271,7 +272,9 @@ def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
             of_seed: dict[Any, list[float]] = {}  # a run repeated with the same seed is no further seed
             for score, run in found:
                 of_seed.setdefault(run.seed, []).append(score["value"])
-            mean, std, _ = statistics.combine_seeds([sum(values) / len(values) for values in of_seed.values()])
+            mean, std, ci95 = over_seeds(
+                [sum(values) / len(values) for values in of_seed.values()], (0.0, 1.0) if is_share(metric) else None
+            )
             rows.append(
                 {
                     "configuration": label(group[0], names),
@@ -282,6 +285,7 @@ def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
                     "metric": metric,
                     "mean": mean,
                     "std": std,
+                    "ci95": None if ci95 is None else list(ci95),
                     "seeds": list(of_seed),
                     "n": found[0][0]["n"],
                     "runs": [run.name for _, run in found],
@@ -307,8 +311,3 @@ def combined_results(runs: Sequence[Run]) -> dict[str, Any]:
         "combined": combine_seeds(runs),
         "runs": [{"run": run.name, "seed": run.seed, "options": options(run.config)} for run in runs],
     }
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric is a share (printed in per cent, higher is better); otherwise it is nats, lower is better."""
-    return not metric.startswith("nll")

@@ -11,7 +11,8 @@ from typing import Any
 from spd_lightning.artifacts import write_json
 from spd_lightning.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)  # 1: intervals and p-values were of different procedures, see `page.caveats`
 
 # Fields of each row of results.json: a kind, and "?" where null is allowed.
 SCORE_FIELDS = {
@@ -71,9 +72,10 @@ def check_results(results: Any, where: str | Path) -> dict[str, Any]:
     Raises:
         UserError: For another schema, or naming every field that is missing or of the wrong kind.
     """
-    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+    if not isinstance(results, dict) or results.get("schema") not in READABLE:
         found = results.get("schema") if isinstance(results, dict) else type(results).__name__
-        raise UserError(f"{where}: schema={found!r} is not known (known: {SCHEMA}). Run the evaluation again.")
+        known = ", ".join(map(str, READABLE))
+        raise UserError(f"{where}: schema={found!r} is not known (known: {known}). Run the evaluation again.")
     wrong = [
         f"{key}={results.get(key)!r}"
         for key in ("fingerprint", "trained_on", "method")

@@ -11,11 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spd_lightning.evaluation.statistics import ALPHA
 from spd_lightning.report.render import Table, text_table
 from spd_lightning.report.results import Run, combine_seeds, is_share, varying_options
-
-ALPHA = 0.05
-"""A difference counts as shown where the Holm-corrected p-value is below this."""
 
 METHODS = ("base", "projected", "psr", "ssd", "spd", "filtered")
 
@@ -77,8 +75,17 @@ def _key(row: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def is_shown(comparison: Mapping[str, Any]) -> bool:
-    """Whether a paired test, corrected over the table, says that two methods differ."""
+    """Whether the paired test that the interval belongs to, corrected over the table, says that two methods differ.
+
+    Never for a metric that does not stand for its benchmark (``p_holm`` None). What is shown has 0 outside its
+    interval, since no correction lowers a p-value.
+    """
     return comparison["p_holm"] is not None and comparison["p_holm"] < ALPHA
+
+
+def family(run: Run) -> int:
+    """Number of comparisons that Holm's correction counts: those of the metrics that stand for their benchmarks."""
+    return sum(c["p_holm"] is not None for c in run.comparisons)
 
 
 def _best(run: Run, key: tuple[str, str, str], scores: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -133,7 +140,7 @@ def render_table(run: Run) -> str:
 
 
 def comparison_table(run: Run) -> Table:
-    """Paired comparisons: difference, its 95% interval, p-values, test and n."""
+    """Paired comparisons: difference, its 95% interval, the p-values of the same procedure, test and n."""
     rows = []
     marked = set()
     for i, c in enumerate(run.comparisons):
@@ -154,7 +161,10 @@ def comparison_table(run: Run) -> Table:
             )
         )
     header = ("benchmark", "metric", "methods", "difference", "95% interval", "p", "p (Holm)", "test", "n")
-    note = "* the paired test, corrected over this table, says that the two differ (p < 0.05)." if marked else ""
+    notes = ["* the paired test, corrected over this table, says that the two differ (p < 0.05)."] if marked else []
+    if family(run) < len(rows):
+        notes.append("p (Holm) is given for the one metric that stands for its benchmark; the others claim nothing.")
+    note = "\n".join(notes)
     return Table(header, rows, frozenset(marked), frozenset({0, 1, 2, 7}), note)
 
 
@@ -255,7 +265,7 @@ def subspace_table(run: Run) -> Table:
 
 
 def seeds_table(runs: Sequence[Run]) -> Table:
-    """Mean +- standard deviation over seeds, one row per configuration, method and benchmark."""
+    """Mean +- standard deviation and interval over seeds, one row per configuration, method and benchmark; no stars."""
     rows = []
     for row in combine_seeds(runs):
         spread = "" if row["std"] is None else f" ± {format_value(row['std'], row['metric'])}"
@@ -266,13 +276,18 @@ def seeds_table(runs: Sequence[Run]) -> Table:
                 benchmark_name(row),
                 metric_name(row["metric"]),
                 format_value(row["mean"], row["metric"]) + spread,
+                format_interval(row["ci95"], row["metric"]) or "-",
                 str(len(row["seeds"])),
                 str(row["n"]),
             )
         )
-    note = "± is the standard deviation over seeds (divisor: seeds - 1); one seed has none."
+    note = (
+        "± is the standard deviation over seeds (divisor: seeds - 1); one seed has none. The interval is Student's t "
+        "for the mean over seeds on these examples; fewer than three seeds, or equal scores, give none. Nothing is "
+        "starred: examples answered under several seeds are not that many examples."
+    )
     return Table(
-        ("configuration", "method", "benchmark", "metric", "mean", "seeds", "n"),
+        ("configuration", "method", "benchmark", "metric", "mean", "95% interval", "seeds", "n"),
         rows,
         text_columns=frozenset({0, 1, 2, 3}),
         note=note,

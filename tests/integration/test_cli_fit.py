@@ -85,7 +85,7 @@ def test_a_run_writes_exactly_the_promised_files(run_dir: Path) -> None:
 
 def test_results_hold_every_method_with_n_and_interval(run_dir: Path) -> None:
     results = json.loads((run_dir / "results.json").read_text())
-    assert results["schema"] == 1 and results["trained_on"] == "arithmetic" and results["method"] == "spd"
+    assert results["schema"] == 2 and results["trained_on"] == "arithmetic" and results["method"] == "spd"
     seen = {(s["method"], s["task"], s["split"]) for s in results["scores"]}
     splits = {"arithmetic": "in", "letters": "out", "functions": "out"}
     assert {(m, t, s) for m in ("spd", "projected") for t, s in splits.items()} <= seen

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,15 +16,19 @@ from spd_lightning.artifacts import ArtifactStore
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation import benchmark as benchmark_module
 from spd_lightning.evaluation.benchmark import evaluate_model, run_benchmark
+from spd_lightning.evaluation.comparisons import compare_all, compare_scores
 from spd_lightning.evaluation.execution import Isolation
 from spd_lightning.evaluation.scores import (
     RECORD_KEYS,
+    STANDS_FOR,
     BenchmarkResult,
-    compare_all,
-    compare_scores,
+    Record,
     domain_split,
+    interval,
+    metric_names,
     score_records,
 )
+from spd_lightning.evaluation.statistics import wilson_interval
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.coding import program_meta
 from spd_lightning.tasks.task import Benchmark, Example
@@ -307,7 +314,8 @@ def test_comparison_of_shares_is_mcnemar_on_common_examples() -> None:
     )  # fmt: skip
     assert row["delta"] == pytest.approx(0.7)
     assert (row["test"], row["n"], row["p_value"]) == ("mcnemar_exact", 10, pytest.approx(2 / 2**7))
-    assert row["ci95"][0] <= 0.7 <= row["ci95"][1]
+    assert (row["only_a"], row["only_b"], row["p_holm"]) == (0, 7, None)
+    assert row["ci95"] == pytest.approx([0.126537, 0.7], abs=1e-6), "p < 0.05, so 0 is outside"
     with pytest.raises(ValueError, match="base and spd share no example of t"):
         compare_scores(
             records([True]), records([True], first=5), "exact_match", a="base", b="spd", task="t", protocol="standard"
@@ -321,6 +329,53 @@ def test_all_comparisons_of_a_table_are_corrected_together() -> None:
     assert all(r["p_holm"] == pytest.approx(min(1.0, 3 * r["p_value"])) for r in rows)
     refused = BenchmarkResult("x", "other", "standard", "text", not_run="no consent")
     assert len(compare_all([*results, refused])) == 3
+
+
+def test_one_metric_stands_for_its_benchmark(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    """Strict and flexible, per token and per character, are one comparison each of the corrected family."""
+    results = [
+        run_benchmark(tiny_model(), tokenizer, make(kind), method=method, allow_code_execution=True)
+        for kind in ("number", "likelihood", "letter")
+        for method in ("base", "spd")
+    ]
+    rows = compare_all(results)
+    assert len(rows) == 6
+    assert [r["metric"] for r in rows if r["p_holm"] is not None] == ["exact_match_flexible", "nll_per_token", "acc"]
+    assert all(r["p_holm"] >= r["p_value"] for r in rows if r["p_holm"] is not None)
+    assert all(metric_names(kind, 100)[0] == metric for kind, metric in STANDS_FOR.items())
+    page = (Path(__file__).parents[2] / "docs" / "scoring.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(number|letter|text|program|likelihood)` \|.*?\| `([\w@]+)` \|$", page, re.MULTILINE))
+    assert told == STANDS_FOR, "the table of the page is the table of the code"
+
+
+def test_means_are_compared_by_the_t_test_of_their_own_interval() -> None:
+    def losses(values: list[float]) -> list[Record]:
+        return [
+            {"id": str(i), "scores": {"nll": v * (5 + i), "tokens": 5 + i, "chars": 20}} for i, v in enumerate(values)
+        ]
+
+    names = {"a": "base", "b": "spd", "task": "t", "protocol": "standard"}
+    noise = np.random.default_rng(0).normal(0.02, 0.05, (300, 30))
+    seen = set()
+    for values in noise:
+        row = compare_scores(losses([0.7] * 30), losses((0.7 + values).tolist()), "nll_per_token", **names)
+        assert row["test"] == "paired_t" and row["stderr"] > 0 and row["only_a"] is None
+        low, high = row["ci95"]
+        assert (row["p_value"] < 0.05) == (low > 0 or high < 0)
+        seen.add(row["p_value"] < 0.05)
+    assert seen == {True, False}
+    same = compare_scores(losses([0.7] * 30), losses([0.7] * 30), "nll_per_token", **names)
+    assert (same["delta"], same["ci95"], same["p_value"]) == (0.0, None, 1.0), "equal losses give no interval"
+
+
+def test_intervals_of_scores_without_a_spread() -> None:
+    """Several samples a problem: a mean of shares. No spread is no certainty."""
+    ones, halves = np.ones(6), np.array([0.5] * 6)
+    assert interval(halves, ones, True) == (0.0, None)
+    assert interval(np.zeros(6), ones, True)[1] == pytest.approx(wilson_interval(0, 6))
+    error, (low, high) = interval(np.array([0.0, 0.25, 0.0, 0.0, 0.0, 0.0]), ones, True)  # type: ignore[misc]
+    assert low == 0.0 < high and error == pytest.approx(0.25 / 6)
+    assert interval(np.array([1.0]), np.array([7.0]), False) == (None, None), "a loss of 1 is no right answer"
 
 
 @pytest.mark.parametrize(

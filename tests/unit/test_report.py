@@ -17,9 +17,11 @@ import yaml
 from safetensors.torch import save_file
 
 from spd_lightning.errors import UserError
+from spd_lightning.evaluation.paired import share_difference
+from spd_lightning.evaluation.power import examples_needed
 from spd_lightning.evaluation.statistics import wilson_interval
 from spd_lightning.report import plots, read_run, render, render_table, tables, write_report, write_results
-from spd_lightning.report.page import caveats, examples_needed
+from spd_lightning.report.page import caveats
 from spd_lightning.report.results import combine_seeds, group_by_configuration, label, varying_options
 
 HOSTILE = 'x</pre><script>alert("1")</script> ``` & $x$ \x1b[31m \ud800 | <img src=http://e.test/a.png>'
@@ -42,7 +44,9 @@ def score(method: str, task: str, split: str | None, metric: str, value: float, 
     }
 
 
-def comparison(task: str, metric: str, delta: float, p_holm: float | None, n: int = 100) -> dict[str, Any]:
+def comparison(
+    task: str, metric: str, delta: float, p_holm: float | None, n: int = 100, lost: int = 10
+) -> dict[str, Any]:
     return {
         "a": "base",
         "b": "spd",
@@ -53,6 +57,8 @@ def comparison(task: str, metric: str, delta: float, p_holm: float | None, n: in
         "ci95": [delta - 0.1, delta + 0.1],
         "p_value": None if p_holm is None else p_holm / 2,
         "p_holm": p_holm,
+        "only_a": lost,
+        "only_b": lost + round(n * delta),
         "test": "mcnemar_exact",
         "n": n,
     }
@@ -207,7 +213,7 @@ def test_read_run_refuses_what_is_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "schema=2 is not known"),
+        ({"schema": 3}, r"schema=3 is not known \(known: 1, 2\)"),
         ({"scores": None}, "scores=None"),
         ({"method": 3}, "method=3"),
         (
@@ -257,7 +263,17 @@ def test_seeds_are_combined_by_hand_computed_mean_and_std(tmp_path: Path) -> Non
     two = rows["rank=4", "spd", "arithmetic"]
     assert two["mean"] == pytest.approx(0.4) and two["std"] == pytest.approx(math.sqrt(0.02))  # values 0.3 and 0.5
     assert two["seeds"] == [1, 2]
+    assert two["ci95"] is None, "two seeds have no interval"
     assert rows["rank=8", "spd", "arithmetic"]["std"] is None
+    runs.append(read_run(make_run(tmp_path / "d", seed=3, gain=0.26)))
+    rows = {(r["configuration"], r["method"], r["task"]): r for r in combine_seeds(runs)}
+    three, values = rows["rank=4", "spd", "arithmetic"], np.array([0.3, 0.5, 0.46])
+    half = 4.302653 * values.std(ddof=1) / math.sqrt(3)  # Student's t, 2 degrees of freedom
+    assert three["ci95"] == pytest.approx([values.mean() - half, values.mean() + half])
+    assert rows["rank=4", "base", "arithmetic"]["ci95"] is None, "equal scores show no spread"
+    table = tables.seeds_table(runs)
+    assert table.marked == frozenset(), "examples answered under three seeds are not three times as many"
+    assert "42.0 ± 10.6" in table.rows[1][4] and table.rows[1][5] == "[15.7, 68.3]", table.rows[1]
 
 
 def test_labels_are_short_and_say_which_option_they_mean(tmp_path: Path) -> None:
@@ -333,20 +349,55 @@ def test_caveats_follow_the_data(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "r"))
     shown, noise, limits = caveats(run)
     assert shown.endswith("p <0.001 after correction: the two differ.") and "spd - base: +30.0 points" in shown
-    assert "inside the noise" in noise and "3.0 points, 95% interval [-7.0, +13.0]" in noise
-    needed = examples_needed(run.comparisons[1])
-    assert needed is not None and f"about {needed:,} examples" in noise and "training seeds" in limits
+    assert "inside the noise" in noise and "3.0 points, 95% interval [-7.0, +13.0], 13 gained and 10 lost of" in noise
+    needed = examples_needed(run.comparisons[1], family=2)
+    assert needed is not None and f"about {needed:,} examples are needed (with 2 comparisons in the table)." in noise
+    assert needed > (examples_needed(run.comparisons[1]) or 0) > 100 and "training seeds" in limits
 
 
-def test_examples_needed_agrees_with_a_simulation() -> None:
-    """At the n it names, a z-test with the same spread per example shows the difference in about 80% of trials."""
-    spread, delta = 0.5, 0.05
-    half = 1.959964 * spread / math.sqrt(100)
-    n = examples_needed({**comparison("t", "acc", delta, 0.5), "ci95": [delta - half, delta + half]})
-    assert n is not None
-    means = np.random.default_rng(0).normal(delta, spread / math.sqrt(n), 20_000)
-    assert np.mean(np.abs(means) > 1.959964 * spread / math.sqrt(n)) == pytest.approx(0.8, abs=0.01)
-    assert examples_needed({**comparison("t", "acc", 0.0, 1.0)}) is None
+def test_sentences_stars_and_intervals_are_of_one_test(tmp_path: Path) -> None:
+    """Of rows as they are computed: what is starred has 0 outside; what the correction takes back says so."""
+    path = make_run(tmp_path / "r")
+    results = json.loads((path / "results.json").read_text())
+    results["comparisons"] = []
+    for lost, gained, p_holm in ((0, 5, 0.3), (2, 12, 0.04), (3, 12, 0.07), (0, 0, 1.0), (4, 30, None)):
+        found = share_difference(lost, gained, 100)
+        row = comparison("arithmetic", "acc", found.delta, p_holm, lost=lost)
+        results["comparisons"].append({**row, "ci95": list(found.interval or ()), "p_value": found.p_value})
+    (path / "results.json").write_text(json.dumps(results))
+    run = read_run(path)
+    assert [tables.is_shown(c) for c in run.comparisons] == [False, True, False, False, False]
+    assert all(c["ci95"][0] > 0 for c in run.comparisons if tables.is_shown(c))
+    table = tables.comparison_table(run)
+    assert table.marked == frozenset({(1, 3)}) and "the others claim nothing" in table.note and tables.family(run) == 4
+    noise, shown, taken_back, equal, other = caveats(run)[:5]
+    assert "the difference is inside the noise. To show" in noise
+    assert shown.endswith("p = 0.040 after correction: the two differ.")
+    assert "alone the two would differ (p = 0.035), among 4 comparisons they do not. To show" in taken_back
+    assert "+0.0 points, 95% interval [-3.6, +3.6], 0 gained and 0 lost of 100" in equal and "To show" not in equal
+    assert other.endswith("p <0.001 uncorrected: nothing is claimed, another metric stands for this benchmark.")
+
+
+def test_results_of_an_earlier_version_are_read_and_say_so(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "r")
+    results = json.loads((path / "results.json").read_text())
+    assert results["schema"] == 2
+    for row in results["comparisons"]:
+        del row["only_a"], row["only_b"]
+    (path / "results.json").write_text(json.dumps({**results, "schema": 1}))
+    lines = caveats(read_run(path))
+    assert lines[2].startswith("An earlier version scored this run") and "To show" not in lines[1]
+
+
+def test_intervals_that_do_not_exist_are_left_out(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "r")
+    results = json.loads((path / "results.json").read_text())
+    for row in [*results["scores"], *results["comparisons"]]:
+        row["ci95"] = None
+    (path / "results.json").write_text(json.dumps(results))
+    text = write_report([path], path).read_text(encoding="utf-8")
+    assert "+30.0 points, 40 gained and 10 lost of 100, p" in text
+    assert "None" not in re.sub("<img[^>]*>", "", text)
 
 
 def test_report_of_one_run(tmp_path: Path) -> None:
