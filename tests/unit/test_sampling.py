@@ -109,6 +109,84 @@ def test_noise_is_gumbel() -> None:
     assert torch.isfinite(noise).all()
 
 
+def words_of(numbers: torch.Tensor) -> torch.Tensor:
+    """Numbers 0 to 2^32 - 1 as words: from the smallest one up."""
+    return (numbers - 2**31).to(torch.int32)
+
+
+def noise_of(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """The map from words to noise; both numbers 0 to 2^32 - 1, int64."""
+    tail = sampling.tail_noise(words_of(first), second.to(torch.int32))
+    return torch.where(first < sampling.FINE, tail, sampling.body_noise(words_of(first), torch.empty(first.shape)))
+
+
+def former_noise(words: torch.Tensor) -> torch.Tensor:
+    """Noise as it was before it had a tail: one word, rounded to the steps of float32 around a half."""
+    uniform = words.to(torch.float32).mul_(2.0**-32).add_(0.5 + 2.0**-33).clamp_(2.0**-33, 1 - 2.0**-24)
+    return uniform.neg_().log1p_().neg_().log_().neg_()
+
+
+def test_the_map_from_words_to_noise_falls_everywhere() -> None:
+    generator = torch.Generator().manual_seed(1)
+    edges = torch.tensor([0, 1, 2**7, sampling.SMALL, sampling.FINE, 2**24, 2**31, 2**32 - 1])
+    near = (edges[:, None] + torch.arange(-300, 301)).flatten().clamp(0, 2**32 - 1)
+    spread = torch.exp2(torch.rand(200_000, generator=generator, dtype=torch.float64) * 32).to(torch.int64) - 1
+    first = torch.cat([near, spread]).clamp(0, 2**32 - 1).unique().repeat_interleave(2)
+    second = torch.tensor([0, 2**32 - 1]).repeat(len(first) // 2)
+    noise = noise_of(first, second)
+    assert (noise.diff() <= 0).all() and torch.isfinite(noise).all()
+    assert noise[0] > 45 and noise[-1] < -2.8
+
+
+@pytest.mark.parametrize("limit", [-2.0, 0.0, 1.0, 10.0, 11.0, 13.8, 13.9, 17.5, 20.0, 24.0, 30.0])
+def test_the_share_of_words_above_a_limit_is_that_of_a_gumbel_variable(limit: float) -> None:
+    low, high = -1, 2**64  # noise falls with the number: the first `low + 1` of all 2^64 are above the limit
+    while high - low > 1:
+        middle = (low + high) // 2
+        noise = noise_of(torch.tensor([middle >> 32]), torch.tensor([middle & 0xFFFFFFFF]))
+        low, high = (middle, high) if float(noise) > limit else (low, middle)
+    expected = -math.expm1(-math.exp(-limit))
+    assert (low + 1) / 2**64 == pytest.approx(expected, rel=1e-3)
+
+
+def test_noise_away_from_the_tail_is_what_it_was() -> None:
+    """So filtered draws keep their tokens."""
+    keys = keys_for(300)
+    hashed = sampling._vocabulary_hash(20_000, keys.device)
+    words = sampling.first_words(hashed, keys, torch.empty(2, 300, 20_000, dtype=torch.int32))
+    body = words >= sampling.FINE - 2**31
+    before, noise = former_noise(words), gumbel_noise(keys, None, 20_000)
+    assert torch.allclose(noise[body], before[body], rtol=0, atol=1e-6)
+    assert 250 < int((~body).sum()) < 500 and (noise[~body] > 9.7).all()
+    second = torch.stack([sampling.second_words(hashed, key.expand(20_000, 2)) for key in keys])
+    assert torch.equal(noise, noise_of(words.to(torch.int64) + 2**31, second.to(torch.int64) & 0xFFFFFFFF))
+
+
+def test_small_first_words_are_as_many_as_they_should_be_and_their_second_words_uniform() -> None:
+    """Of 100 million draws."""
+    vocab_size, rows = 500_000, 200
+    keys = keys_for(rows, step=3, seed=9)
+    hashed = sampling._vocabulary_hash(vocab_size, keys.device)
+    room = torch.empty(2, 1, vocab_size, dtype=torch.int32)
+    first, second = [], []
+    for key in keys.split(1):
+        words = sampling.first_words(hashed, key, room)[0]
+        rare = (words < sampling.FINE - 2**31).nonzero().flatten()
+        first.append(words[rare].to(torch.int64) + 2**31)
+        second.append(sampling.second_words(hashed[rare], key.expand(len(rare), 2)).to(torch.int64) & 0xFFFFFFFF)
+    numbers, more = torch.cat(first), torch.cat(second)
+    for limit in (sampling.SMALL, sampling.FINE):  # 95 and 6104 expected
+        below = numbers < limit
+        expected = vocab_size * rows * limit / 2**32
+        assert 1e-3 < stats.poisson.cdf(int(below.sum()), expected) < 1 - 1e-3
+        assert stats.kstest((more[below] / 2**32).numpy(), "uniform").pvalue > 1e-3
+    for shift in (0, 8, 16, 24):  # every byte of the second words
+        seen = torch.bincount((more >> shift & 0xFF) // 8, minlength=32)
+        assert stats.chisquare(seen.numpy()).pvalue > 1e-3
+    ranks = stats.spearmanr(numbers.numpy(), more.numpy())
+    assert ranks.pvalue > 1e-3, "the second word tells nothing of the first"
+
+
 @pytest.mark.parametrize("axis", ["token", "step", "row", "sample", "seed"])
 def test_noise_of_neighbours_is_independent(axis: str) -> None:
     key = row_key(1, "a", 0)
