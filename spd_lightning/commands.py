@@ -41,13 +41,19 @@ def run_config(run_dir: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
+SAMPLE_PROMPT = (
+    "Text to complete. It is put as the run's training prompts were (data.prompt_format): plain text as it stands, or "
+    "the user's turn of the chat template."
+)
+
+
 class Sample:
     """``sample``."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the command's arguments."""
         parser.add_argument("run_dir", type=str, help="Run folder.")
-        parser.add_argument("--prompt", type=str, required=True, help="Text to complete, as it stands (no template).")
+        parser.add_argument("--prompt", type=str, required=True, help=SAMPLE_PROMPT)
         parser.add_argument("--max_new_tokens", type=int, default=128, help="Limit of each completion, tokens.")
         parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy.")
         parser.add_argument("--seed", type=int, default=42, help="Seed of the sampling noise.")
@@ -68,8 +74,10 @@ class Sample:
         name = config["subspace"]["model_name_or_path"]
         dtype = resolve_dtype(config["data"]["dtype"])
         tokenizer = load_tokenizer(name)
-        requests, _ = build_requests(
-            tokenizer, [("prompt", args.prompt)], prompt_format=config["data"]["prompt_format"]
+        form = config["data"]["prompt_format"]
+        requests, _ = build_requests(tokenizer, [("prompt", args.prompt)], prompt_format=form)
+        print(
+            f"--- prompt, {'plain text' if form == 'plain' else 'in the chat template'} (data.prompt_format: {form})\n"
         )
         params = SamplingParams(max_new_tokens=args.max_new_tokens, temperature=args.temperature, seed=args.seed)
 

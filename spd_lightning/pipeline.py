@@ -193,7 +193,9 @@ class Pipeline:
                         self._decode(corpus, len(requests))
             records = corpus.read()
             answer_type = data.task.answer_type
-            statistics = corpus_statistics(records, lambda r: holds_answer(r["completion"], answer_type))
+            statistics = corpus_statistics(
+                records, lambda r: holds_answer(data.judged_part(r["completion"]), answer_type)
+            )
             row["tokens"] = statistics["tokens_total"]
             made = self.store.facts(corpus.folder) if self.store.is_complete(corpus.folder) else {}
             self.facts["corpus"] = {**statistics, "torn_lines": made.get("torn_lines", 0), **data.facts}

@@ -32,6 +32,19 @@ def sentencepiece_tokenizer(append_eos: bool = False) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=core, **names)
 
 
+def gluing_tokenizer() -> Any:
+    """The byte tokenizer with a full stop and a newline behind it as one token (256), as Qwen's and Llama 3's have."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    plain = byte_tokenizer().backend_tokenizer
+    alphabet = {token: i for token, i in plain.get_vocab(with_added_tokens=False).items() if i < 256}
+    core = Tokenizer(models.BPE(vocab={**alphabet, ".Ċ": 256}, merges=[(".", "Ċ")]))
+    core.pre_tokenizer, core.decoder = plain.pre_tokenizer, plain.decoder
+    core.add_special_tokens(["<pad>", "<eos>"])
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>")
+
+
 def ends_with_eos(tokenizer: Any | None = None) -> Any:
     """The byte tokenizer with ``<eos>`` behind every text, and nothing before it."""
     from tokenizers import processors

@@ -79,6 +79,24 @@ def cut_at_stops(text: str, stops: Iterable[str]) -> str:
     return text[: min(positions)] if positions else text
 
 
+def evaluation_stops(
+    answer_type: str, stop: tuple[str, ...], protocol: str = "standard", prompt_format: str = "plain"
+) -> tuple[str, ...]:
+    """Where completions are cut before they are judged.
+
+    The published protocol cuts nowhere; the stop strings of base models would ruin a chat model's code.
+
+    Args:
+        answer_type: Of the task or benchmark.
+        stop: Its own stop strings.
+        protocol: ``standard`` or ``paper``.
+        prompt_format: ``plain`` or ``chat``.
+    """
+    if prompt_format == "chat" and answer_type == "program":
+        return ()
+    return stop or (() if protocol == "paper" else NEXT_TURN)
+
+
 def extract_number(
     text: str, mode: NumberMode = "strict", stops: Iterable[str] = NEXT_TURN
 ) -> tuple[Decimal | None, str]:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.answers import (
-    NEXT_TURN,
+    evaluation_stops,
     extract_code,
     extract_letter,
     extract_number,
@@ -159,7 +159,7 @@ class BenchmarkWorker:
         return scores
 
     def _generate(self, form: PromptFormat, short_context: ShortContext) -> list[Generation]:
-        limit = self.benchmark.max_new_tokens
+        bench, limit = self.benchmark, self.benchmark.max_new_tokens
         room = None if self.context is None else self.context - limit
         if room is not None and room < 1:
             raise UserError(
@@ -176,7 +176,7 @@ class BenchmarkWorker:
             top_p=1.0 if self.samples == 1 else 0.95,
             repetition_penalty=self.repetition_penalty,
             seed=self.seed,
-            stop=self._stops(form),
+            stop=evaluation_stops(bench.answer_type, bench.stop, bench.protocol, form),
         )
         stats = EngineStats()
         found = generate(
@@ -192,12 +192,6 @@ class BenchmarkWorker:
         )
         self.facts["new_tokens"] = stats.tokens
         return found
-
-    def _stops(self, form: PromptFormat) -> tuple[str, ...]:
-        """Where completions are cut. The published protocol cuts nowhere; base-model stops ruin a chat model's code."""
-        if form == "chat" and self.benchmark.answer_type == "program":
-            return ()
-        return self.benchmark.stop or (() if self.benchmark.protocol == "paper" else NEXT_TURN)
 
     def _advance(self, examples: int, tokens: int) -> None:
         self.done += examples

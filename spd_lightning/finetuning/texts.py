@@ -1,4 +1,4 @@
-"""Stage 3, texts: the rows of a raw corpus as token ids, nothing filtered but empty completions."""
+"""Stage 3, texts: the rows of a raw corpus as token ids, as they were sampled and without exception."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
-from spd_lightning.seeds import seed_of
+from spd_lightning.generation.requests import encode_prompts
+from spd_lightning.generation.text import completion_text
 
 
 @dataclass(frozen=True)
@@ -33,30 +34,46 @@ def texts_from_corpus(
     tokenizer: PreTrainedTokenizerBase,
     vocab_size: int | None = None,
     prompt_ids: Mapping[str, tuple[int, ...]] | None = None,
+    cut_at_stops: bool = False,
 ) -> tuple[list[TrainingText], dict[str, int]]:
-    """Turn rows of ``generations.jsonl`` into training texts; empty completions are dropped and counted.
+    """Turn rows of ``generations.jsonl`` into training texts, every one of them: an empty completion is its end alone.
 
     Args:
-        records: Rows with ``id``, ``sample``, ``prompt``, ``token_ids`` and ``completion``.
+        records: Rows with ``id``, ``sample``, ``prompt``, ``token_ids``, ``completion`` and ``finish_reason``.
         tokenizer: Tokenises the prompts, as generation did.
         vocab_size: Rows of the model's embedding; a larger token id is refused. None checks nothing.
         prompt_ids: Prompt tokens by example id, where they are not simply the tokenised prompt (chat format, a
             prompt that was cut).
+        cut_at_stops: Put an end of sequence in place of the stop string where a completion ended at one; else its
+            tokens stay as they were sampled.
 
     Returns:
-        The texts in the order of the records, and the counts ``texts`` and ``empty``.
+        The texts in the order of the records, and counts: ``texts``, ``empty`` (completions without text) and, where
+        asked, ``cut_at_stops``.
 
     Raises:
-        UserError: If no text is left, or a token id lies outside the vocabulary.
+        UserError: If there is no record, a token id lies outside the vocabulary, or the tokenizer has no end of
+            sequence to put in place.
     """
-    texts, empty = [], 0
+    eos = tokenizer.eos_token_id
+    if cut_at_stops and eos is None:
+        raise UserError(
+            "The tokenizer has no end-of-sequence token to train in place of a stop string. Set --data.stop_eos false."
+        )
+    texts, counts = [], {"texts": 0, "empty": 0, **({"cut_at_stops": 0} if cut_at_stops else {})}
     for record in records:
         completion = tuple(record["token_ids"])
-        if not completion or not str(record["completion"]).strip():
-            empty += 1
-            continue
+        stopped = record.get("finish_reason") == "stop"
+        counts["empty"] += not str(record["completion"]).strip()
         known = (prompt_ids or {}).get(record["id"])
-        prompt = tuple(tokenizer(record["prompt"])["input_ids"]) if known is None else tuple(known)
+        prompt = encode_prompts(tokenizer, [record["prompt"]])[0] if known is None else tuple(known)
+        if not completion and stopped and eos is not None:  # an engine that keeps its last token to itself
+            completion = (eos,)
+        if cut_at_stops and stopped and eos is not None:
+            before = _before_stop(tokenizer, prompt, completion, str(record["completion"]))
+            if before is not None:
+                completion = (*before, eos)
+                counts["cut_at_stops"] += 1
         text = TrainingText(f"{record['id']}:{record['sample']}", prompt, completion)
         largest = max(text.prompt_ids + text.completion_ids)
         if vocab_size is not None and largest >= vocab_size:
@@ -67,27 +84,52 @@ def texts_from_corpus(
             )
         texts.append(text)
     if not texts:
-        raise UserError(
-            "The corpus is empty: there is no generation to train on. Set --data.num_prompts above 0."
-            if not empty
-            else f"All {empty} completions of the corpus are empty, so there is nothing to train on. Look at "
-            "generations.jsonl; raise --data.max_new_tokens or --subspace.rank, or set --data.method=ssd."
-        )
-    return texts, {"texts": len(texts), "empty": empty}
+        raise UserError("The corpus is empty: there is no generation to train on. Set --data.num_prompts above 0.")
+    counts["texts"] = len(texts)
+    return texts, counts
+
+
+def _before_stop(
+    tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...], ids: tuple[int, ...], completion: str
+) -> tuple[int, ...] | None:
+    """The tokens of a completion without the stop string behind it; None if no stop string ended it.
+
+    A token that holds the end of the text and the beginning of the string (``".\\n"``) gives way to the tokens of its
+    first part; where those do not read the same, it stays whole.
+    """
+    whole = completion_text(tokenizer, prompt, ids)
+    if whole == completion or not whole.startswith(completion):
+        return None
+    last = len(ids)
+    while last and not completion.startswith(completion_text(tokenizer, prompt, ids[:last])):
+        last -= 1
+    rest = completion[len(completion_text(tokenizer, prompt, ids[:last])) :]
+    if not rest:
+        return ids[:last]
+    parted = (*ids[:last], *tokenizer(rest, add_special_tokens=False)["input_ids"])
+    return parted if completion_text(tokenizer, prompt, parted) == completion else ids[: last + 1]
 
 
 def split_validation(
     texts: list[TrainingText], fraction: float, seed: int
 ) -> tuple[list[TrainingText], list[TrainingText]]:
-    """Hold out ``fraction`` of the texts for the validation loss, drawn by the seed; at least one is left to train on.
+    """Hold out the texts of ``fraction`` of the prompts for the validation loss, drawn by the seed.
+
+    All texts of a prompt go together, examples with the same tokens too, so training sees no held-out prompt. At least
+    one prompt is held out unless the fraction is 0, and at least one is left to train on.
 
     Raises:
-        UserError: If the fraction is not within [0, 1).
+        UserError: If the fraction is not within [0, 1), or a single prompt cannot be parted.
     """
     if not 0 <= fraction < 1:
         raise UserError(f"val_fraction={fraction} is not a share. Set --data.val_fraction to at least 0 and below 1.")
-    held = min(round(fraction * len(texts)), len(texts) - 1)
-    generator = torch.Generator().manual_seed(seed_of("validation split", seed))
-    order = torch.randperm(len(texts), generator=generator).tolist()
-    chosen = set(order[:held])
-    return [t for i, t in enumerate(texts) if i not in chosen], [t for i, t in enumerate(texts) if i in chosen]
+    prompts = list(dict.fromkeys(t.prompt_ids for t in texts))
+    if fraction > 0 and len(prompts) < 2:
+        raise UserError(
+            f"val_fraction={fraction} holds out prompts, but all {len(texts)} texts have the same one. Raise "
+            "--data.num_prompts, or set --data.val_fraction 0."
+        )
+    held = min(max(round(fraction * len(prompts)), int(fraction > 0)), len(prompts) - 1)
+    order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed)).tolist()
+    chosen = {prompts[i] for i in order[:held]}
+    return [t for t in texts if t.prompt_ids not in chosen], [t for t in texts if t.prompt_ids in chosen]

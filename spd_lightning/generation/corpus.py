@@ -202,7 +202,8 @@ def statistics(
 
     Args:
         records: Records of the corpus.
-        answered: Whether a record's completion parses or holds an answer; None leaves that figure out.
+        answered: Whether a record's completion, up to evaluation's stop strings, parses or holds an answer; None leaves
+            that figure out. All others are of the whole completions, as they are trained.
 
     Returns:
         ``n``; ``tokens_mean``, ``tokens_median``, ``tokens_max``, ``tokens_total``; shares (0 to 1) ``stopped``,

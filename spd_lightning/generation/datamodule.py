@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from spd_lightning.artifacts import ArtifactStore, InUseError, file_lock, fingerprint, read_jsonl
 from spd_lightning.batches import Batches
 from spd_lightning.errors import UserError
+from spd_lightning.evaluation.answers import cut_at_stops, evaluation_stops
 from spd_lightning.finetuning.batching import TextLoader, make_train_loader, make_val_loader
 from spd_lightning.finetuning.texts import TrainingText, split_validation, texts_from_corpus
 from spd_lightning.generation.corpus import Corpus, side_by_side
@@ -71,6 +72,11 @@ class SelfGenerationDataModule(LightningDataModule):
         repetition_penalty: Makes tokens that prompt or completion hold already less likely, as in transformers, before
             the temperature and in greedy decoding too: 1.1 divides a positive logit by 1.1. Null or 1 for none; a
             model's own value (generation_config.json) is never taken unasked.
+        stop: Strings that end a completion, e.g. ``["\\nQuestion:"]``; null for none, as published: what is trained is
+            what the model wrote until it ended by itself or at max_new_tokens. What is judged (``filtered``, the share
+            that holds an answer) is cut where evaluation cuts, always.
+        stop_eos: How a completion that ended at such a string is trained: an end of sequence takes the string's place
+            (true), or it stays as it was sampled, the string included and nothing behind it (false).
         prompt_format: ``plain`` text as published, or the model's ``chat`` template.
         batch_size: Rows that are decoded together. Rows leave when they are done, none joins.
         batch_tokens: Budget of a batch in cache positions, rows times (longest prompt + max_new_tokens), in place of
@@ -78,7 +84,8 @@ class SelfGenerationDataModule(LightningDataModule):
         engine: ``transformers`` (reproducible, resumed batch by batch), or ``vllm`` where it is installed: on one GPU,
             fed with a checkpoint that holds the projection; fair draws of the same distribution, but other ones.
         dtype: Dtype of generation and of evaluation: ``auto`` (bf16 where it is fast), ``float32`` or ``bfloat16``.
-        val_fraction: Share of the completions held out for a validation loss, 0 to below 1.
+        val_fraction: Share of the prompts whose completions are held out for a validation loss, 0 to below 1; at least
+            one prompt unless 0. Training never sees a held-out prompt.
         seed: Seed of the sampling noise.
         subspace: A ``subspace.safetensors`` file to project into; null takes that of stage 1.
         corpus_dir: Folder of the corpus; null takes the artifact store.
@@ -109,6 +116,8 @@ class SelfGenerationDataModule(LightningDataModule):
         top_k: int = 0,
         min_p: float = 0.0,
         repetition_penalty: float | None = None,
+        stop: list[str] | None = None,
+        stop_eos: bool = True,
         prompt_format: Literal["plain", "chat"] = "plain",
         batch_size: int = 64,
         batch_tokens: int | None = None,
@@ -144,7 +153,9 @@ class SelfGenerationDataModule(LightningDataModule):
             top_k=top_k,
             min_p=min_p,
             repetition_penalty=self.repetition_penalty,
+            stop=stop if isinstance(stop, str) else tuple(stop or ()),  # type: ignore[arg-type]  # refused there
         )
+        self.stop, self.stop_eos = tuple(stop or ()), stop_eos
         self.model_name_or_path = model_name_or_path
         self.task_name, self.task_file, self.data_dir = task, task_file, data_dir
         self.method = method
@@ -204,7 +215,7 @@ class SelfGenerationDataModule(LightningDataModule):
             min_p=0.0 if plain else self.min_p,
             repetition_penalty=self.repetition_penalty,
             seed=self.seed,
-            stop=self.task.stop,
+            stop=self.stop,
         )
 
     @property
@@ -253,7 +264,12 @@ class SelfGenerationDataModule(LightningDataModule):
         """
         if self.method == "base":
             return
-        _ = self.requests
+        prompts = {request.prompt_ids for request in self.requests}
+        if trains and self.val_fraction > 0 and len(prompts) < 2:
+            raise UserError(
+                f"data.val_fraction={self.val_fraction} holds out prompts, but there is only one. Raise "
+                "--data.num_prompts, or set --data.val_fraction 0."
+            )
         if self.engine == "vllm":
             import_vllm()
         if trains and self.method == "filtered":
@@ -399,8 +415,15 @@ class SelfGenerationDataModule(LightningDataModule):
         records = list(read_jsonl(corpus.path))
         if self.method == "filtered":
             records = self._keep_correct(records)
-        texts, counts = texts_from_corpus(records, tokenizer, prompt_ids=prompt_ids)
+        texts, counts = texts_from_corpus(
+            records, tokenizer, prompt_ids=prompt_ids, cut_at_stops=bool(self.stop) and self.stop_eos
+        )
         self.facts["texts"] = counts
+        if counts["empty"]:
+            rank_zero_info(
+                f"[fine_tune] {counts['empty']} of {len(texts)} completions hold no text; they are trained as "
+                "they were sampled"
+            )
         self.train_texts, self.val_texts = split_validation(texts, self.val_fraction, self.seed)
 
     def _generate_here(self, corpus: Corpus) -> None:
@@ -468,6 +491,11 @@ class SelfGenerationDataModule(LightningDataModule):
         if self.trainer is not None:
             self.trainer.strategy.barrier()
 
+    def judged_part(self, completion: str) -> str:
+        """What of a completion is judged: the text before the stop strings of the standard evaluation."""
+        stops = evaluation_stops(self.task.answer_type, self.task.stop, "standard", self.prompt_format)
+        return cut_at_stops(completion, stops)
+
     def _keep_correct(self, records: list[dict[str, Any]]) -> list[Any]:
         """Keep the completions that the gold answer agrees with (method ``filtered``; an external signal)."""
         from spd_lightning.evaluation.worker import correct_completions  # filtered alone looks ahead in the flow
@@ -482,7 +510,8 @@ class SelfGenerationDataModule(LightningDataModule):
             examples=tuple(self.prompts),
             max_new_tokens=self.sampling_params.max_new_tokens,
         )
-        right = correct_completions(benchmark, records, self.allow_code_execution) if is_rank_zero() else []
+        judged = [{**record, "completion": self.judged_part(record["completion"])} for record in records]
+        right = correct_completions(benchmark, judged, self.allow_code_execution) if is_rank_zero() else []
         right = agree(right)  # a program near its time limit may pass once and fail once
         kept = [record for record, correct in zip(records, right, strict=True) if correct]
         self.facts["filtered"] = {"kept": len(kept), "of": len(records)}

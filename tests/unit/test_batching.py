@@ -18,10 +18,16 @@ from spd_lightning.finetuning.batching import (
     split_validation,
     texts_from_corpus,
 )
+from spd_lightning.generation.text import completion_text
+from tests.conftest import byte_tokenizer
+from tests.text_tokenizers import gluing_tokenizer, sentencepiece_tokenizer
 
 
-def record(id: str, prompt: str, completion: str, ids: list[int], sample: int = 0) -> dict[str, Any]:
-    return {"id": id, "sample": sample, "prompt": prompt, "completion": completion, "token_ids": ids}
+def record(
+    id: str, prompt: str, completion: str, ids: list[int], sample: int = 0, reason: str = "stop"
+) -> dict[str, Any]:
+    words = {"prompt": prompt, "completion": completion, "token_ids": ids, "finish_reason": reason}
+    return {"id": id, "sample": sample, **words}
 
 
 def texts(lengths: list[int], prompt: int = 2) -> list[TrainingText]:
@@ -57,8 +63,48 @@ def test_texts_hold_the_sampled_ids_with_their_end(tokenizer: Any) -> None:
         record("b", "X", "  ", [220, 220]),
     ]
     found, counts = texts_from_corpus(rows, tokenizer, vocab_size=258)
-    assert found == [TrainingText("a:0", tuple(tokenizer("Hi")["input_ids"]), (220, 5, 257))]
-    assert counts == {"texts": 1, "empty": 2}
+    hi, x = tuple(tokenizer("Hi")["input_ids"]), tuple(tokenizer("X")["input_ids"])
+    assert found == [
+        TrainingText("a:0", hi, (220, 5, 257)),
+        TrainingText("a:1", hi, (257,)),
+        TrainingText("b:0", x, (220, 220)),
+    ]
+    assert counts == {"texts": 3, "empty": 2}, "counted, and trained as the model stopped"
+    batches = list(make_train_loader(found, 1, 64, 0, 0, 1, 256, loss_on="completion"))
+    assert sorted(int((batch["labels"] != IGNORE_INDEX).sum()) for batch in batches) == [1, 2, 3]
+
+
+def test_an_engine_that_keeps_the_end_to_itself(tokenizer: Any) -> None:
+    found, counts = texts_from_corpus([record("a", "Hi", "", []), record("b", "Hi", "", [], 0, "length")], tokenizer)
+    assert [t.completion_ids for t in found] == [(257,), ()] and counts == {"texts": 2, "empty": 2}
+
+
+@pytest.mark.parametrize("tokenizer_of", [byte_tokenizer, gluing_tokenizer, sentencepiece_tokenizer])
+@pytest.mark.parametrize(
+    ("completion", "stop"), [(" 7.", "\nQ"), ("    return 1", "\n\n"), (" 你", "好"), ("", " A"), ("  ", "\n")]
+)
+def test_an_end_of_sequence_takes_the_place_of_a_stop_string(tokenizer_of: Any, completion: str, stop: str) -> None:
+    tokenizer = tokenizer_of()
+    prompt = tokenizer("Hi:")["input_ids"]
+    sampled = tokenizer("Hi:" + completion + stop)["input_ids"][len(prompt) :]
+    other = [record("b", "Hi:", "x", [*tokenizer("Hi:x")["input_ids"][len(prompt) :], tokenizer.eos_token_id])]
+    other.append(record("c", "Hi:", "x" * 9, sampled, 0, "length"))
+    rows = [record("a", "Hi:", completion, sampled), *other]
+    found, counts = texts_from_corpus(rows, tokenizer, cut_at_stops=True)
+    *before, end = found[0].completion_ids
+    assert end == tokenizer.eos_token_id and counts["cut_at_stops"] == 1
+    glued = tokenizer_of is sentencepiece_tokenizer and completion == " 7."  # ".\n" cannot be parted: no "." of its own
+    assert completion_text(tokenizer, prompt, before) == completion + ("\n" if glued else "")
+    raw, counts = texts_from_corpus(rows, tokenizer)
+    assert raw[0].completion_ids == tuple(sampled) and "cut_at_stops" not in counts
+    assert raw[1:] == found[1:] and [t.completion_ids for t in raw[1:]] == [tuple(r["token_ids"]) for r in other]
+
+
+def test_a_tokenizer_without_an_end_cannot_put_one_in_place() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(UserError, match=r"no end-of-sequence token .* --data.stop_eos false"):
+        texts_from_corpus([record("a", "Hi", "y", [5])], tokenizer, cut_at_stops=True)
 
 
 def test_prompt_ids_given_are_taken(tokenizer: Any) -> None:
@@ -69,8 +115,6 @@ def test_prompt_ids_given_are_taken(tokenizer: Any) -> None:
 def test_corpus_without_texts(tokenizer: Any) -> None:
     with pytest.raises(UserError, match=r"corpus is empty.*--data\.num_prompts"):
         texts_from_corpus([], tokenizer)
-    with pytest.raises(UserError, match="All 2 completions of the corpus are empty"):
-        texts_from_corpus([record("a", "Hi", "", [257]), record("b", "Hi", " ", [])], tokenizer)
 
 
 def test_token_outside_the_vocabulary(tokenizer: Any) -> None:
@@ -78,12 +122,25 @@ def test_token_outside_the_vocabulary(tokenizer: Any) -> None:
         texts_from_corpus([record("a", "Hi", "y", [5, 300])], tokenizer, vocab_size=258)
 
 
-@pytest.mark.parametrize(("fraction", "held"), [(0.0, 0), (0.2, 2), (0.99, 9)])
+@pytest.mark.parametrize(("fraction", "held"), [(0.0, 0), (0.01, 1), (0.2, 2), (0.99, 9)])
 def test_validation_split(fraction: float, held: int) -> None:
     every = texts([5] * 10)
     train, val = split_validation(every, fraction, 3)
     assert len(val) == held and sorted([*train, *val], key=every.index) == every
     assert (train, val) == split_validation(every, fraction, 3)
+
+
+def test_no_held_out_text_has_a_prompt_that_training_sees() -> None:
+    prompts = [(1, i % 17) for i in range(20)]  # three examples ask what another asks
+    every = [TrainingText(f"t{i}:{s}", p, (5, s)) for i, p in enumerate(prompts) for s in range(4)]
+    for seed in range(20):
+        train, val = split_validation(every, 0.25, seed)
+        assert not {t.prompt_ids for t in train} & {t.prompt_ids for t in val}
+        assert len({t.prompt_ids for t in val}) == 4 and len(train) + len(val) == 80
+    assert len({tuple(t.id for t in split_validation(every, 0.25, seed)[1]) for seed in range(20)}) > 10
+    with pytest.raises(UserError, match=r"val_fraction=0.5 holds out prompts, but all 4 texts have the same one"):
+        split_validation(every[:4], 0.5, 0)
+    assert split_validation(every[:4], 0.0, 0) == (every[:4], [])
 
 
 @pytest.mark.parametrize("fraction", [1.0, -0.1])

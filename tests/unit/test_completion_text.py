@@ -19,9 +19,9 @@ from spd_lightning.generation.vllm_engine import generate_vllm
 from spd_lightning.tasks.coding import program, program_meta
 from spd_lightning.tasks.task import Example
 from tests.conftest import byte_tokenizer, tiny_model
-from tests.text_tokenizers import sentencepiece_tokenizer
+from tests.text_tokenizers import gluing_tokenizer, sentencepiece_tokenizer
 
-TOKENIZERS = {"bytes": byte_tokenizer, "sentencepiece": sentencepiece_tokenizer}
+TOKENIZERS = {"bytes": byte_tokenizer, "gluing": gluing_tokenizer, "sentencepiece": sentencepiece_tokenizer}
 TEXTS = ["def f(x):\n    return x + 1", "Answer: A", "Ça va? 你好 🙂!", "  two  spaces  ", "a\n\n\n    b", "é"]
 
 

@@ -113,6 +113,7 @@ def test_what_a_corpus_depends_on_is_in_its_fingerprint(make: Any, task_file: st
         {"max_prompt_length": 5},
         {"long_prompts": "reject"},
         {"truncation": "end"},
+        {"stop": ["\n"]},
         {"temperature": 1.0},
         {"top_p": 0.5},
         {"top_k": 3},
@@ -126,6 +127,7 @@ def test_what_a_corpus_depends_on_is_in_its_fingerprint(make: Any, task_file: st
     ]
     assert len({first, *(name(**options) for options in other)}) == 1 + len(other)
     assert name() == first and name(val_fraction=0.5) == first
+    assert name(stop=["\n"], stop_eos=False) == name(stop=["\n"]), "which is about what is trained"
     assert name(repetition_penalty=1.0) == first, "1 is none"
     assert name(batch_tokens=100, batch_size=3) == name(batch_tokens=100), "the budget takes the place of the size"
 
@@ -158,6 +160,71 @@ def test_long_prompts_are_cut_or_left_out_counted_and_said(make: Any, monkeypatc
             assert tokenizer.decode(request.prompt_ids) == left.decode(errors="replace")
     assert len(make(max_prompt_length=1024).requests) == 6
     assert len(said) == 5, "nothing is said where nothing is cut"
+
+
+def written(data: SelfGenerationDataModule, completions: list[str]) -> SelfGenerationDataModule:
+    """The data module set up for fit, with these completions as its corpus, each ended by the model itself."""
+    tokenizer = byte_tokenizer()
+    records = []
+    for request, text in zip(data.requests, completions, strict=True):
+        ids = [*tokenizer(text)["input_ids"], 257]
+        words = {"completion": text, "token_ids": ids, "num_tokens": len(ids), "finish_reason": "stop", "seed": 42}
+        records.append({"id": request.id, "sample": request.sample, "prompt": request.prompt, **words})
+    corpus = data.corpus()
+    corpus.append(records)
+    data.finish(corpus)
+    data.setup("fit")
+    return data
+
+
+def test_raw_output_has_no_stop_strings_unless_asked(make: Any) -> None:
+    for task in ("arithmetic", "letters", "functions"):
+        data = make(task=task, task_file=None, num_prompts=2)
+        assert data.task.stop and data.sampling_params.stop == () and data.key()["stop"] == []
+    asked = make(task="letters", task_file=None, stop=["\n", "Q:"])
+    assert asked.sampling_params.stop == ("\n", "Q:") and asked.key()["stop"] == ["\n", "Q:"]
+
+
+def test_what_is_judged_is_cut_and_what_is_trained_is_not(make: Any) -> None:
+    data = make(task="arithmetic", task_file=None, num_prompts=4, method="filtered")
+    gold = [example.expected for example in data.prompts]
+    later = "\nQuestion: 1 plus 1?\nAnswer: #### 777777"  # a question of its own, answered wrongly
+    right = [f" #### {gold[0]}{later}", f" It is {gold[1]}.", "\nQuestion: #### " + gold[2], " #### 777777"]
+    written(data, right)
+    assert data.facts["filtered"] == {"kept": 2, "of": 4}
+    assert [data.judged_part(text) for text in right[:2]] == [f" #### {gold[0]}", right[1]]
+    tokenizer = byte_tokenizer()
+    assert [tokenizer.decode(t.completion_ids) for t in data.train_texts] == [text + "<eos>" for text in right[:2]]
+
+
+def test_the_corpus_keeps_every_completion_and_says_which_are_empty(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("spd_lightning.generation.datamodule.rank_zero_info", said.append)
+    data = written(make(), [" a", "", " b", " ", "", " c"])
+    assert data.facts["texts"] == {"texts": 6, "empty": 3}
+    assert [t.completion_ids[-1] for t in data.train_texts] == [257] * 6
+    assert any("3 of 6 completions hold no text; they are trained as they were sampled" in line for line in said)
+
+
+@pytest.mark.parametrize(("stop_eos", "left"), [(True, " a<eos>"), (False, " a\n")])
+def test_a_completion_that_ended_at_a_stop_string_is_trained_as_asked(make: Any, stop_eos: bool, left: str) -> None:
+    data = make(stop=["\n"], stop_eos=stop_eos)
+    tokenizer = byte_tokenizer()
+    ids = tokenizer(" a\n")["input_ids"]
+    words = {"completion": " a", "token_ids": ids, "num_tokens": len(ids), "finish_reason": "stop", "seed": 42}
+    corpus = data.corpus()
+    corpus.append([{"id": r.id, "sample": r.sample, "prompt": r.prompt, **words} for r in data.requests])
+    data.finish(corpus)
+    data.setup("fit")
+    assert {tokenizer.decode(t.completion_ids) for t in data.train_texts} == {left}
+
+
+def test_whole_prompts_are_held_out(make: Any) -> None:
+    data = written(make(num_generations=3, val_fraction=0.3), [f" {i}" for i in range(18)])
+    assert len(data.val_texts) == 6 and len(data.train_texts) == 12
+    assert not {t.prompt_ids for t in data.val_texts} & {t.prompt_ids for t in data.train_texts}
+    with pytest.raises(UserError, match=r"data.val_fraction=0.3 holds out prompts, but there is only one"):
+        make(num_prompts=1, num_generations=3, val_fraction=0.3).check_options()
 
 
 def test_methods_and_their_sampling(make: Any) -> None:
@@ -207,6 +274,8 @@ def test_progress_moves_within_a_batch(make: Any, monkeypatch: pytest.MonkeyPatc
         ({"num_generations": -1}, "data.num_generations=-1"),
         ({"num_prompts": 0}, "data.num_prompts=0"),
         ({"val_fraction": 1.0}, "data.val_fraction=1.0"),
+        ({"stop": "Q:"}, "stop='Q:' is not possible"),
+        ({"stop": ["a", ""]}, "stop=('a', '') is not possible"),
         ({"max_prompt_length": 0}, "data.max_prompt_length=0"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"temperature": -1.0}, "temperature=-1.0"),
