@@ -76,9 +76,8 @@ class Sample:
         tokenizer = load_tokenizer(name)
         form = config["data"]["prompt_format"]
         requests, _ = build_requests(tokenizer, [("prompt", args.prompt)], prompt_format=form)
-        print(
-            f"--- prompt, {'plain text' if form == 'plain' else 'in the chat template'} (data.prompt_format: {form})\n"
-        )
+        shown = "plain text" if form == "plain" else "in the chat template"
+        print(f"The prompt is {shown}, data.prompt_format: {form}\n")
         params = SamplingParams(max_new_tokens=args.max_new_tokens, temperature=args.temperature, seed=args.seed)
 
         def show(title: str, model: Any) -> None:

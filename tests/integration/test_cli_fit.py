@@ -235,6 +235,11 @@ def test_sample_shows_base_projected_and_student(run_dir: Path, capsys: pytest.C
     assert main(["sample", str(run_dir), "--prompt", "Question: 1 + 1?\nAnswer:", "--max_new_tokens", "5"]) == 0
     out = capsys.readouterr().out
     assert [line.split()[1] for line in out.splitlines() if line.startswith("---")] == ["base", "projected", "student"]
+    assert "The prompt is plain text, data.prompt_format: plain" in out
+    with pytest.raises(SystemExit, match="0"):
+        main(["sample", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the user's turn of the chat template" in told and "no template" not in told
 
 
 def test_report_of_two_runs_goes_where_it_is_told(run_dir: Path, tmp_path: Path) -> None:
