@@ -26,6 +26,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from transformers.utils import logging as transformers_logging
 
+from spd_lightning.adapter_beside import read_record
 from spd_lightning.artifacts import ArtifactStore, RunFolder, file_lock, fingerprint, settings_of
 from spd_lightning.commands import COMMANDS
 from spd_lightning.errors import UserError
@@ -276,7 +277,8 @@ class SPDCLI(Options):
     def _next_round(self, number: int, student: Path, first: Pipeline) -> Path:
         """Extract, generate and train once more from ``student``; returns the new one as an ordinary checkpoint.
 
-        The student before is merged into ``round-<n>/base``, the new one into ``round-<n>/student``.
+        The student before is written to ``round-<n>/base``, the new one to ``round-<n>/student``: float32 checkpoints
+        that hold base and adapters beside the merged weights.
         """
         from spd_lightning.finetuning.adapter import write_merged
 
@@ -284,7 +286,7 @@ class SPDCLI(Options):
         base, merged = folder.path / "base", folder.path / "student"
         options = self.config[self.subcommand].clone()
         name = options.subspace.model_name_or_path
-        if is_rank_zero() and not base.is_dir():
+        if is_rank_zero() and read_record(base) is None:
             write_merged(name, student, base)
         barrier()
         for section in ("subspace", "data", "model"):
@@ -301,7 +303,7 @@ class SPDCLI(Options):
             pipeline.extract()
         pipeline.generate()
         adapter = pipeline.fine_tune()
-        if is_rank_zero() and not merged.is_dir():
+        if is_rank_zero() and read_record(merged) is None:
             write_merged(str(base), adapter, merged)
         barrier()
         self.run_folder, self.benchmarks = whole, scored

@@ -60,7 +60,7 @@ class Sample:
 
     def run(self, args: Namespace) -> None:
         """Complete a prompt with the base, the projected base and the student of a run, side by side."""
-        from spd_lightning.finetuning.adapter import merged_copy
+        from spd_lightning.finetuning.adapter import student_copy
         from spd_lightning.generation.engine import generate_batch
         from spd_lightning.generation.requests import build_requests
         from spd_lightning.generation.sampling import SamplingParams
@@ -94,7 +94,7 @@ class Sample:
                 show("projected", model)
         student = student_folder(run_dir)
         if student is not None:
-            show("student", merged_copy(name, student, dtype))
+            show("student", student_copy(name, student, dtype))
 
 
 class Report:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -21,7 +22,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from spd_lightning.adapter_beside import Beside, put_beside, read_record
 from spd_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
 
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -174,10 +178,13 @@ def load_model(
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
     device_map: str | dict[str, Any] | None = None,
+    merged: bool = False,
 ) -> PreTrainedModel:
     """A causal language model in eval mode, its weights frozen.
 
-    The model's own generation_config is replaced by an empty one: every decoding setting is ours and explicit.
+    The model's own generation_config is replaced by an empty one: every decoding setting is ours and explicit. A
+    student of an earlier round (`finetuning.adapter.write_merged`) is loaded as its base with the adapters beside the
+    weights, in every dtype, so that no rounding swallows them; one whose weights were all trained stays in float32.
 
     Args:
         model_name_or_path: Hub id, folder, ``.gguf`` file or ``smollm2-135m-instruct``.
@@ -185,11 +192,18 @@ def load_model(
         device: Where the weights go.
         device_map: ``"auto"`` spreads a model over the devices of this process, or a dict from module to device;
             ``device`` is then not used.
+        merged: Take the merged weights of such a student instead; ask for float32 then.
 
     Ranks:
         Every process loads for itself. Issues no collective.
     """
     source, local = resolve_source(model_name_or_path)
+    made_of = read_record(source) if local and not merged else None
+    if made_of is not None and made_of.adapters:
+        return _load_beside(model_name_or_path, made_of, dtype, device, device_map)
+    if made_of is not None and dtype != torch.float32:
+        log.info("%s has all its weights trained: they stay in float32, which keeps small updates", model_name_or_path)
+        dtype = torch.float32
     model = _from_pretrained(
         AutoModelForCausalLM, model_name_or_path, source, local, dtype=dtype, device_map=device_map
     )
@@ -199,6 +213,20 @@ def load_model(
     model.generation_config = generation_config
     model.requires_grad_(False)
     return model.eval() if device_map else model.to(device).eval()
+
+
+def _load_beside(
+    name: str, made_of: Beside, dtype: torch.dtype, device: torch.device | str, device_map: Any
+) -> PreTrainedModel:
+    if model_fingerprint(made_of.base) != made_of.fingerprint:
+        raise UserError(
+            f"{name} is {made_of.base} with adapters, but the content of {made_of.base} is no longer that which they "
+            "were trained on. Bring it back, or train again in a new --run_dir."
+        )
+    model = load_model(made_of.base, dtype)
+    for adapter in made_of.adapters:
+        model = put_beside(model, adapter)
+    return model.to(device) if device_map is None else spread(model, device_map)  # type: ignore[arg-type]
 
 
 def spread(model: PreTrainedModel, device_map: str) -> PreTrainedModel:

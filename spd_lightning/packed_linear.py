@@ -7,12 +7,15 @@ was 2 to 4 times as fast in float32 there and up to 2 times in bf16. Results dif
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from spd_lightning.adapter_beside import LinearBeside
 
 OPERATORS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")  # torch's own, undocumented
 ROWS = 64  # a hint to oneDNN of how many rows will come; other numbers of rows are as fast
@@ -20,7 +23,7 @@ ROWS = 64  # a hint to oneDNN of how many rows will come; other numbers of rows 
 
 @contextmanager
 def packed_linears(model: nn.Module) -> Iterator[nn.Module]:
-    """Compute a model's ``nn.Linear`` layers from packed weights while the context lasts.
+    """Compute a model's ``nn.Linear`` and `LinearBeside` layers from packed weights while the context lasts.
 
     The weights must not change meanwhile: fold, merge or load before. Layers that lie on a GPU, that may be trained
     meanwhile (trainable weights where gradients are enabled), or whose forward another library has replaced are left as
@@ -39,7 +42,7 @@ def packed_linears(model: nn.Module) -> Iterator[nn.Module]:
     layers = [module for module in model.modules() if isinstance(module, nn.Linear) and _can_pack(module)]
     try:
         for layer in layers:
-            layer.forward = _Packed(layer)  # type: ignore[method-assign, assignment]
+            layer.forward = _packed_forward(layer)  # type: ignore[method-assign, assignment]
         yield model
     finally:
         for layer in layers:
@@ -48,7 +51,7 @@ def packed_linears(model: nn.Module) -> Iterator[nn.Module]:
 
 def _can_pack(layer: nn.Linear) -> bool:
     weight = layer.weight
-    if type(layer) is not nn.Linear or "forward" in layer.__dict__ or weight.device.type != "cpu":
+    if type(layer) not in (nn.Linear, LinearBeside) or "forward" in layer.__dict__ or weight.device.type != "cpu":
         return False
     if weight.requires_grad and torch.is_grad_enabled():
         return False
@@ -59,24 +62,33 @@ def _can_pack(layer: nn.Linear) -> bool:
     return weight.dtype == torch.float32
 
 
-class _Packed:
-    """The forward of a layer whose weight, and transposed weight once a gradient comes, are packed."""
+def _packed_forward(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
+    """The forward of a layer from packed weights; that of a `LinearBeside` is two products."""
+    product = _Packed(layer.weight, layer.bias)
+    if not isinstance(layer, LinearBeside):
+        return product
+    inner = _Packed(layer.inner, None)
+    return lambda x: product(torch.cat([x, inner(x)], dim=-1))
 
-    def __init__(self, layer: nn.Linear) -> None:
-        self.layer = layer
-        self.weight = _pack(layer.weight)
+
+class _Packed:
+    """A product with a weight that is packed, and transposed once a gradient comes."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.plain, self.bias = weight, bias
+        self.weight = _pack(weight)
         self.transposed: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.dtype != self.weight.dtype or x.numel() == 0:  # autocast and the like
-            return nn.Linear.forward(self.layer, x)
+            return F.linear(x, self.plain, self.bias)
         if torch.is_grad_enabled() and x.requires_grad:
             return _Product.apply(x, self)  # type: ignore[no-any-return]
-        return _product(x, self.weight, self.layer.bias)
+        return _product(x, self.weight, self.bias)
 
     def input_gradient(self, gradient: Tensor) -> Tensor:
         if self.transposed is None:
-            self.transposed = _pack(self.layer.weight.t().contiguous())
+            self.transposed = _pack(self.plain.t().contiguous())
         return _product(gradient, self.transposed, None)
 
 
@@ -86,7 +98,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, packed: _Packed) -> Tensor:
         ctx.packed = packed
-        return _product(x, packed.weight, packed.layer.bias)
+        return _product(x, packed.weight, packed.bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from spd_lightning.artifacts import ArtifactStore, read_jsonl, write_jsonl
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.execution import may_execute, probe_isolation
+from spd_lightning.evaluation.rounding import rounding_noise
 from spd_lightning.evaluation.scores import (
     BenchmarkResult,
     domain_split,
@@ -199,6 +200,7 @@ def evaluate_model(
     key: dict[str, Any] | None = None,
     rank: int = 0,
     gather: Gather | None = None,
+    notes: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> list[BenchmarkResult]:
     """Score a model on several benchmarks, taking from the store what was computed before.
@@ -213,6 +215,7 @@ def evaluate_model(
         key: What the records depend on beside the benchmark and the settings below: the model's content and dtype.
         rank: This process.
         gather: See `run_benchmark`.
+        notes: Facts of the model, complete once ``load`` has been called; they are kept with the scores.
         settings: Further arguments of `run_benchmark`.
 
     Ranks:
@@ -229,6 +232,9 @@ def evaluate_model(
         else:
             loaded = loaded or _load(load, method, gather)
             result = run_benchmark(*loaded, benchmark, method=method, split=split, rank=rank, gather=gather, **settings)
+            result.facts |= notes or {}
+            if method == "base" and rank == 0 and result.not_run is None:
+                result.facts["rounding"] = rounding_noise(*loaded, benchmark)
             if store and full_key and rank == 0 and result.not_run is None:
                 folder = store.folder("scores", full_key)
                 write_jsonl(folder / "records.jsonl", result.records)

@@ -17,18 +17,21 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from peft import PeftModel
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from spd_lightning.adapter_beside import all_weights_trained
 from spd_lightning.artifacts import ArtifactStore, write_jsonl
 from spd_lightning.errors import UserError, unknown_name
 from spd_lightning.evaluation.benchmark import evaluate_model
 from spd_lightning.evaluation.comparisons import compare_all
 from spd_lightning.evaluation.scores import BenchmarkResult
 from spd_lightning.evaluation.worker import PromptFormat, ShortContext
-from spd_lightning.finetuning.adapter import merged_copy, whole_copy
+from spd_lightning.finetuning.adapter import student_copy, whole_copy
 from spd_lightning.finetuning.sharding import is_sharded
+from spd_lightning.finetuning.share_kept import share_kept
 from spd_lightning.model import (
     Dtype,
     check_one_process,
@@ -66,7 +69,10 @@ class BenchmarkCallback(Callback):
         adapter: For the command test: a PEFT folder or a checkpoint folder to score as the student.
         subspace: A subspace file, for projected; null takes the run's own.
         batch_size: Completions, or questions, run together; null for the defaults (64 completions).
-        dtype: auto, float32 or bfloat16, the same for every method; null takes that of the run, else auto.
+        dtype: auto, float32 or bfloat16, the same for every method; null takes that of the run, else auto, which means
+            float32 where all weights were trained. float32 for small effects: its rounding is that of bf16 by 65,536;
+            on a CPU with fast bf16 it takes about 1.5 times as long, on a GPU twice as long and more, with twice the
+            memory.
         prompt_format: plain, or chat to put generated answers through the chat template.
         repetition_penalty: Of generated answers, as data.repetition_penalty; null or 1 for none.
         skip_missing_data: Report a benchmark whose data cannot be had as not run, instead of ending the run.
@@ -257,6 +263,7 @@ class BenchmarkCallback(Callback):
         key: dict[str, Any] | None = None,
         trainer: Trainer | None = None,
         step: int = 0,
+        notes: dict[str, Any] | None = None,
     ) -> list[BenchmarkResult]:
         """Score a model on all benchmarks, keep the results, write samples and log.
 
@@ -266,6 +273,7 @@ class BenchmarkCallback(Callback):
             key: What the model's scores depend on, for the store; None for a model that is never seen again.
             trainer: For its loggers.
             step: Optimizer step to log at.
+            notes: Facts of the model that ``load`` fills in; they are kept with the scores.
 
         Ranks:
             Every process calls it alike.
@@ -291,6 +299,7 @@ class BenchmarkCallback(Callback):
                     gather=gather,
                     seed=self.seed,
                     progress=bar,
+                    notes=notes,
                     **self.settings,
                 )
         finally:
@@ -359,13 +368,19 @@ class BenchmarkCallback(Callback):
     def score_student(
         self, pl_module: LightningModule | None = None, trainer: Trainer | None = None
     ) -> list[BenchmarkResult]:
-        """Score the trained model: the adapter folder if one is given, else the module's model, merged into a copy."""
+        """Score the trained model: the adapter folder if one is given, else the module's model.
+
+        An adapter stands beside its base in one product (`adapter_beside`), so that bf16 swallows nothing of it. Where
+        all weights were trained there is no beside: see `dtype`.
+        """
         name, dtype, device = self._base(pl_module, trainer)
+
+        notes: dict[str, Any] = {}
 
         def load() -> Loaded:
             live: Any = None if pl_module is None else getattr(pl_module, "model", None)
             if self.adapter is not None or isinstance(live, PeftModel):
-                model = merged_copy(
+                model = student_copy(
                     name, self.adapter if self.adapter is not None else live, dtype, device, self.device_map
                 )
             elif live is not None and is_sharded(live):
@@ -374,13 +389,15 @@ class BenchmarkCallback(Callback):
                 model = copy.deepcopy(live).to(device=device, dtype=dtype).eval()
             else:
                 raise UserError("There is no trained model to score. Set --evaluation.adapter to an adapter folder.")
+            if self.adapter is not None and model.dtype != torch.float32 and all_weights_trained(self.adapter):
+                notes["update_kept"] = share_kept(name, self.adapter, model.dtype)
             return model, load_tokenizer(name)
 
         key = None if self.adapter is None else self._key(name, dtype, adapter=weights_sha256(Path(self.adapter)))
         step = self.student_step
         if step is None:
             step = 0 if trainer is None else trainer.global_step
-        return self.score(self.method, load, key, trainer, step)
+        return self.score(self.method, load, key, trainer, step, notes)
 
     def _base(
         self, pl_module: LightningModule | None, trainer: Trainer | None
@@ -395,7 +412,18 @@ class BenchmarkCallback(Callback):
             )
         device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
         check_one_process(self.device_map, 1 if trainer is None else trainer.world_size)
-        return name, resolve_dtype(self.dtype or self.run_dtype, device), device
+        wanted = self.dtype or self.run_dtype
+        dtype = resolve_dtype(wanted, device)
+        if wanted == "auto" and dtype != torch.float32 and self._all_weights_trained(pl_module):
+            rank_zero_info("[evaluate] all weights were trained: every model is scored in float32 (dtype: auto)")
+            dtype = torch.float32
+        return name, dtype, device
+
+    def _all_weights_trained(self, pl_module: LightningModule | None) -> bool:
+        """Whether the student has no adapter, so that the cast to bf16 would drop what its weights learned."""
+        if self.adapter is not None:
+            return all_weights_trained(self.adapter)
+        return pl_module is not None and pl_module.hparams.get("lora_r", 0) is None
 
     def _key(self, name: str, dtype: torch.dtype, **more: str) -> dict[str, Any] | None:
         """What scores of a base depend on beside the benchmark; None where there is no store."""

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from spd_lightning.adapter_beside import LinearBeside
 from spd_lightning.generation.cache import cache_after, prefix_states
 from spd_lightning.generation.requests import truncate
 from spd_lightning.model import input_device
@@ -286,10 +287,11 @@ def _head_at(model: PreTrainedModel, rows: Tensor, positions: Tensor) -> Iterato
         hidden, *rest = args
         return hidden[rows.to(hidden.device), positions.to(hidden.device)][None], *rest
 
-    def precise(module: torch.nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        if type(module) is not torch.nn.Linear or output.dtype == torch.float32:
+    def precise(module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if type(module) not in (torch.nn.Linear, LinearBeside) or output.dtype == torch.float32:
             return None
-        hidden, bias = args[0].float(), None if module.bias is None else module.bias.float()
+        hidden = (module.widen(args[0]) if isinstance(module, LinearBeside) else args[0]).float()
+        bias = None if module.bias is None else module.bias.float()
         parts = [F.linear(hidden, weight.float()) for weight in module.weight.split(_HEAD_ROWS)]
         return torch.cat(parts, -1) if bias is None else torch.cat(parts, -1) + bias
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,28 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
+from spd_lightning.adapter_beside import (
+    Beside,
+    is_adapter,
+    load_adapter,
+    put_beside,
+    read_record,
+    write_record,
+)
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
-from spd_lightning.model import EMBEDDED_HUB_ID, EMBEDDED_MODEL, decoder_layers, load_model, load_tokenizer, spread
+from spd_lightning.model import (
+    EMBEDDED_HUB_ID,
+    EMBEDDED_MODEL,
+    decoder_layers,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+    spread,
+)
 from spd_lightning.seeds import seed_of
-
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 # Query, key, value and output projections by the names that architectures give them; those that exist are used.
 ATTENTION_PROJECTIONS = (
@@ -65,7 +80,7 @@ def lora_targets(model: nn.Module, target_modules: list[str] | None = None) -> l
 
 
 def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    return isinstance(module, (nn.Linear, Conv1D))
 
 
 def add_lora(
@@ -103,7 +118,7 @@ def add_lora(
         lora_dropout=lora_dropout,
         target_modules=lora_targets(model, target_modules),
         task_type="CAUSAL_LM",
-        fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),
+        fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("lora weights", seed))
@@ -173,62 +188,57 @@ def save_adapter(model: PeftModel, folder: str | Path, weights: dict[str, Tensor
     return Path(folder)
 
 
-def load_adapter(base_model: PreTrainedModel, folder: str | Path) -> PeftModel:
-    """Put a saved adapter on its base model, for inference.
-
-    Raises:
-        UserError: If the folder holds no PEFT adapter, or one of another shape than the base.
-    """
-    folder = Path(folder)
-    absent = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
-    if absent:
-        raise UserError(
-            f"{folder} holds no PEFT adapter ({', '.join(absent)} is missing). Give the adapter/ folder of a run, or "
-            "one written by peft's save_pretrained."
-        )
-    try:
-        return PeftModel.from_pretrained(base_model, str(folder)).eval()
-    except (RuntimeError, ValueError) as error:
-        detail = str(error).strip().splitlines()[-1].strip()
-        raise UserError(
-            f"The adapter in {folder} does not fit {type(base_model).__name__}: {detail} "
-            "Give the base model it was trained on (base_model_name_or_path in its adapter_config.json)."
-        ) from error
-
-
-def is_adapter(folder: str | Path) -> bool:
-    """Whether a folder holds a PEFT adapter (else a checkpoint, if anything)."""
-    return (Path(folder) / ADAPTER_CONFIG).is_file()
-
-
-def merged_copy(
+def student_copy(
     model_name_or_path: str,
-    adapter: str | Path | PeftModel,
-    dtype: torch.dtype = torch.float32,
+    student: str | Path | PeftModel,
+    dtype: torch.dtype,
     device: torch.device | str = "cpu",
     device_map: str | None = None,
 ) -> PreTrainedModel:
-    """A plain transformers model with the adapter in its weights, merged in float32 and then cast.
+    """A student to score or to sample from: its base with the adapter beside the weights (`adapter_beside`).
+
+    Args:
+        model_name_or_path: The base.
+        student: A PEFT folder, a folder with a whole checkpoint, or a live PEFT model (left alone).
+        dtype: Of the result; a whole checkpoint is cast to it.
+        device: Of the result.
+        device_map: ``auto`` spreads the result over all devices of this process instead.
+
+    Raises:
+        UserError: If there is neither, or the adapter cannot stand beside its base.
+
+    Ranks:
+        Collective where a live model is sharded; every process gets a copy.
+    """
+    if isinstance(student, PeftModel):
+        with tempfile.TemporaryDirectory() as folder:
+            weights = trained_weights(student) if is_sharded(student) else None
+            return student_copy(model_name_or_path, save_adapter(student, folder, weights), dtype, device, device_map)
+    if not is_adapter(student) and (Path(student) / "config.json").is_file():
+        return load_model(str(student), dtype, device, device_map)
+    model = put_beside(load_model(model_name_or_path, dtype), student)
+    return model.to(device) if device_map is None else spread(model, device_map)  # type: ignore[arg-type]
+
+
+def merged_copy(
+    model_name_or_path: str, adapter: str | Path | PeftModel, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A plain transformers model with the adapter in its weights, for other tools; `student_copy` is what is scored.
 
     Args:
         model_name_or_path: The base.
         adapter: A PEFT folder, a folder with a whole checkpoint (taken as it is), or a live PEFT model (left alone).
-        dtype: Of the result.
-        device: Of the result.
-        device_map: ``auto`` spreads the result over all devices of this process instead.
+        dtype: Of the result: merged in float32, then cast; small updates are lost by that (`share_kept`).
     """
     if isinstance(adapter, PeftModel):
         with tempfile.TemporaryDirectory() as folder:
             weights = trained_weights(adapter) if is_sharded(adapter) else None
-            return merged_copy(model_name_or_path, save_adapter(adapter, folder, weights), dtype, device, device_map)
+            return merged_copy(model_name_or_path, save_adapter(adapter, folder, weights), dtype)
     if not is_adapter(adapter) and (Path(adapter) / "config.json").is_file():
-        return load_model(str(adapter), dtype, device, device_map)
-    wrapped = load_adapter(load_model(model_name_or_path, torch.float32), adapter)
+        return load_model(str(adapter), dtype, merged=True)
+    wrapped = load_adapter(load_model(model_name_or_path, torch.float32, merged=True), adapter)
     merged = wrapped.merge_and_unload(safe_merge=True)
-    merged.requires_grad_(False)
-    if device_map is not None:
-        return spread(merged.to(dtype).eval(), device_map)
-    return merged.to(device=device, dtype=dtype).eval()
+    return merged.requires_grad_(False).to(dtype).eval()
 
 
 def whole_copy(
@@ -245,16 +255,26 @@ def whole_copy(
     Ranks:
         Collective; every process gets a copy.
     """
-    model: Any = load_model(model_name_or_path, torch.float32)
+    model: Any = load_model(model_name_or_path, torch.float32, merged=True)
     model.load_state_dict(trained_weights(live), strict=False)  # tied weights are there once
     return model.to(device=device, dtype=dtype)
 
 
 def write_merged(model_name_or_path: str, adapter: str | Path, folder: Path) -> Path:
-    """Write a student as an ordinary float32 checkpoint with its tokenizer; the folder appears when it is whole."""
+    """Write a student as an ordinary float32 checkpoint with its tokenizer; the folder appears when it is whole.
+
+    The base and the adapters it is made of stand beside it (`adapter_beside.RECORD`), and `load_model` loads those: the
+    merged weights are for other tools and are never cast. Where all weights were trained, `load_model` keeps float32.
+    """
     partial = folder.with_name(f".{folder.name}-new")
     shutil.rmtree(partial, ignore_errors=True)
     merged_copy(model_name_or_path, adapter).save_pretrained(partial)
     load_tokenizer(model_name_or_path).save_pretrained(partial)
+    made_of = read_record(model_name_or_path)
+    if made_of is None or not made_of.adapters:
+        made_of = Beside(model_name_or_path, model_fingerprint(model_name_or_path), ())
+    added = (Path(adapter),) if is_adapter(adapter) else ()
+    write_record(partial, replace(made_of, adapters=made_of.adapters + added if added else ()))
+    shutil.rmtree(folder, ignore_errors=True)  # one without a record, of an earlier version
     partial.rename(folder)
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,12 @@ from transformers import GenerationConfig
 from spd_lightning.artifacts import write_atomic
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.adapter import is_adapter, merged_copy
+from spd_lightning.finetuning.share_kept import LOW, share_kept
 from spd_lightning.model import load_model, load_tokenizer, resolve_source
 from spd_lightning.subspace.projection import fold_into
 from spd_lightning.subspace.subspace import CapabilitySubspace
+
+log = logging.getLogger(__name__)
 
 METHODS = {
     "psr": "PSR, plain self-retraining: trained on its own plainly sampled completions",
@@ -74,15 +78,23 @@ def export_adapter(adapter: str | Path, out: str | Path, facts: RunFacts) -> Pat
 def export_merged(adapter: str | Path, out: str | Path, facts: RunFacts, dtype: torch.dtype = torch.float32) -> Path:
     """Write the student as an ordinary checkpoint: the adapter merged into the base in float32, then cast to ``dtype``.
 
+    The card, and the log, say what share of the update the dtype keeps; under 99% the log warns.
+
     Raises:
         UserError: If ``out`` is not empty.
     """
     _empty_folder(out, make=False)
+    share = share_kept(facts.model_name_or_path, adapter, dtype)
+    kept = f"{_name(dtype)} keeps {100 * share:.2f}% of the update that was trained."
+    if share < LOW:
+        log.warning("%s What is lost is below half a unit of the weights; export the adapter, or float32.", kept)
+    else:
+        log.info("%s", kept)
     model = merged_copy(facts.model_name_or_path, adapter, dtype)
     out = _empty_folder(out)
     model.save_pretrained(out)
     _keep_decoding_defaults(facts.model_name_or_path, out)
-    how = f"{_trained(facts)} The adapter was merged into the weights in float32 and stored in {_name(dtype)}."
+    how = f"{_trained(facts)} The adapter was merged into the weights in float32 and stored in {_name(dtype)}. {kept}"
     return _finish(out, facts, f"A fine-tuned {facts.model_name_or_path}", how, _usage(out))
 
 

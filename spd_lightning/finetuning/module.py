@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from spd_lightning.errors import UserError
-from spd_lightning.finetuning.adapter import add_lora
+from spd_lightning.finetuning.adapter import add_lora, student_copy
 from spd_lightning.finetuning.batching import LossOn, TextLoader
 from spd_lightning.finetuning.loss import check_packing, token_loss_sum
 from spd_lightning.finetuning.sharding import is_sharded, shard, whole
@@ -66,6 +66,8 @@ class SPDFineTuningModule(LightningModule):
         seed: Of the adapter's initial weights, the order of the texts and dropout.
     """
 
+    _predicting: PreTrainedModel | None
+
     def __init__(
         self,
         model_name_or_path: str = EMBEDDED_MODEL,
@@ -103,6 +105,7 @@ class SPDFineTuningModule(LightningModule):
         self.trained_tokens = 0  # of this fit, on all processes, once it has ended
         self._step_start = self._fit_start = 0.0
         self._packed = contextlib.ExitStack()
+        object.__setattr__(self, "_predicting", None)
 
     # -- the model ---------------------------------------------------------------------------------------------------
 
@@ -119,7 +122,8 @@ class SPDFineTuningModule(LightningModule):
                 "trainer.precision=bf16-true with lora_r=null would keep the trained weights in bf16, where a step of "
                 f"{h.learning_rate} vanishes by rounding. Set --trainer.precision=bf16-mixed, or a --model.lora_r."
             )
-        base = load_model(h.model_name_or_path, torch.bfloat16 if precision == "bf16-true" else torch.float32)
+        dtype = torch.bfloat16 if precision == "bf16-true" else torch.float32
+        base = load_model(h.model_name_or_path, dtype, merged=h.lora_r is None)
         if h.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
         if h.lora_r is None:
@@ -307,7 +311,18 @@ class SPDFineTuningModule(LightningModule):
         params = getattr(getattr(self.trainer, "datamodule", None), "sampling_params", None) or SamplingParams(
             seed=self._options.seed
         )
-        return generate_batch(self._model, load_tokenizer(self._options.model_name_or_path), batch, params)
+        model = self._predicting or self._model
+        return generate_batch(model, load_tokenizer(self._options.model_name_or_path), batch, params)
+
+    def on_predict_start(self) -> None:
+        """Sample from the student as it is scored: its adapter beside the base, not behind a rounded output."""
+        if isinstance(self._model, PeftModel):
+            copy = student_copy(self._options.model_name_or_path, self._model, self._model.dtype, self.device)
+            object.__setattr__(self, "_predicting", copy)  # not a part of this module
+
+    def on_predict_end(self) -> None:
+        """Give its memory back."""
+        object.__setattr__(self, "_predicting", None)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

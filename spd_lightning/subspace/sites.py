@@ -27,6 +27,7 @@ from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from spd_lightning.adapter_beside import LinearBeside
 from spd_lightning.errors import UserError
 from spd_lightning.model import decoder_layers
 
@@ -133,7 +134,8 @@ def weights_digest(sites: Mapping[SiteKey, KVSite]) -> str:
         base = base_projection(sites[layer, side].module)
         digest.update(f"{layer}.{side}:".encode())
         with align_module_device(base):  # brings weights that accelerate holds elsewhere
-            for parameter in (base.weight, base.bias):
+            weight = base.base_weight() if isinstance(base, LinearBeside) else base.weight
+            for parameter in (weight, base.bias):
                 if isinstance(parameter, Tensor):
                     values = parameter.detach().to(torch.bfloat16).cpu().contiguous()
                     digest.update(values.view(torch.uint8).numpy().tobytes())
@@ -169,7 +171,7 @@ def _blocks(config: Any, projection: nn.Module) -> tuple[Index, Index] | None:
 
 def _thirds(config: Any, projection: nn.Module) -> tuple[Index, Index] | None:
     """``[q | k | v]``, a third each (GPT-2; a Linear of this name has other layouts)."""
-    if not isinstance(projection, Conv1D):
+    if not isinstance(projection, Conv1D) and not getattr(projection, "transposed", False):
         return None
     third = out_features(projection) // 3
     return slice(third, 2 * third), slice(2 * third, 3 * third)

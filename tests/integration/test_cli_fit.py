@@ -12,11 +12,13 @@ import pytest
 import torch
 import yaml
 
+from spd_lightning.adapter_beside import read_record
 from spd_lightning.artifacts import read_jsonl
 from spd_lightning.cli import main
 from spd_lightning.evaluation import callback
 from spd_lightning.finetuning import adapter as adapter_module
-from spd_lightning.finetuning.adapter import merged_copy
+from spd_lightning.finetuning.adapter import student_copy
+from spd_lightning.model import load_model
 
 SETTINGS = [
     "--subspace.task=arithmetic",
@@ -341,9 +343,9 @@ def test_a_second_round_starts_from_the_first_student(
 
     def merge(name: str, *args: Any) -> Any:
         scored_on.append(name)
-        return merged_copy(name, *args)
+        return student_copy(name, *args)
 
-    monkeypatch.setattr(callback, "merged_copy", merge)
+    monkeypatch.setattr(callback, "student_copy", merge)
     args += ["--evaluation.tasks=[letters]", "--model.rounds=2", "--model.learning_rate=0.1"]
     assert main([*args, "--evaluation.every_n_steps=2"]) == 0
     second = run / "round-2"
@@ -357,6 +359,10 @@ def test_a_second_round_starts_from_the_first_student(
         "evaluate",
     ]
     assert {"base", "student", "adapter", "subspace", "corpus"} <= {p.name for p in second.iterdir()}
+    for folder, count in (("base", 1), ("student", 2)):
+        made_of = read_record(second / folder)
+        assert made_of is not None and (made_of.base, len(made_of.adapters)) == (tiny_model_dir, count)
+        assert load_model(str(second / folder), torch.float32, merged=True).dtype == torch.float32
     first_corpus, second_corpus = ((folder / "corpus" / "generations.jsonl").read_bytes() for folder in (run, second))
     assert first_corpus != second_corpus, "the second round's prompts were answered by the first student"
     assert main(["export", str(run), "--form", "merged", "--out", str(tmp_path / "out")]) == 0
@@ -370,13 +376,13 @@ def test_a_second_round_starts_from_the_first_student(
     assert main(["test", "--config", str(run / "config.yaml")]) == 0
     assert (run / "samples" / "letters.spd.jsonl").read_bytes() == scored, "test scores the last round's student too"
     loaded: list[str] = []
-    real = adapter_module.merged_copy
+    real = adapter_module.student_copy
 
     def note(name: str, source: str, *rest: Any) -> Any:
         loaded.append(source)
         return real(name, source, *rest)
 
-    monkeypatch.setattr(adapter_module, "merged_copy", note)
+    monkeypatch.setattr(adapter_module, "student_copy", note)
     assert main(["sample", str(run), "--prompt", "x", "--max_new_tokens", "2"]) == 0
     assert loaded == [str(second / "student")]
 

@@ -11,7 +11,7 @@ import torch
 from spd_lightning.cli import main
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.likelihood import LikelihoodItem, score_choices
-from spd_lightning.finetuning.adapter import add_lora, merged_copy, save_adapter
+from spd_lightning.finetuning.adapter import add_lora, save_adapter, student_copy
 from spd_lightning.generation.engine import build_requests, generate
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.model import check_one_process, input_device, load_model, spread
@@ -100,14 +100,17 @@ def test_folding_needs_the_weights_on_a_device(tiny_model_dir: str) -> None:
     assert torch.equal(model.model.layers[0].self_attn.k_proj.weight, before)
 
 
-def test_a_student_is_merged_and_spread(tiny_model_dir: str, tmp_path: Path) -> None:
+def test_a_student_is_spread(tiny_model_dir: str, tmp_path: Path) -> None:
     student = add_lora(load_model(tiny_model_dir, torch.float32), 4, 8, 0.0, None, 0, tiny_model_dir)
     for name, weight in student.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight)
     save_adapter(student, tmp_path)
     ids = torch.arange(12).view(1, 12)
-    one, other = (merged_copy(tiny_model_dir, tmp_path, device_map=m)(input_ids=ids).logits for m in (None, "auto"))
+    one, other = (
+        student_copy(tiny_model_dir, tmp_path, torch.float32, device_map=m)(input_ids=ids).logits
+        for m in (None, "auto")
+    )
     assert torch.equal(one, other.cpu())
     with pytest.raises(UserError, match="device_map='balanced' is not known"):
         spread(load_model(tiny_model_dir, torch.float32), "balanced")
