@@ -61,13 +61,12 @@ def share_difference(only_a: int, only_b: int, n: int, confidence: float = 0.95)
     """Difference of two shares of right answers: exact McNemar test, and the interval that belongs to it.
 
     Of the ``d = only_a + only_b`` examples on which the methods differ, ``only_b`` speak for b. The test asks whether
-    their share ``t`` may be one half; the interval is ``(2 t - 1) d / n`` over all ``t`` that the same test does not
-    reject (Clopper and Pearson's limits). Where no example differs, any ``t`` is possible, and the share of examples
-    that differ lies between 0 and its own exact limit, ``1 - ((1 - confidence) / 2) ** (1 / n)``, on either side.
+    their share ``t`` may be one half; the interval is ``(2 t - 1) s`` over all ``t`` that the same test does not reject
+    and all ``s`` that may be the share of examples that differ (Clopper and Pearson's limits for both). Since ``s`` is
+    never negative, 0 is outside exactly where the test rejects one half.
 
-    Like the test, the interval takes ``d`` as given: it says how far chance moves the direction of the changes that
-    were seen, not how many there are. Where both directions occur it covers what it promises; where nearly all changes
-    go one way its outer limit is close to the difference seen, and covers less (see ``docs/scoring.md``).
+    With ``s = d / n`` as seen, the interval would be narrower and would not cover: in 50 to 60 of 100 trials only where
+    all changes go one way, since it would end at the difference seen. So it covers 97 to 100 (``docs/scoring.md``).
 
     Args:
         only_a: Examples that a alone got right.
@@ -79,16 +78,16 @@ def share_difference(only_a: int, only_b: int, n: int, confidence: float = 0.95)
     p_value = mcnemar_exact(only_a, only_b)
     if n < max(d, 1):
         raise ValueError(f"only_a={only_a}, only_b={only_b}, n={n}: needs only_a + only_b <= n and n >= 1.")
+    few, many = clopper_pearson(d, n, confidence)
     if d == 0:
-        most = clopper_pearson(0, n, confidence)[1]
-        interval = (-most, most)
+        interval = (-many, many)
     else:
         # The test decides on which side of one half the nearer limit lies, the search only where there.
         tail, significant = (1 - confidence) / 2, p_value < 1 - confidence
         least = {k: (0.5, 1.0) if significant and 2 * k > d else (0.0, 0.5) for k in (only_a, only_b)}
-        of_b = binomial_lower(only_b, d, tail, *least[only_b])
-        of_a = binomial_lower(only_a, d, tail, *least[only_a])
-        interval = ((2 * of_b - 1) * d / n, (1 - 2 * of_a) * d / n)
+        low = 2 * binomial_lower(only_b, d, tail, *least[only_b]) - 1
+        high = 1 - 2 * binomial_lower(only_a, d, tail, *least[only_a])
+        interval = (low * (few if low > 0 else many), high * (many if high > 0 else few))
     delta = (only_b - only_a) / n
     return Difference(
         delta=delta, interval=interval, p_value=p_value, test="mcnemar_exact", only_a=only_a, only_b=only_b
