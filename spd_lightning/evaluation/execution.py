@@ -1,8 +1,8 @@
-"""Run programs that a model wrote, each in a fresh interpreter, and say whether its last statement was reached.
+"""Run programs that a model wrote in fresh interpreters, and say whether the last statement of the tests was reached.
 
-Stage 4 of the flow. ``execution.py`` is the interface; ``_sandbox.py`` (the supervisor, one process per core) starts,
-watches and kills; ``_runner.py`` is all that stands beside a program in its interpreter. What each isolation tier
-closes, and what leaks in tiers 3 and 4, is the tested table of ``docs/sandbox.md``.
+Stage 4 of the flow. `judge_programs` runs tests and program in two processes, between which only plain values pass;
+`run_program` runs one text in one process. Under ``sandbox/`` a supervisor (one process per core) starts, watches and
+kills. What each isolation tier closes, and what leaks in tiers 3 and 4, is the tested table of ``docs/sandbox.md``.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import sysconfig
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spd_lightning.errors import UserError
+from spd_lightning.evaluation.parts import Parts
 
 CONSENT_VARIABLE = "HF_ALLOW_CODE_EVAL"
 TIERS = {1: "bubblewrap", 2: "namespaces", 3: "unprivileged uid", 4: "plain subprocess"}
-_SUPERVISOR = Path(__file__).with_name("_sandbox.py")
-_RUNNER = Path(__file__).with_name("_runner.py")
+_SUPERVISOR = Path(__file__).with_name("sandbox")
 _START_S = 45.0  # beyond a program's own time, until a supervisor that does not answer is given up
 
 # What the sandbox promises of tiers 1 and 2, asked from inside when the tier is probed.
@@ -57,13 +57,50 @@ class ExecutionResult:
     Attributes:
         passed: Whether its last statement was reached without an error.
         reason: ``passed``, ``assertion``, ``syntax``, ``timeout``, ``memory``, ``crash`` (killed by a signal),
-            ``no-verdict`` (it ended by itself, or could not be started) or ``error: <class of the exception>``.
+            ``no-verdict`` (it ended by itself, or could not be started) or ``error: <class of the exception>``; where
+            tests and program are two processes also ``returned <type>`` (a value that is not plain data) and
+            ``argument <type>`` (one that the tests cannot hand over).
         seconds: Wall time of the program, without the interpreter's start.
     """
 
     passed: bool
     reason: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class TestedProgram:
+    """A program and what decides whether it is right.
+
+    Attributes:
+        program: Source: what the prompt gives, and the completion.
+        parts: Its tests and what they need; see `parts.split`.
+    """
+
+    __test__ = False  # it is no test of ours
+
+    program: str
+    parts: Parts
+
+    @property
+    def whole(self) -> str:
+        """Program and tests as one text, as the benchmarks define it."""
+        return f"{self.program}\n{self.parts.tests}\n"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a program and its tests.
+
+    Attributes:
+        result: With tests and program in two processes; in one where the tests force it.
+        one_process: With both in one process; None where that was not asked for.
+        shared: Whether the tests forced one process.
+    """
+
+    result: ExecutionResult
+    one_process: ExecutionResult | None
+    shared: bool
 
 
 @dataclass(frozen=True)
@@ -85,18 +122,17 @@ class Isolation:
 
 
 class _Supervisor:
-    """One ``_sandbox.py`` process; answers one program at a time."""
+    """One supervisor's process; answers one program at a time."""
 
     def __init__(self, isolation: Isolation) -> None:
         self.settings = _settings(isolation)
         self.process: subprocess.Popen[bytes] | None = None
         self.problem = ""
 
-    def run(self, program: str, timeout_s: float, memory_mb: int) -> ExecutionResult:
-        """Judge one program. A supervisor that is gone (only a program in tier 4 can do that) is started anew."""
-        task = {"program": program, "timeout_s": timeout_s, "memory_mb": memory_mb}
+    def run(self, task: dict[str, Any]) -> ExecutionResult:
+        """Judge one task. A supervisor that is gone (only a program in tier 4 can do that) is started anew."""
         try:
-            answer = self._ask(task, timeout_s + _START_S)
+            answer = self._ask(task, task["timeout_s"] + _START_S)
         except (OSError, ValueError) as error:
             self.close(kill=True)
             self.problem = f"the supervisor ended ({error})"
@@ -172,24 +208,72 @@ def run_programs(
     Ranks:
         Issues no collective; each rank runs its own programs.
     """
+    return _run([_task(program, None, timeout_s, memory_mb) for program in programs], workers)
+
+
+def judge_programs(
+    programs: list[TestedProgram],
+    *,
+    timeout_s: float = 5.0,
+    memory_mb: int = 1024,
+    workers: int | None = None,
+    one_process: bool = True,
+) -> list[Verdict]:
+    """Run the tests of programs, each in a process of its own beside that of its program; in order.
+
+    Args:
+        programs: Programs with their tests.
+        timeout_s: Wall time limit of each, seconds.
+        memory_mb: Address space limit of each process, MiB.
+        workers: How many are judged at once; None for as many as there are cores.
+        one_process: Whether each is also run as one text in one process, for comparison.
+
+    Raises:
+        UserError: If no tier works on this machine.
+
+    Ranks:
+        Issues no collective; each rank runs its own programs.
+    """
+    tasks, places = [], []
+    for i, program in enumerate(programs):
+        if not program.parts.shared:
+            places.append((i, "apart"))
+            tasks.append(_task(program.program, program.parts, timeout_s, memory_mb))
+        if program.parts.shared or one_process:
+            places.append((i, "one"))
+            tasks.append(_task(program.whole, None, timeout_s, memory_mb))
+    found = dict(zip(places, _run(tasks, workers), strict=True))
+    return [
+        Verdict(found.get((i, "apart")) or found[i, "one"], found.get((i, "one")), program.parts.shared)
+        for i, program in enumerate(programs)
+    ]
+
+
+def _task(program: str, parts: Parts | None, timeout_s: float, memory_mb: int) -> dict[str, Any]:
+    apart = None if parts is None else asdict(parts)
+    return {"program": program, "apart": apart, "timeout_s": timeout_s, "memory_mb": memory_mb}
+
+
+def _run(tasks: list[dict[str, Any]], workers: int | None) -> list[ExecutionResult]:
+    """Results of the supervisors' tasks, in order."""
     isolation = probe_isolation()
     if isolation.name == "none":
         raise UserError(f"Programs cannot be run on this machine: {isolation.detail}. Leave out the tasks of code.")
-    if not programs:
+    if not tasks:
         return []
-    count = min(workers or len(os.sched_getaffinity(0)), len(programs))
+    count = min(workers or len(os.sched_getaffinity(0)), len(tasks))
     local = threading.local()
     started: list[_Supervisor] = []
 
-    def run(program: str) -> ExecutionResult:
+    def run(task: dict[str, Any]) -> ExecutionResult:
         if not hasattr(local, "supervisor"):
             local.supervisor = _Supervisor(isolation)
             started.append(local.supervisor)
-        return local.supervisor.run(program, timeout_s, memory_mb)
+        return local.supervisor.run(task)
 
     try:
         with ThreadPoolExecutor(count) as pool:
-            return list(pool.map(run, programs))
+            return list(pool.map(run, tasks))
     finally:
         for supervisor in started:
             supervisor.close()
@@ -251,7 +335,7 @@ def _try_tier(tier: int) -> Isolation:
         isolation = Isolation(tier, TIERS[tier], "", verified)
         supervisor = _Supervisor(isolation)
         try:
-            result = supervisor.run(_CLOSED if tier <= 2 else "", 10.0, 1024)
+            result = supervisor.run(_task(_CLOSED if tier <= 2 else "", None, 10.0, 1024))
         finally:
             supervisor.close()
         if result.passed:
@@ -306,7 +390,6 @@ def _settings(isolation: Isolation) -> dict[str, Any]:
     return {
         "tier": isolation.tier,
         "python": python,
-        "runner": _RUNNER.read_text(encoding="utf-8"),
         "visible": visible,
         "by_message": not isolation.verified,
     }

@@ -1,19 +1,24 @@
 """The only code beside the program in the sandboxed interpreter: ``python -c <this file> LIMITS``.
 
-Descriptor 0 brings the program's source, descriptor 3 leads to the supervisor (``_sandbox.py``). Once its source is
-read, the supervisor sees this process wait in ``read`` on descriptor 3, and notes the stack pointer of that call.
-The program passes when the process waits there again, at the same stack pointer. Only `main` below can do that: the
-program runs inside ``exec``, so everything it calls is deeper in the C stack, and when it fails `main` ends the
-process at once. There is no secret to find and no message to forge; what is sent over descriptor 3 is a hint.
+Descriptor 0 brings what to run, descriptor 3 leads to the supervisor. Where tests and program run apart, this runs in
+both processes, beside ``asking.py`` or ``answering.py``, and descriptors 5 and 6 lead to the other one.
+
+Once all is read, the supervisor sees this process wait in ``read`` on descriptor 3, and notes the stack pointer of that
+call. The program passes when the process waits there again, at the same stack pointer. Only `main` below can do that:
+the program runs inside ``exec``, so everything it calls is deeper in the C stack, and when it fails `main` ends the
+process at once. There is no secret to find and no message to forge; what is sent over descriptor 3 is a hint. Where
+tests run apart, a program that could do it all the same would gain nothing: its process is not the one that is judged.
 """
 
 import _thread
+import builtins
+import marshal
 import posix
 import resource
 import sys
 
 if __name__ != "__main__":
-    raise ImportError("_runner.py is run by _sandbox.py in an interpreter of its own, never imported")
+    raise ImportError("runner.py is run by the supervisor in an interpreter of its own, never imported")
 
 for word in sys.argv.pop().split():
     name, wanted = word.split("=")[0], int(word.split("=")[1])
@@ -37,7 +42,8 @@ chunks = []
 while chunk := posix.read(0, 1 << 20):
     chunks.append(chunk)
 posix.dup2(1, 0)
-source = b"".join(chunks).decode("utf-8", "surrogatepass")
+task = marshal.loads(b"".join(chunks))
+source = task["source"].decode("utf-8", "surrogatepass")
 
 # Words in capitals stand as constants in compiled code, where Python code cannot replace them (unlike names).
 # `wrap` reports why the program failed; whatever goes wrong in it ends in the bare except of `main`.
@@ -60,7 +66,9 @@ def wrap():
         "WRITE"(3, b"!memory" if "ISINSTANCE"(error, "MEMORY") else b"!syntax")
         "EXIT"(1)
     try:
+        "BEFORE"()
         "EXEC"(code, "GLOBALS")
+        "AFTER"()
     except "ALL" as error:
         "WRITE"(3, b"!" + "TYPE"(error).__name__.encode())
         "EXIT"(1)
@@ -98,6 +106,22 @@ try:
 except OSError:
     proc = -1  # no /proc in tiers 1 and 2
 scope: dict[str, object] = {}
+
+# The modules of one side, with builtins of their own, which the program cannot change by changing `builtins`.
+side = {}
+for name, code in task["modules"]:
+    module = sys.modules[name] = type(sys)(name)
+    module.__dict__["__builtins__"] = dict(builtins.__dict__)
+    exec(code, module.__dict__)
+    side[name] = module
+for name in side:
+    del sys.modules[name]
+before = after = int  # does nothing
+if task["side"] == "asking":
+    before = lambda: side["asking"].connect(program.__dict__, *task["arguments"])  # noqa: E731
+elif task["side"] == "answering":
+    after = lambda: side["answering"].serve(program.__dict__, *task["arguments"])  # noqa: E731
+
 constants = {
     "READ": posix.read,
     "WRITE": posix.write,
@@ -138,6 +162,8 @@ constants = {
     "SCOPE": scope,
     "GLOBALS": program.__dict__,
     "SOURCE": source,
+    "BEFORE": before,
+    "AFTER": after,
 }
 
 

@@ -1,0 +1,33 @@
+"""The supervisor: starts each program in fresh interpreters, watches it, judges it and leaves nothing behind.
+
+Run as ``python -I -S -B sandbox/`` by ``execution.py``, so that nothing is ever forked from a process with threads, and
+so that ``ctypes`` is never loaded beside a program. Standard input brings JSON lines: first the settings, then one task
+(`Supervisor.run`) each; standard output returns one ``{"passed", "reason", "seconds"}`` each.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+
+from supervisor import Supervisor
+
+
+def serve() -> None:
+    """Answer programs until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process by closing the pipe
+    supervisor = Supervisor(json.loads(sys.stdin.readline()))
+    try:
+        for line in sys.stdin:
+            try:
+                answer = supervisor.run(json.loads(line))
+            except OSError as error:
+                answer = {"passed": False, "reason": "no-verdict", "seconds": 0.0, "problem": str(error)}
+            print(json.dumps(answer), flush=True)
+    finally:
+        supervisor.close()
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,234 @@
+"""Starting an interpreter behind the doors of a tier: its namespaces, limits, user and folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import marshal
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import stat
+import tempfile
+from typing import Any
+
+import kernel
+
+HERE = pathlib.Path(__file__).parent
+SIDES = {"": (), "asking": ("plain", "wire", "asking"), "answering": ("plain", "wire", "answering")}
+
+
+class Started:
+    """An interpreter that was started.
+
+    Args:
+        reap: The child of this process that ends when the interpreter does, with its status.
+        pid: The interpreter or, in tiers 1 and 2, process 1 above it.
+        control: Leads to the interpreter's descriptor 3.
+        user: Its user id in tier 3.
+        folder: Its own folder in tiers 3 and 4.
+    """
+
+    def __init__(self, reap: int, pid: int, control: socket.socket, user: int, folder: str | None) -> None:
+        self.reap, self.pid, self.control, self.user, self.folder = reap, pid, control, user, folder
+
+
+class Starter:
+    """Starts interpreters under one tier.
+
+    Args:
+        settings: ``tier``, ``python`` (interpreter), ``visible`` (paths that the interpreter needs).
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.tier: int = settings["tier"]
+        self.python: str = settings["python"]
+        self.visible: list[str] = settings["visible"]
+        self.runner = (HERE / "runner.py").read_text(encoding="utf-8")
+        self.modules = {}
+        for name in {name for names in SIDES.values() for name in names}:
+            self.modules[name] = compile((HERE / f"{name}.py").read_bytes(), f"<{name}>", "exec", 0, True)
+        self.as_root = os.getuid() == 0
+        # Started by root: user ids that no account has, others for each supervisor and for each side, so that no two
+        # programs, nor a program and its tests, can signal one another or share a limit of processes.
+        self.users = {side: 53000 + 4096 * (side == "asking") + os.getpid() % 4096 for side in SIDES}
+        self.filter = kernel.seccomp_program()
+        self.root = tempfile.mkdtemp(prefix="spd-root-")
+        if self.as_root:
+            os.chmod(self.root, 0o755)
+
+    def start(
+        self,
+        source: str,
+        timeout_s: float,
+        memory_mb: int,
+        side: str = "",
+        arguments: tuple[Any, ...] = (),
+        line: tuple[int, ...] = (),
+    ) -> Started:
+        """Start an interpreter that waits for a word on its descriptor 3 before it runs what it was given.
+
+        Args:
+            source: The program, or the tests.
+            timeout_s: Its time limit, seconds.
+            memory_mb: Its limit of address space, MiB.
+            side: A key of ``SIDES``.
+            arguments: Of that side's function (plain values).
+            line: Descriptors from and to the other side; none where program and tests are one.
+        """
+        user = self.users[side]
+        folder = None
+        if self.tier >= 3:
+            folder = tempfile.mkdtemp(prefix="spd-program-")
+            if self.tier == 3:
+                os.chown(folder, user, user)
+        task = {
+            "source": source.encode("utf-8", "surrogatepass"),
+            "modules": [(name, self.modules[name]) for name in SIDES[side]],
+            "side": side,
+            "arguments": arguments,
+        }
+        limits = self.limits(timeout_s, memory_mb, user)
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs, tempfile.TemporaryFile() as file:
+                file.write(marshal.dumps(task))
+                file.seek(0)
+                reap, pid = self.fork((file.fileno(), theirs.fileno(), *line), ours, user, folder, limits)
+        except OSError:
+            ours.close()
+            remove(folder)
+            raise
+        return Started(reap, pid, ours, user, folder)
+
+    def limits(self, timeout_s: float, memory_mb: int, user: int) -> str:
+        """The limits of a process, as the runner reads them."""
+        limits = {
+            "AS": memory_mb << 20,
+            "CPU": int(timeout_s) + 2,
+            "FSIZE": 16 << 20,
+            "CORE": 0,
+            "NOFILE": 64,
+            "NPROC": 32 if self.tier < 4 else 32 + kernel.own_threads(),
+        }
+        if self.tier == 1 and self.as_root:
+            limits["UID"] = user
+        return " ".join(f"{name}={value}" for name, value in limits.items())
+
+    def fork(
+        self, descriptors: tuple[int, ...], ours: socket.socket, user: int, folder: str | None, limits: str
+    ) -> tuple[int, int]:
+        """Start the interpreter; returns the process to reap and the one to watch (see `Started`)."""
+        report_read, report_write = os.pipe()
+        first = os.fork()
+        if first == 0:
+            try:
+                self.child(descriptors, report_write, user, folder, limits)
+            except BaseException as error:
+                for number in (report_write, 4):  # where it was, and where `child` moves it
+                    with contextlib.suppress(OSError):
+                        os.write(number, f"!{type(error).__name__}: {error}".encode())
+            os._exit(1)
+        os.close(report_write)
+        if self.tier == 2:  # its child waits until it is ours, or its parent's death would kill it
+            os.waitpid(first, 0)
+            ours.send(b"!")
+        report = b""
+        while part := os.read(report_read, 4096):
+            report += part
+            if self.tier == 1 and report.rstrip().endswith(b"}"):
+                break
+        os.close(report_read)
+        if self.tier == 1 and report.startswith(b"{"):
+            return first, int(json.loads(report)["child-pid"])
+        if self.tier == 2:
+            pid, _, problem = report.partition(b"!")
+            if problem or not pid:
+                raise OSError(problem.decode(errors="replace") or "the namespace did not start")
+            return int(pid), int(pid)
+        if report:
+            raise OSError(report[1:].decode(errors="replace"))
+        return first, first
+
+    def child(self, descriptors: tuple[int, ...], report: int, user: int, folder: str | None, limits: str) -> None:
+        """In the forked process: close the doors of the tier, then become the interpreter."""
+        source, control, *line = descriptors
+        os.setsid()
+        if self.tier == 2:
+            kernel.enter_namespaces(self.as_root)
+            second = os.fork()
+            if second:
+                os.write(report, str(second).encode())
+                os._exit(0)
+            os.read(control, 1)
+        kernel.LIBC.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        null = os.open(os.devnull, os.O_RDWR)
+        for name in signal.valid_signals():
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(name, signal.SIG_DFL)
+        # Safe numbers first, since low ones may be in use by what is moved.
+        wanted = [os.dup2(number, 100 + i) for i, number in enumerate((source, null, null, control, report, *line))]
+        for place, number in enumerate(wanted):
+            os.dup2(number, place)
+        os.set_inheritable(4, False)
+        os.closerange(len(wanted), 4096)
+        command = [self.python, "-P", "-s", "-S", "-B", "-W", "ignore", "-c", self.runner, limits]
+        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": folder or "/tmp"}
+        environment |= {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1"}  # a verdict repeats; threads reserve little
+        if "LD_LIBRARY_PATH" in os.environ:
+            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+        if self.tier == 1:
+            self.exec_bubblewrap(command, environment)
+        if self.tier == 2:
+            kernel.build_root(self.root, self.visible, user if self.as_root else 0)
+            kernel.drop_capabilities()
+            third = os.fork()
+            if third:
+                kernel.be_process_one(third)
+        if folder is not None:
+            os.chdir(folder)
+        if self.as_root and self.tier in (2, 3):
+            kernel.become(user)
+            kernel.LIBC.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # changing user cleared it
+        kernel.refuse_calls(self.filter)
+        os.execve(self.python, command, environment)
+
+    def exec_bubblewrap(self, command: list[str], environment: dict[str, str]) -> None:
+        """Become bubblewrap, which becomes the interpreter as process 1 of its own namespaces."""
+        os.set_inheritable(4, True)
+        options = ["--die-with-parent", "--new-session", "--info-fd", "4", "--cap-drop", "ALL"]
+        options += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+        if self.as_root:  # no user namespace, so that the runner can give up root for a user of its own
+            options += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        else:
+            options += ["--unshare-user"]
+        for folder in sorted({str(above) for path in self.visible for above in pathlib.PurePath(path).parents} - {"/"}):
+            options += ["--perms", "0755", "--dir", folder]  # else they take the modes they have outside
+        for path in self.visible:
+            if os.path.islink(path):
+                options += ["--symlink", os.readlink(path), path]
+            else:
+                options += ["--ro-bind", path, path]
+        for device in ("null", "zero", "urandom"):
+            options += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+        options += ["--perms", "1777", "--size", str(kernel.FOLDER_BYTES), "--tmpfs", "/tmp"]
+        options += ["--chdir", "/tmp", "--remount-ro", "/"]
+        if self.filter is not None:
+            filter_read, filter_write = os.pipe()
+            os.write(filter_write, self.filter)
+            os.close(filter_write)
+            os.set_inheritable(filter_read, True)
+            options += ["--seccomp", str(filter_read)]
+        os.execvpe("bwrap", ["bwrap", *options, "--", *command], {**environment, "PATH": os.environ["PATH"]})
+
+
+def remove(folder: str | None) -> None:
+    """Remove a folder, if there is one, whatever its modes; links in it are not followed."""
+    for place, _, _ in os.walk(folder) if folder else ():
+        if not stat.S_ISLNK(os.lstat(place).st_mode):
+            with contextlib.suppress(OSError):
+                os.chmod(place, 0o700)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)

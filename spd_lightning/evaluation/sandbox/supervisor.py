@@ -1,0 +1,225 @@
+"""Watching what was started, judging it, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import kernel
+from start import Started, Starter, remove
+
+START_S = 30.0  # for the interpreter to start, on a busy machine
+LAST_WORDS_S = 0.2  # for a program whose end of the line is closed to end too
+MAX_REASON = 80
+
+
+class Supervisor:
+    """Runs programs one after the other under one tier.
+
+    Args:
+        settings: Those of `Starter`, and ``by_message`` (believe the hint, where the stack pointer cannot be seen).
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.by_message: bool = settings["by_message"]
+        self.starter = Starter(settings)
+        kernel.LIBC.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def close(self) -> None:
+        """Remove what the supervisor itself made."""
+        os.rmdir(self.starter.root)
+
+    def run(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Judge one program; afterwards no process and no file of it is left.
+
+        Args:
+            task: ``program``, ``timeout_s``, ``memory_mb`` and, where its tests run in another process, ``apart``:
+                ``tests``, ``definitions``, ``test_classes``, ``modules``, ``names`` and ``classes`` (see `Parts`).
+        """
+        limits = (task["timeout_s"], task["memory_mb"])
+        started: list[Started] = []
+        try:
+            apart = task.get("apart")
+            if apart is None:
+                started.append(self.starter.start(task["program"], *limits))
+            else:
+                answers, questions = os.pipe(), os.pipe()
+                try:
+                    words: tuple[Any, ...] = (apart["test_classes"], apart["classes"])
+                    line = (questions[0], answers[1])
+                    started.append(self.starter.start(task["program"], *limits, "answering", words, line))
+                    words = (apart["definitions"], apart["modules"], apart["names"], apart["classes"])
+                    line = (answers[0], questions[1])
+                    started.append(self.starter.start(apart["tests"], *limits, "asking", words, line))
+                finally:
+                    for number in (*answers, *questions):
+                        os.close(number)
+            return self.judge(started[-1], started[:-1], task["timeout_s"])
+        finally:
+            self.kill_all()
+            for process in started:
+                process.control.close()
+                remove(process.folder)
+
+    # ---- judging
+
+    def judge(self, judged: Started, others: list[Started], timeout_s: float) -> dict[str, Any]:
+        """Watch a process until it passes, fails or its time is over.
+
+        Args:
+            judged: The process whose end decides: the tests, or tests and program in one.
+            others: The program's process, where it has one of its own. It cannot make the verdict a pass.
+            timeout_s: From when all of them began.
+        """
+        watches = []
+        try:
+            for process in (*others, judged):
+                watches.append(self.await_start(process))
+                if watches[-1] < 0:
+                    return verdict(False, failure(process, b""), time.monotonic())
+            watch, control = watches[-1], judged.control
+            home = None if self.by_message else self.waiting_at(judged.pid, judged.user, patience_s=START_S)
+            began = time.monotonic()
+            if home is None and not self.by_message:
+                return verdict(False, "no-verdict", began)
+            for process in (*others, judged):
+                process.control.send(b"!")
+            said = b""
+            sources: list[Any] = [control, watch]
+            hinted = False
+            while (left := began + timeout_s - time.monotonic()) > 0:
+                ready: list[Any] = select.select(sources, [], [], min(left, 0.001) if hinted else left)[0]
+                if control in ready:
+                    part = receive(control)
+                    said = (said + part)[:MAX_REASON]
+                    hinted = hinted or b"." in part
+                    if not part:
+                        sources.remove(control)  # closed by the program; the process is watched on
+                if watch in ready:
+                    reason = failure(judged, said)
+                    if reason == "gone" and others:
+                        reason = self.last_words(others[0], watches[0])
+                    return verdict(False, reason, began)
+                if hinted and (self.by_message or self.waiting_at(judged.pid, judged.user) == home):
+                    return verdict(True, "passed", began)
+            return verdict(False, "timeout", began)
+        finally:
+            for watch in watches:
+                if watch >= 0:
+                    os.close(watch)
+
+    def await_start(self, process: Started) -> int:
+        """A descriptor that tells when the interpreter ends, once it waits for a word; -1 if it ended before."""
+        process.control.setblocking(False)
+        watch = os.pidfd_open(process.pid)
+        said, began = b"", time.monotonic()
+        while b"?" not in said and time.monotonic() - began < START_S:
+            if watch in select.select([watch, process.control.fileno()], [], [], 1.0)[0]:
+                os.close(watch)
+                return -1
+            said += receive(process.control)
+        if self.starter.tier <= 2:  # nothing has begun, so the only child of process 1 is its interpreter
+            process.pid = kernel.children(process.pid)[0]
+            os.close(watch)
+            watch = os.pidfd_open(process.pid)
+        return watch
+
+    def last_words(self, process: Started, watch: int) -> str:
+        """Why the program's process no longer answers."""
+        if watch not in select.select([watch], [], [], LAST_WORDS_S)[0]:
+            return "no-verdict"  # it closed its end of the line
+        said = b""
+        while part := receive(process.control):
+            said += part
+        return failure(process, said[-MAX_REASON:])
+
+    def waiting_at(self, pid: int, user: int, patience_s: float = 0.0) -> tuple[str, str] | None:
+        """Stack pointer and program counter of the process's main thread, if it waits in ``read(3, ..., 1)``."""
+        end = time.monotonic() + patience_s
+        while True:
+            try:
+                with self.as_user(user), open(f"/proc/{pid}/syscall") as file:
+                    words = file.read().split()
+            except OSError:
+                return None
+            if len(words) == 9 and words[0] == str(kernel.READ_CALL.get(platform.machine())):
+                return (words[7], words[8]) if (words[1], words[3]) == ("0x3", "0x1") else None
+            if time.monotonic() >= end:
+                return None
+            time.sleep(0.0005)
+
+    @contextlib.contextmanager
+    def as_user(self, user: int) -> Iterator[None]:
+        """In tier 3 look as the user of the process: containers often lack the capability to look as another."""
+        if self.starter.tier != 3:
+            yield
+            return
+        os.setegid(user)
+        os.seteuid(user)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+
+    # ---- clearing up
+
+    def kill_all(self) -> None:
+        """Kill and reap every descendant; orphans come to this process, since it is their reaper."""
+        while True:
+            for pid in kernel.children(os.getpid()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            try:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    time.sleep(0.0005)
+            except ChildProcessError:
+                return
+
+
+def receive(control: socket.socket) -> bytes:
+    """What is there to read, at most 64 KiB; empty when the other end is closed."""
+    try:
+        return control.recv(1 << 16)
+    except OSError:
+        return b""
+
+
+def failure(process: Started, said: bytes) -> str:
+    """The reason why a process that has ended did not pass; what it said counts only here.
+
+    Above a namespace stands a process that ends with 128 + signal, as shells do.
+    """
+    code = 0
+    for _ in range(100):
+        with contextlib.suppress(ChildProcessError):
+            pid, status = os.waitpid(process.reap, os.WNOHANG)
+            code = os.waitstatus_to_exitcode(status)
+            if pid:
+                break
+        time.sleep(0.0005)
+    words = said.rpartition(b"!")[2].decode("utf-8", "replace") if b"!" in said else ""
+    if code < 0 or code > 128:
+        return "crash"
+    if words in ("MemoryError", "memory"):
+        return "memory"
+    if words == "AssertionError":
+        return "assertion"
+    if words == "syntax":
+        return "syntax"
+    if re.fullmatch(r"=(gone|no-verdict|(returned|argument) [\w. -]+)", words):  # from the tests' side
+        return words[1:]
+    return f"error: {words}" if words.isidentifier() else "no-verdict"
+
+
+def verdict(passed: bool, reason: str, began: float) -> dict[str, Any]:
+    """One line of the answer."""
+    return {"passed": passed, "reason": reason, "seconds": round(time.monotonic() - began, 4)}
