@@ -61,14 +61,20 @@ def split(prefix: str, tests: str, continues: bool = False) -> Parts:
     modules = {name for name in free - own if name in sys.stdlib_module_names and _only_holds(tree, name)}
     names = free - own - modules - set(dir(builtins))
     if not names:  # a solution may have a builtin's name
-        names = (free - own) & {call.func.id for call in _named_calls(tree)}
+        names = (free - own) & _called(tree)
     test_classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     classes = {node.name for node in [*ast.parse(definitions).body, *test_classes] if isinstance(node, ast.ClassDef)}
     imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     source = "\n".join(ast.unparse(node) for node in (*imports, *test_classes)) if test_classes else ""
-    shared = any(_is_class(tree, name, names) for name in names)
-    parts = (tuple(sorted(group)) for group in (names, modules, classes))
-    return Parts(definitions, tests, *parts, source, shared)
+    return Parts(
+        definitions=definitions,
+        tests=tests,
+        names=tuple(sorted(names)),
+        modules=tuple(sorted(modules)),
+        classes=tuple(sorted(classes)),
+        test_classes=source,
+        shared=any(_is_class(tree, name, names) for name in names),
+    )
 
 
 def _definitions(prefix: str, continues: bool) -> str:
@@ -115,16 +121,15 @@ def _tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
         yield from _tables(child)
 
 
-def _named_calls(tree: ast.AST) -> list[ast.Call]:
-    """Calls of a bare name."""
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+def _called(tree: ast.AST) -> set[str]:
+    """Names that are called."""
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {called.id for called in calls if isinstance(called, ast.Name)}
 
 
 def _only_holds(tree: ast.AST, name: str) -> bool:
     """Whether a name is only ever used as ``name.attribute``, as modules are."""
-    held = sum(
-        isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == name for n in ast.walk(tree)
-    )
+    held = sum(isinstance(n, ast.Attribute) and _mentions([n.value], name, deep=False) for n in ast.walk(tree))
     return held == sum(isinstance(n, ast.Name) and n.id == name for n in ast.walk(tree))
 
 
@@ -152,10 +157,10 @@ def _is_class(tree: ast.AST, name: str, names: set[str]) -> bool:
                 return True
             if looks and node.func.id in names - {name}:
                 return True
-        elif isinstance(node, ast.ExceptHandler) and node.type is not None and _mentions([node.type], name):
-            return True
-        elif isinstance(node, ast.ClassDef) and _mentions(node.bases, name):
-            return True
+        elif isinstance(node, ast.ExceptHandler | ast.ClassDef):
+            parents = node.bases if isinstance(node, ast.ClassDef) else [node.type] if node.type else []
+            if _mentions(parents, name):
+                return True
     return False
 
 
@@ -163,5 +168,6 @@ def _calls(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
 
 
-def _mentions(nodes: list[ast.expr], name: str) -> bool:
-    return any(isinstance(found, ast.Name) and found.id == name for node in nodes for found in ast.walk(node))
+def _mentions(nodes: list[ast.expr], name: str, deep: bool = True) -> bool:
+    found = [below for node in nodes for below in (ast.walk(node) if deep else [node])]
+    return any(isinstance(node, ast.Name) and node.id == name for node in found)

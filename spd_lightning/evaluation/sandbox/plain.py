@@ -68,7 +68,7 @@ def loaded(module: str, name: str) -> Any:
 
 def describe(side: Side, x: Any, echo: dict[int, int]) -> tuple[bytes, list[Any] | None]:
     """Tag and bytes of an object's node, and the objects that it refers to (None for a leaf)."""
-    kind = type(x)
+    kind: type = type(x)
     for tag, single in SINGLETONS.items():
         if x is single:
             return tag, None
@@ -104,7 +104,7 @@ def describe_library(side: Side, kind: type, x: Any) -> tuple[bytes, list[Any]]:
             return tag, [*([factory if known else None] if tag == b"D" else []), *pairs(x)]
     if kind is range or kind is slice:
         return value(kind.__name__, x.start, x.stop, x.step)
-    if kind is type and BUILTIN_TYPES.get(x.__name__) is x:
+    if issubclass(kind, type) and BUILTIN_TYPES.get(x.__name__) is x:
         return value("type", x.__name__)
     if kind in VIEWS.values():
         return value(kind.__name__, *x) if kind is not VIEWS["dict_items"] else value("dict_items", *map(tuple, x))
@@ -295,10 +295,15 @@ def named_tuple(side: Side, name: str, fields: tuple[Any, ...]) -> Any:
     if words not in side.made:
         body: dict[str, Any] = {"__slots__": (), "_fields": fields}
         for i, field in enumerate(fields):
-            body[field] = property(lambda self, i=i: tuple.__getitem__(self, i))
+            body[field] = field_at(i)
         body["_asdict"] = lambda self: dict(zip(fields, self))
         side.made[words] = type(name, (tuple,), body)
     return side.made[words]
+
+
+def field_at(place: int) -> property:
+    """A field of a named tuple."""
+    return property(lambda self: tuple.__getitem__(self, place))
 
 
 def member(side: Side, mixin: str, kind: str, name: str, content: Any) -> Any:

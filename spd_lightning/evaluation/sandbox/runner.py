@@ -116,7 +116,8 @@ for name, code in task["modules"]:
     side[name] = module
 for name in side:
     del sys.modules[name]
-before = after = int  # does nothing
+before: object = int  # does nothing
+after: object = int
 if task["side"] == "asking":
     before = lambda: side["asking"].connect(program.__dict__, *task["arguments"])  # noqa: E731
 elif task["side"] == "answering":
