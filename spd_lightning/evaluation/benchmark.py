@@ -27,6 +27,7 @@ from spd_lightning.evaluation.scores import (
     domain_split,
     group_table,
     metric_names,
+    program_facts,
     reasons,
     score_records,
     unique_records,
@@ -182,6 +183,8 @@ def complete_result(result: BenchmarkResult, benchmark: Benchmark, seed: int, sp
         task_version=benchmark.version,
         reasons=reasons(result.records),
     )
+    if benchmark.answer_type == "program":
+        facts["one_process"] = program_facts(result.records)
     for key in ("subject", "category"):
         group_of = {e.id: e.meta[key] for e in benchmark.examples if key in e.meta}
         if group_of:

@@ -131,16 +131,28 @@ class PassAtK(_Metric):
     """Unbiased pass@k: predictions are verdicts, references the ids of the problems they belong to.
 
     ``1 - C(n-c, k) / C(n, k)`` for c of n right, averaged over problems; a k above any problem's samples is left out.
+
+    Args:
+        way: How the verdicts were formed: empty for tests and program in two processes (``pass@k``), ``one_process`` for
+            both in one, as the benchmarks define it and other tools do (``pass@k_one_process``).
     """
 
     about = "Unbiased estimate of the chance that at least one of k samples passes (arXiv:2107.03374)."
     prediction_type = "bool"
 
+    def __init__(self, way: str = "") -> None:
+        super().__init__()
+        if way not in ("", "one_process"):
+            raise ValueError(f"way={way!r} is not known. Use '' or 'one_process'.")
+        self.suffix = f"_{way}" if way else ""
+
     def _compute(self, predictions: list[bool], references: list[str], k: Sequence[int] = (1,)) -> dict[str, float]:
         problems = pass_counts(predictions, references)
         fewest = min(n for n, _ in problems.values())
         return {
-            f"pass@{i}": sum(pass_at_k(n, c, i) for n, c in problems.values()) / len(problems) for i in k if i <= fewest
+            f"pass@{i}{self.suffix}": sum(pass_at_k(n, c, i) for n, c in problems.values()) / len(problems)
+            for i in k
+            if i <= fewest
         }
 
 

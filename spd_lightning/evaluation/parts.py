@@ -144,7 +144,7 @@ def _is_class(tree: ast.AST, name: str, names: set[str]) -> bool:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and _calls(node.value, name):
             made |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    looks = name[0].isupper() and "_" not in name
+    looks = name[0].isupper() and "_" not in name and name in _called(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             if isinstance(node.value, ast.Name) and node.value.id == name:

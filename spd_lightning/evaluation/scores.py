@@ -29,6 +29,7 @@ from spd_lightning.tasks.task import AnswerType
 Record = dict[str, Any]
 RECORD_KEYS = ("id", "sample", "prompt", "completion", "answer", "expected", "correct", "reason", "scores")
 PASS_K = (1, 10, 100)
+ONE_PROCESS = "_one_process"  # behind pass@k: tests and program in one process, as the benchmarks define it
 
 # The one metric of a benchmark whose comparisons are claims: Holm's correction counts these, and stars follow it.
 STANDS_FOR: dict[AnswerType, str] = {
@@ -122,7 +123,7 @@ def metric_names(answer_type: AnswerType, num_samples: int = 1) -> list[str]:
     """The metrics of an answer type, the one that stands for the task first."""
     if answer_type == "program":
         ks = [k for k in PASS_K if k <= num_samples]
-        return [f"pass@{k}" for k in sorted({*ks, num_samples})]
+        return [f"pass@{k}{way}" for way in ("", ONE_PROCESS) for k in sorted({*ks, num_samples})]
     return {
         "number": ["exact_match_flexible", "exact_match_strict"],
         "letter": ["acc"],
@@ -131,14 +132,31 @@ def metric_names(answer_type: AnswerType, num_samples: int = 1) -> list[str]:
     }[answer_type]
 
 
+def program_verdicts(records: Sequence[Record], metric: str) -> tuple[int, list[bool]]:
+    """The k of a ``pass@k`` metric, and the verdicts that it counts."""
+    k = int(metric.removeprefix("pass@").removesuffix(ONE_PROCESS))
+    if metric.endswith(ONE_PROCESS):
+        return k, [bool(r["scores"]["one_process"]) for r in records]
+    return k, [r["correct"] for r in records]
+
+
+def program_facts(records: Sequence[Record]) -> dict[str, Any]:
+    """How many programs shared a process with their tests, and which ones the two ways of running judge differently."""
+    differ = [r for r in records if r["correct"] != bool(r["scores"]["one_process"])]
+    return {
+        "shared": sum("shared" in r["scores"] for r in records),
+        "disagreements": [{key: r[key] for key in ("id", "sample", "correct", "reason")} for r in differ],
+    }
+
+
 def example_values(records: Sequence[Record], metric: str) -> dict[str, tuple[float, float]]:
     """Value and weight of each example under a metric; the score is the weighted mean.
 
     Weights are 1, but tokens or characters for the likelihood per token or character.
     """
     if metric.startswith("pass@"):
-        k = int(metric.removeprefix("pass@"))
-        counts = pass_counts([r["correct"] for r in records], [r["id"] for r in records])
+        k, passed = program_verdicts(records, metric)
+        counts = pass_counts(passed, [r["id"] for r in records])
         return {problem: (pass_at_k(n, c, k), 1.0) for problem, (n, c) in counts.items()}
     if metric.startswith("nll_per_"):
         unit = {"nll_per_token": "tokens", "nll_per_char": "chars"}[metric]
@@ -154,9 +172,9 @@ def metric_value(records: Sequence[Record], metric: str) -> float:
     completions, expected = [r["completion"] for r in records], [r["expected"] for r in records]
     answers = [r["answer"] or "" for r in records]
     if metric.startswith("pass@"):
-        k = int(metric.removeprefix("pass@"))
-        verdicts, ids = [r["correct"] for r in records], [r["id"] for r in records]
-        return PassAtK().compute(predictions=verdicts, references=ids, k=(k,))[metric]
+        k, passed = program_verdicts(records, metric)
+        way = "one_process" if metric.endswith(ONE_PROCESS) else ""
+        return PassAtK(way).compute(predictions=passed, references=[r["id"] for r in records], k=(k,))[metric]
     if metric.startswith("nll_per_"):
         unit = metric.removeprefix("nll_per_")
         sums, lengths = [r["scores"]["nll"] for r in records], [r["scores"][f"{unit}s"] for r in records]

@@ -21,13 +21,14 @@ from spd_lightning.evaluation.answers import (
     numbers_equal,
     parses,
 )
-from spd_lightning.evaluation.execution import may_execute, run_programs
+from spd_lightning.evaluation.execution import TestedProgram, judge_programs, may_execute
 from spd_lightning.evaluation.likelihood import LikelihoodItem, LikelihoodScore, score_choices
 from spd_lightning.evaluation.metrics import gold_number
+from spd_lightning.evaluation.parts import split
 from spd_lightning.evaluation.scores import RECORD_KEYS, Record
 from spd_lightning.generation.engine import EngineStats, Generation, build_requests, encode_prompts, generate
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.tasks.coding import program
+from spd_lightning.tasks.coding import solution
 from spd_lightning.tasks.task import Benchmark, Example
 
 log = logging.getLogger(__name__)
@@ -228,15 +229,26 @@ class BenchmarkWorker:
         reason = "likelihood" if answer else "equal likelihoods"
         return _row(e, 0, "", answer, answer == e.expected, reason, by_letter)
 
-    def _program_records(self, generations: list[Generation], timeout_s: float) -> list[Record]:
+    def _program_records(
+        self, generations: list[Generation], timeout_s: float, one_process: bool = True
+    ) -> list[Record]:
+        """Records of completions that are run; ``scores`` holds the verdict of one process (1 passed), if asked for,
+        and a 1 for ``shared`` where the tests allow no other."""
         codes = [extract_code(g.completion) for g in generations]
-        programs = [program(self.examples[g.id], code) for g, code in zip(generations, codes)]
+        programs = []
+        for g, code in zip(generations, codes):
+            e = self.examples[g.id]
+            parts = split(e.meta["program_prefix"], e.meta["program_suffix"], e.meta["continues"])
+            programs.append(TestedProgram(solution(e, code), parts))
         neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size))
         workers = max(1, (os.cpu_count() or 1) // neighbours)
-        verdicts = run_programs(programs, timeout_s=timeout_s, workers=workers)
-        return [
-            self._record(g, code, v.passed, v.reason) for g, code, v in zip(generations, codes, verdicts, strict=True)
-        ]
+        verdicts = judge_programs(programs, timeout_s=timeout_s, workers=workers, one_process=one_process)
+        records = []
+        for g, code, v in zip(generations, codes, verdicts, strict=True):
+            scores = {} if v.one_process is None else {"one_process": float(v.one_process.passed)}
+            scores |= {"shared": 1.0} if v.shared else {}
+            records.append(self._record(g, code, v.result.passed, v.result.reason) | {"scores": scores})
+        return records
 
     def _record(self, g: Generation, answer: str | None, correct: bool, reason: str) -> Record:
         return _row(self.examples[g.id], g.sample, g.completion, answer, correct, reason, {})
@@ -260,7 +272,7 @@ def correct_completions(
     worker = BenchmarkWorker(None, None, benchmark, 1, None, 0, 0, 1, None)
     generations = [Generation(**{**r, "token_ids": tuple(r["token_ids"])}) for r in records]
     if benchmark.answer_type == "program":
-        return [bool(row["correct"]) for row in worker._program_records(generations, timeout_s)]
+        return [bool(row["correct"]) for row in worker._program_records(generations, timeout_s, one_process=False)]
     return [bool(worker._judge(g)[1]) for g in generations]
 
 

@@ -28,16 +28,20 @@ def program_meta(prefix: str, suffix: str, continues: bool = False) -> dict[str,
     return {"program_prefix": prefix, "program_suffix": suffix, "continues": continues}
 
 
-def program(example: Example, completion: str) -> str:
-    """The program that decides whether a completion is right: it is if the last statement is reached without error.
+def solution(example: Example, completion: str) -> str:
+    """The program that a completion is, without tests.
 
     Args:
         example: An example of a task with ``answer_type`` program.
         completion: Clean code; taking it out of a fenced block is the caller's part. White space around code that
             stands for itself is dropped, since targets begin with a space.
     """
-    code = completion if example.meta["continues"] else completion.strip()
-    return f"{example.meta['program_prefix']}{code}\n{example.meta['program_suffix']}\n"
+    return example.meta["program_prefix"] + (completion if example.meta["continues"] else completion.strip())
+
+
+def program(example: Example, completion: str) -> str:
+    """`solution` and tests as one text: right, as the benchmarks define it, if its last statement is reached."""
+    return f"{solution(example, completion)}\n{example.meta['program_suffix']}\n"
 
 
 def spans_of(lines: list[str], prompt: str, strip: bool = True) -> tuple[tuple[int, int], ...]:

@@ -75,12 +75,14 @@ FORGERIES = {
         "'import os; os.write(3, b\".\"); os.read(3, 1)'], pass_fds=[3])"
     ),
     "runner_again": (
-        "import os, sys\nr, w = os.pipe()\nos.write(w, b'x = 1')\nos.close(w)\nos.dup2(r, 0)\n"
-        "exec(sys.orig_argv[-2].replace('sys.argv.pop()', '\"\"'), {})"
+        "import marshal, os, sys\nr, w = os.pipe()\n"
+        "os.write(w, marshal.dumps({'source': b'x = 1', 'modules': [], 'side': '', 'arguments': ()}))\n"
+        "os.close(w)\nos.dup2(r, 0)\nexec(sys.orig_argv[-2].replace('sys.argv.pop()', '\"\"'), {})"
     ),
     "runner_again_by_exec": (
-        "import os, sys\nr, w = os.pipe()\nos.write(w, b'x = 1')\nos.close(w)\nos.dup2(r, 0)\n"
-        "os.execv(sys.executable, sys.orig_argv)"
+        "import marshal, os, sys\nr, w = os.pipe()\n"
+        "os.write(w, marshal.dumps({'source': b'x = 1', 'modules': [], 'side': '', 'arguments': ()}))\n"
+        "os.close(w)\nos.dup2(r, 0)\nos.execv(sys.executable, sys.orig_argv)"
     ),
     "runner_frame_called": (
         "import sys, types\nframe = sys._getframe()\nwhile frame.f_back:\n    frame = frame.f_back\n"
@@ -312,8 +314,8 @@ def test_hostile_program_does_not_pass(name: str, folder: Path, listener: socket
 
 
 def test_runner_is_never_imported() -> None:
-    with pytest.raises(ImportError, match=r"_runner\.py is run by _sandbox\.py"):
-        import spd_lightning.evaluation._runner  # noqa: F401
+    with pytest.raises(ImportError, match=r"runner\.py is run by the supervisor"):
+        import spd_lightning.evaluation.sandbox.runner  # noqa: F401
 
 
 def test_at_least_forty_hostile_programs() -> None:

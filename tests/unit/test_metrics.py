@@ -88,6 +88,13 @@ def test_pass_at_k_averages_over_problems_and_leaves_out_a_k_above_the_samples()
     assert found == {"pass@1": pytest.approx((1 / 3 + 2 / 3) / 2), "pass@2": pytest.approx((2 / 3 + 1.0) / 2)}
 
 
+def test_pass_at_k_of_one_process_has_a_name_of_its_own() -> None:
+    found = PassAtK("one_process").compute(predictions=[True, False], references=["a", "b"])
+    assert found == {"pass@1_one_process": 0.5}
+    with pytest.raises(ValueError, match="way='two'"):
+        PassAtK("two")
+
+
 def test_nll_is_a_ratio_of_sums() -> None:
     found = TokenNLL("token").compute(predictions=[2.0, 30.0], references=[1, 9])
     assert found == {"nll_per_token": pytest.approx(3.2)}
