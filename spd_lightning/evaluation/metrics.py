@@ -133,8 +133,8 @@ class PassAtK(_Metric):
     ``1 - C(n-c, k) / C(n, k)`` for c of n right, averaged over problems; a k above any problem's samples is left out.
 
     Args:
-        way: How the verdicts were formed: empty for tests and program in two processes (``pass@k``), ``one_process`` for
-            both in one, as the benchmarks define it and other tools do (``pass@k_one_process``).
+        way: How the verdicts were formed: empty for tests and program in two processes (``pass@k``), ``one_process``
+            for both in one, as the benchmarks define it and other tools do (``pass@k_one_process``).
     """
 
     about = "Unbiased estimate of the chance that at least one of k samples passes (arXiv:2107.03374)."

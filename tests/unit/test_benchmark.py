@@ -191,9 +191,7 @@ def test_pass_at_k_draws_different_samples(tokenizer) -> None:  # type: ignore[n
     )
     assert [(r["id"], r["sample"]) for r in result.records] == [(f"test/{i}", s) for i in range(2) for s in range(10)]
     assert len({r["completion"] for r in result.records}) > 10
-    assert [s.metric for s in result.scores] == [
-        *("pass@1", "pass@10", "pass@1_one_process", "pass@10_one_process")
-    ]
+    assert [s.metric for s in result.scores] == [*("pass@1", "pass@10", "pass@1_one_process", "pass@10_one_process")]
     assert all(s.n == 2 for s in result.scores), "n counts problems"
 
 

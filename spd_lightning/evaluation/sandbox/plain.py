@@ -104,10 +104,11 @@ def describe_library(side: Side, kind: type, x: Any) -> tuple[bytes, list[Any]]:
             return tag, [*([factory if known else None] if tag == b"D" else []), *pairs(x)]
     if kind is range or kind is slice:
         return value(kind.__name__, x.start, x.stop, x.step)
-    if issubclass(kind, type) and BUILTIN_TYPES.get(x.__name__) is x:
+    if isinstance(x, type) and BUILTIN_TYPES.get(x.__name__) is x:
         return value("type", x.__name__)
-    if kind in VIEWS.values():
-        return value(kind.__name__, *x) if kind is not VIEWS["dict_items"] else value("dict_items", *map(tuple, x))
+    for name, view in VIEWS.items():
+        if kind is view:
+            return value(name, *x)
     if kind is loaded("decimal", "Decimal"):
         return value("Decimal", str(x))
     if kind is loaded("fractions", "Fraction"):
