@@ -130,8 +130,11 @@ def encode_examples(
     encoded: list[EncodedExample] = []
     statistics = CalibrationStatistics()
     for example in examples:
-        tokens = tokenizer(example.prompt + example.target, return_offsets_mapping=True, truncation=False)
-        offsets = [(int(a), int(b)) for a, b in tokens["offset_mapping"]]
+        options = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "truncation": False}
+        tokens = tokenizer(example.prompt + example.target, **options)
+        special = tokens["special_tokens_mask"]
+        end = len(special) - special[::-1].index(0) if 0 in special else 0  # no token that is put behind any text
+        ids, offsets = tokens["input_ids"][:end], [(int(a), int(b)) for a, b in tokens["offset_mapping"][:end]]
         if loss == "full":
             whole = [True] * len(offsets)
         else:
@@ -141,7 +144,7 @@ def encode_examples(
         if loss == "correctness" and any(whole[max_length:]):
             statistics.cut.append(example.id)
         if any(mask):
-            encoded.append(EncodedExample(example.id, tuple(tokens["input_ids"][:max_length]), tuple(mask)))
+            encoded.append(EncodedExample(example.id, tuple(ids[:max_length]), tuple(mask)))
             continue
         reason = TOO_SHORT
         if loss == "correctness":

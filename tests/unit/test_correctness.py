@@ -14,6 +14,7 @@ from spd_lightning.subspace.correctness import (
     in_span,
 )
 from spd_lightning.tasks.task import Example
+from tests.text_tokenizers import ends_with_eos
 
 
 def example(prompt="Question: 1+1\nAnswer:", target=" so 2\n#### 12", spans=((32, 34),), id="a"):
@@ -36,6 +37,13 @@ def test_bytes_of_the_span_and_nothing_else(tokenizer):
     assert [t for t, in_s in enumerate(encoded[0].correctness_mask) if in_s] == [32, 33]
     assert encoded[0].reach == 33
     assert (statistics.num_examples, statistics.num_tokens, statistics.num_correctness_tokens) == (1, 34, 2)
+
+
+@pytest.mark.parametrize("loss", ["correctness", "full"])
+def test_an_end_of_sequence_that_the_tokenizer_appends_is_no_part_of_the_text(tokenizer, loss):
+    assert encode_examples(ends_with_eos(), [example()], loss=loss) == encode_examples(
+        tokenizer, [example()], loss=loss
+    )
 
 
 @pytest.mark.parametrize(

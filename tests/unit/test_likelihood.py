@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tokenizers import AddedToken
+from tokenizers import AddedToken, processors
 
 from spd_lightning.evaluation.likelihood import LikelihoodItem, score_choices
 from tests.conftest import byte_tokenizer, tiny_model
@@ -139,6 +139,15 @@ def test_special_tokens_stay_before_a_long_text_and_are_not_scored_behind_it(app
             log_probs = model(torch.tensor([cut])).logits[0].log_softmax(-1)
         expected = sum(float(log_probs[len(cut) - k - 1, cut[len(cut) - k]]) for k in range(1, scored + 1))
         assert value == pytest.approx(expected, abs=1e-4)
+
+
+def test_white_space_at_the_end_of_a_target_is_scored() -> None:
+    """Roberta's way of offsets leaves white space out of them: a token of white space alone has no characters."""
+    trimming, model = byte_tokenizer(), tiny_model()
+    trimming.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    item = LikelihoodItem("x", "Code:", (" a\n",))
+    found, plain = (score_choices(model, t, [item])[0] for t in (trimming, byte_tokenizer()))
+    assert found == plain and found.num_tokens == (3,)
 
 
 def test_an_empty_continuation_is_refused(tokenizer) -> None:  # type: ignore[no-untyped-def]
