@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
+# What transformers reads for a tokenizer and its chat templates.
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "special_tokens_map.json")
+TOKENIZER_FILES += ("added_tokens.json", "chat_template*", "additional_chat_templates")
+
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 
@@ -171,6 +175,24 @@ def load_tokenizer(model_name_or_path: str, need_weights: bool = True) -> PreTra
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def save_tokenizer(model_name_or_path: str, folder: str | Path) -> None:
+    """Write a model's own tokenizer, without the padding token that `load_tokenizer` may have set.
+
+    From a folder its files are copied as they are: transformers would add entries of its own to them.
+    """
+    source, local = resolve_source(model_name_or_path, need_weights=False)
+    if not local:
+        _from_pretrained(AutoTokenizer, model_name_or_path, source, local).save_pretrained(folder)
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for path in sorted({path for pattern in TOKENIZER_FILES for path in Path(source).glob(pattern)}):
+        target = Path(folder) / path.name
+        if path.is_dir():
+            shutil.copytree(path, target, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(path, target)
 
 
 def load_model(

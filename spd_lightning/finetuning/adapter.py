@@ -31,8 +31,8 @@ from spd_lightning.model import (
     EMBEDDED_MODEL,
     decoder_layers,
     load_model,
-    load_tokenizer,
     model_fingerprint,
+    save_tokenizer,
     spread,
 )
 from spd_lightning.seeds import seed_of
@@ -46,8 +46,12 @@ ATTENTION_PROJECTIONS = (
     "qkv_proj",
     "query_key_value",
     "c_attn",
+    "Wqkv",
+    "kv_proj",
     "attn.c_proj",
+    "attn.out_proj",
     "attention.dense",
+    "attention.out_proj",
     "self_attention.dense",
     "self_attn.out_proj",
     "self_attn.dense",
@@ -165,7 +169,7 @@ def save_student(
     if isinstance(model, PeftModel):
         return save_adapter(model, folder, weights)
     model.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
-    load_tokenizer(model_name_or_path).save_pretrained(folder)
+    save_tokenizer(model_name_or_path, folder)
     return Path(folder)
 
 
@@ -269,7 +273,7 @@ def write_merged(model_name_or_path: str, adapter: str | Path, folder: Path) -> 
     partial = folder.with_name(f".{folder.name}-new")
     shutil.rmtree(partial, ignore_errors=True)
     merged_copy(model_name_or_path, adapter).save_pretrained(partial)
-    load_tokenizer(model_name_or_path).save_pretrained(partial)
+    save_tokenizer(model_name_or_path, partial)
     made_of = read_record(model_name_or_path)
     if made_of is None or not made_of.adapters:
         made_of = Beside(model_name_or_path, model_fingerprint(model_name_or_path), ())

@@ -17,7 +17,7 @@ from spd_lightning.artifacts import write_atomic
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.adapter import is_adapter, merged_copy
 from spd_lightning.finetuning.share_kept import LOW, share_kept
-from spd_lightning.model import load_model, load_tokenizer, resolve_source
+from spd_lightning.model import load_model, resolve_source, save_tokenizer
 from spd_lightning.subspace.projection import fold_into
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -157,7 +157,7 @@ def _empty_folder(out: str | Path, make: bool = True) -> Path:
 
 def _finish(out: Path, facts: RunFacts, title: str, how: str, usage: str) -> Path:
     """Add the tokenizer and the model card."""
-    load_tokenizer(facts.model_name_or_path).save_pretrained(out)
+    save_tokenizer(facts.model_name_or_path, out)
     write_atomic(out / "README.md", model_card(facts, title, how, usage))
     return out
 

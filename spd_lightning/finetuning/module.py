@@ -20,11 +20,11 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.adapter import add_lora, student_copy
 from spd_lightning.finetuning.batching import LossOn, TextLoader
+from spd_lightning.finetuning.checkpointing import recompute_layers, recomputes
 from spd_lightning.finetuning.loss import check_packing, token_loss_sum
 from spd_lightning.finetuning.sharding import is_sharded, shard, whole
 from spd_lightning.model import EMBEDDED_MODEL, load_model, load_tokenizer, model_fingerprint
@@ -125,7 +125,7 @@ class SPDFineTuningModule(LightningModule):
         dtype = torch.bfloat16 if precision == "bf16-true" else torch.float32
         base = load_model(h.model_name_or_path, dtype, merged=h.lora_r is None)
         if h.gradient_checkpointing:
-            base.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute_layers(base)
         if h.lora_r is None:
             self.model = base.requires_grad_(True)
         else:
@@ -139,10 +139,9 @@ class SPDFineTuningModule(LightningModule):
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")  # on purpose, see there
 
     def set_train_mode(self) -> None:
-        """Dropout of the base off, of the adapter on; layers recompute only in train mode, so they get that flag."""
+        """Dropout of the base off, of the adapter on; layers that are recomputed get the flag too, for that alone."""
         for name, module in self._model.named_modules():
-            recompute = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
-            module.training = "lora_dropout" in name or recompute
+            module.training = "lora_dropout" in name or recomputes(module)
 
     @property
     def _model(self) -> Any:

@@ -22,7 +22,7 @@ from spd_lightning.generation.engine import Generation
 from spd_lightning.generation.requests import Request
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.generation.text import completion_text, find_stop
-from spd_lightning.model import load_model, load_tokenizer
+from spd_lightning.model import load_model, save_tokenizer
 from spd_lightning.subspace.projection import fold_into
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -51,7 +51,7 @@ def write_folded(
         if subspace is not None:
             fold_into(model, subspace)
         model.save_pretrained(partial)
-        load_tokenizer(model_name_or_path).save_pretrained(partial)
+        save_tokenizer(model_name_or_path, partial)
         partial.rename(folder)
     return folder
 

@@ -25,9 +25,11 @@ from spd_lightning.finetuning.adapter import (
     merged_copy,
     save_adapter,
     save_student,
+    write_merged,
 )
 from spd_lightning.finetuning.export import RunFacts, export_adapter, export_merged, export_projected
-from spd_lightning.model import load_model
+from spd_lightning.generation.vllm_engine import write_folded
+from spd_lightning.model import load_model, load_tokenizer
 from tests.conftest import byte_tokenizer, tiny_model
 
 IDS = torch.arange(24).reshape(2, 12)
@@ -106,6 +108,52 @@ def test_attention_projections_of_other_architectures(kind: str, expected: list[
             continue
         (batch,) = make_train_loader(texts, 2, 32, 0, 0, 1, 0, packing=packing)
         torch.testing.assert_close(token_loss_sum(wrapped, batch), plain, rtol=1e-4, atol=1e-4)
+
+
+GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (transformers.GPTJConfig(**GPT, rotary_dim=4), ["attn.out_proj", "k_proj", "q_proj", "v_proj"]),
+        (
+            transformers.GPTNeoConfig(
+                hidden_size=32, num_layers=2, num_heads=4, vocab_size=64, attention_types=[[["global", "local"], 1]]
+            ),
+            ["attention.out_proj", "k_proj", "q_proj", "v_proj"],
+        ),
+        (transformers.CodeGenConfig(**GPT, rotary_dim=4), ["attn.out_proj", "qkv_proj"]),
+        (transformers.GPTBigCodeConfig(**GPT), ["attn.c_proj", "c_attn"]),
+        (transformers.MptConfig(d_model=32, n_heads=4, n_layers=2, vocab_size=64), ["Wqkv", "attn.out_proj"]),
+        (
+            transformers.DbrxConfig(
+                d_model=32,
+                n_heads=4,
+                n_layers=2,
+                vocab_size=64,
+                attn_config={"kv_n_heads": 2, "rope_theta": 1e4},
+                ffn_config={"ffn_hidden_size": 32, "moe_num_experts": 2, "moe_top_k": 1},
+            ),
+            ["Wqkv", "attn.out_proj"],
+        ),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_every_projection_of_an_attention_is_adapted(
+    config: transformers.PreTrainedConfig, expected: list[str]
+) -> None:
+    """Its output as well as its keys, queries and values; and nothing outside it."""
+    model = AutoModelForCausalLM.from_config(config)
+    assert lora_targets(model) == expected
+    linear = [
+        n for n, m in model.named_modules() if isinstance(m, (torch.nn.Linear, transformers.pytorch_utils.Conv1D))
+    ]
+    attention = {n for n in linear if ".attn." in n}
+    wrapped = add_lora(model, 2, 2, 0.0, None, 0, "base")
+    names = (n for n, _ in wrapped.named_parameters() if "lora_A" in n)
+    adapted = {n.split(".lora_A")[0].removeprefix("base_model.model.") for n in names}
+    assert adapted == attention and len(adapted) == 2 * len(expected)
 
 
 def test_target_that_matches_nothing_lists_what_exists(tiny_model_dir: str) -> None:
@@ -273,6 +321,31 @@ def test_exported_checkpoints_keep_the_decoding_defaults_of_their_base(
     out = export_merged(adapter_dir, tmp_path / "out", replace(facts, model_name_or_path=str(base)))
     found = GenerationConfig.from_pretrained(out)
     assert (found.do_sample, found.top_k, found.eos_token_id, found.bos_token_id) == (True, 20, [257, 256], 3)
+
+
+def test_every_folder_holds_the_tokenizer_of_the_base_unchanged(
+    tiny_model_dir: str, adapter_dir: Path, tmp_path: Path, facts: RunFacts
+) -> None:
+    """A base without a padding token stays without: it is set for our own batches alone."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model_dir, base)
+    plain = byte_tokenizer()
+    plain.pad_token = None
+    plain.save_pretrained(base)
+    name = str(base)
+    assert load_tokenizer(name).pad_token == "<eos>"
+    here = replace(facts, model_name_or_path=name)
+    folders = [
+        export_adapter(adapter_dir, tmp_path / "adapter", here),
+        export_merged(adapter_dir, tmp_path / "merged", here),
+        save_student(load_model(name, torch.float32), tmp_path / "student", name),
+        write_merged(name, adapter_dir, tmp_path / "round"),
+        write_folded(name, None, torch.float32, tmp_path / "folded"),
+    ]
+    for folder in folders:
+        assert AutoTokenizer.from_pretrained(folder).pad_token is None, folder
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            assert (folder / file).read_text() == (base / file).read_text(), folder / file
 
 
 def test_export_refuses_a_folder_that_is_not_empty(adapter_dir: Path, tmp_path: Path, facts: RunFacts) -> None:
