@@ -31,8 +31,10 @@ EMBEDDED_MODEL = "smollm2-135m-instruct"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 # What transformers reads for a tokenizer and its chat templates.
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "special_tokens_map.json")
-TOKENIZER_FILES += ("added_tokens.json", "chat_template*", "additional_chat_templates")
+TOKENIZER_FILES = (
+    *("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template*", "additional_chat_templates"),
+)
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
