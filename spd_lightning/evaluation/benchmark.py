@@ -101,7 +101,7 @@ def run_benchmark(
     samples = num_samples if benchmark.answer_type == "program" else 1
     start = time.perf_counter()
     share: dict[str, Any] = {"records": [], "nll": {}, "not_run": None, "isolation": None}
-    share["facts"] = {"new_tokens": 0, "truncated": 0, "fewer_shots": 0}
+    share["facts"] = {"new_tokens": 0, "truncated": 0, "cue_lost": 0, "fewer_shots": 0}
     failure: Exception | None = None
     try:
         if benchmark.answer_type == "program":
@@ -131,6 +131,7 @@ def run_benchmark(
     result.facts = {
         "new_tokens": sum(s["facts"]["new_tokens"] for s in shares),
         "truncated": sum(s["facts"]["truncated"] for s in shares),
+        "cue_lost": shares[0]["facts"]["cue_lost"],
         "fewer_shots": shares[0]["facts"]["fewer_shots"],
         "seconds": max(s["seconds"] for s in shares),
         "isolation": shares[0]["isolation"],
@@ -180,6 +181,7 @@ def complete_result(result: BenchmarkResult, benchmark: Benchmark, seed: int, sp
         num_dropped=benchmark.num_dropped,
         num_samples=samples,
         max_new_tokens=benchmark.max_new_tokens,
+        max_prompt_length=benchmark.max_prompt_length,
         task_version=benchmark.version,
         reasons=reasons(result.records),
     )
@@ -273,6 +275,7 @@ def _benchmark_key(benchmark: Benchmark, settings: dict[str, Any]) -> dict[str, 
         "version": benchmark.version,
         "protocol": benchmark.protocol,
         "output": [benchmark.output_type, benchmark.answer_type, benchmark.max_new_tokens, list(benchmark.stop)],
+        "max_prompt_length": benchmark.max_prompt_length,
         "examples": digest.hexdigest(),
         **{name: settings.get(name) for name in names},
         "repetition_penalty": settings.get("repetition_penalty", 1.0) if generates else None,

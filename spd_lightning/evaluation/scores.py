@@ -30,6 +30,7 @@ Record = dict[str, Any]
 RECORD_KEYS = ("id", "sample", "prompt", "completion", "answer", "expected", "correct", "reason", "scores")
 PASS_K = (1, 10, 100)
 ONE_PROCESS = "_one_process"  # behind pass@k: tests and program in one process, as the benchmarks define it
+SCRIPT = "_script"  # behind a metric's name: answers as the authors' script reads them (see `script_answers`)
 
 # The one metric of a benchmark whose comparisons are claims: Holm's correction counts these, and stars follow it.
 STANDS_FOR: dict[AnswerType, str] = {
@@ -119,8 +120,11 @@ def _family(task: str) -> str:
     return task.split(":")[0].removesuffix("_sanitized")
 
 
-def metric_names(answer_type: AnswerType, num_samples: int = 1) -> list[str]:
-    """The metrics of an answer type, the one that stands for the task first."""
+def metric_names(answer_type: AnswerType, num_samples: int = 1, script: bool = False) -> list[str]:
+    """The metrics of an answer type, the one that stands for the task first; ``script`` adds its second reading."""
+    if script:
+        names = metric_names(answer_type, num_samples)
+        return [*names, names[0] + SCRIPT]
     if answer_type == "program":
         ks = [k for k in PASS_K if k <= num_samples]
         return [f"pass@{k}{way}" for way in ("", ONE_PROCESS) for k in sorted({*ks, num_samples})]
@@ -154,6 +158,9 @@ def example_values(records: Sequence[Record], metric: str) -> dict[str, tuple[fl
 
     Weights are 1, but tokens or characters for the likelihood per token or character.
     """
+    if metric.endswith(SCRIPT):
+        counts = pass_counts([r["script_correct"] for r in records], [r["id"] for r in records])
+        return {problem: (pass_at_k(n, c, 1), 1.0) for problem, (n, c) in counts.items()}
     if metric.startswith("pass@"):
         k, passed = program_verdicts(records, metric)
         counts = pass_counts(passed, [r["id"] for r in records])
@@ -171,6 +178,9 @@ def metric_value(records: Sequence[Record], metric: str) -> float:
     """A score, computed by its `evaluate.Metric` from all records at once."""
     completions, expected = [r["completion"] for r in records], [r["expected"] for r in records]
     answers = [r["answer"] or "" for r in records]
+    if metric.endswith(SCRIPT):
+        verdicts, ids = [r["script_correct"] for r in records], [r["id"] for r in records]
+        return PassAtK().compute(predictions=verdicts, references=ids, k=(1,))["pass@1"]
     if metric.startswith("pass@"):
         k, passed = program_verdicts(records, metric)
         way = "one_process" if metric.endswith(ONE_PROCESS) else ""
@@ -225,7 +235,8 @@ def score_records(
 ) -> list[Score]:
     """Every score of a benchmark, from the gathered records."""
     scores = []
-    for metric in metric_names(answer_type, num_samples):
+    script = bool(records) and all("script_correct" in r for r in records)
+    for metric in metric_names(answer_type, num_samples, script):
         pairs = np.array(list(example_values(records, metric).values()))
         error, ci95 = interval(pairs[:, 0], pairs[:, 1], is_share(metric))
         value = metric_value(records, metric)

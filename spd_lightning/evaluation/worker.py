@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -21,12 +22,14 @@ from spd_lightning.evaluation.answers import (
     numbers_equal,
     parses,
 )
-from spd_lightning.evaluation.execution import TestedProgram, judge_programs, may_execute
+from spd_lightning.evaluation.execution import TestedProgram, judge_programs, may_execute, run_programs
 from spd_lightning.evaluation.likelihood import LikelihoodItem, LikelihoodScore, score_choices
 from spd_lightning.evaluation.metrics import gold_number
 from spd_lightning.evaluation.parts import split
 from spd_lightning.evaluation.scores import RECORD_KEYS, Record
+from spd_lightning.evaluation.script_answers import read_as_script
 from spd_lightning.generation.engine import EngineStats, Generation, build_requests, encode_prompts, generate
+from spd_lightning.generation.requests import Truncation
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.tasks.coding import solution
 from spd_lightning.tasks.task import Benchmark, Example
@@ -72,7 +75,7 @@ class BenchmarkWorker:
         self.rank, self.world_size, self.progress = rank, world_size, progress
         self.repetition_penalty = repetition_penalty
         self.examples = {e.id: e for e in benchmark.examples}
-        self.facts = {"fewer_shots": 0, "truncated": 0, "new_tokens": 0}
+        self.facts = {"fewer_shots": 0, "truncated": 0, "cue_lost": 0, "new_tokens": 0}
         self.nll: dict[str, dict[str, float]] = {}  # by example: sum of the target's loss, its tokens and characters
         last = max(["D", *(e.expected for e in benchmark.examples if benchmark.answer_type == "letter")])
         self.letters = "".join(chr(c) for c in range(ord("A"), ord(last) + 1))
@@ -93,8 +96,13 @@ class BenchmarkWorker:
                 self.nll[s.id] = {"nll": -s.log_likelihoods[0], "tokens": s.num_tokens[0], "chars": chars}
         generations = self._generate(prompt_format, short_context)
         if self.benchmark.answer_type == "program":
-            return self._program_records(generations, timeout_s)
-        return [self._record(g, *self._judge(g)) for g in generations]
+            records = self._program_records(generations, timeout_s)
+        else:
+            records = [self._record(g, *self._judge(g)) for g in generations]
+        if self.benchmark.script:
+            run = functools.partial(run_programs, timeout_s=timeout_s, workers=self._workers())
+            read_as_script(records, self.examples, self.benchmark.answer_type, run)
+        return records
 
     # -- prompts -----------------------------------------------------------------------------------------------------
 
@@ -129,6 +137,24 @@ class BenchmarkWorker:
             return True
         return len(encode_prompts(self.tokenizer, [text], form)[0]) <= room
 
+    def _say_cut(self, cut: int) -> None:
+        """Say that the protocol's limit cost prompts their end, and with it the cue that asks for the answer."""
+        self.facts["cue_lost"] = cut
+        if cut and self.rank == 0:
+            cue = self.benchmark.examples[0].prompt.splitlines()[-1]
+            log.warning(
+                "%s: %d of %d prompts are longer than %d tokens; the paper protocol cuts their end, and they lose %r",
+                *(self.benchmark.task, cut, len(self.benchmark.examples), self.benchmark.max_prompt_length, cue[-20:]),
+            )
+
+    def _start_of(self, text: str) -> str:
+        """As much of a prompt as the protocol's limit leaves of it."""
+        limit = self.benchmark.max_prompt_length
+        if limit is None or len(text.encode()) + 8 <= limit:
+            return text
+        offsets = self.tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        return text if len(offsets) <= limit else text[: max(end for _, end in offsets[:limit])]
+
     # -- the model's work --------------------------------------------------------------------------------------------
 
     def _likelihoods(self, form: PromptFormat, short_context: ShortContext) -> list[LikelihoodScore]:
@@ -137,7 +163,7 @@ class BenchmarkWorker:
         shots = self._fitting(room, form, rest, short_context)
         items = []
         for e in self.benchmark.examples:
-            text = e.full_prompt(shots[e.id])
+            text = self._start_of(e.full_prompt(shots[e.id]))
             shared = text[: len(text) - len(e.prompt)] or self.benchmark.task
             items.append(LikelihoodItem(e.id, text, e.choices if rest == "choice" else (e.target,), shared))
         scores = score_choices(
@@ -169,8 +195,13 @@ class BenchmarkWorker:
             )
         shots = self._fitting(room, form, "", short_context)
         prompts = [(e.id, e.full_prompt(shots[e.id])) for e in self.benchmark.examples]
-        requests, counts = build_requests(self.tokenizer, prompts, self.samples, room, form)
+        published = self.benchmark.max_prompt_length
+        side: Truncation = "middle" if published is None else "end"
+        most = min((n for n in (room, published) if n is not None), default=None)
+        requests, counts = build_requests(self.tokenizer, prompts, self.samples, most, form, truncation=side)
         self.facts["truncated"] += counts["truncated"] if self.rank == 0 else 0  # counted over the whole list
+        if published is not None:
+            self._say_cut(counts["truncated"])
         params = SamplingParams(
             max_new_tokens=limit,
             temperature=0.0 if self.samples == 1 else 0.8,
@@ -240,15 +271,18 @@ class BenchmarkWorker:
             e = self.examples[g.id]
             parts = split(e.meta["program_prefix"], e.meta["program_suffix"], e.meta["continues"])
             programs.append(TestedProgram(solution(e, code), parts))
-        neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size))
-        workers = max(1, (os.cpu_count() or 1) // neighbours)
-        verdicts = judge_programs(programs, timeout_s=timeout_s, workers=workers, one_process=one_process)
+        verdicts = judge_programs(programs, timeout_s=timeout_s, workers=self._workers(), one_process=one_process)
         records = []
         for g, code, v in zip(generations, codes, verdicts, strict=True):
             scores = {} if v.one_process is None else {"one_process": float(v.one_process.passed)}
             scores |= {"shared": 1.0} if v.shared else {}
             records.append(self._record(g, code, v.result.passed, v.result.reason) | {"scores": scores})
         return records
+
+    def _workers(self) -> int:
+        """Programs that this process runs at once, beside those of the machine's other processes."""
+        neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size))
+        return max(1, (os.cpu_count() or 1) // neighbours)
 
     def _record(self, g: Generation, answer: str | None, correct: bool, reason: str) -> Record:
         return _row(self.examples[g.id], g.sample, g.completion, answer, correct, reason, {})

@@ -40,6 +40,8 @@ HOW = {
     "nll_per_char": "Negative log-likelihood of the reference completion per character, in nats; comparable between "
     "tokenizers.",
     "parse_rate": "Share of completions that contain a program that parses.",
+    "_script": "The same share with answers as the authors' reference script reads them, flaws included: for comparison "
+    "with published numbers. Never marked.",
     "_one_process": "pass@k with tests and program in one process, as the benchmark defines it: for comparison with "
     "other tools. In pass@k they run in two, so that a program cannot answer for its tests.",
     "pass@": "Unbiased estimate of the chance that at least one of k sampled programs passes all tests: "
@@ -424,8 +426,8 @@ def _how(*runs: Run) -> list[Block]:
         for m in metrics
         for key, text in HOW.items()
         if m == key
-        or (key == "_one_process" and m.endswith(key))
-        or (key == "pass@" and m.startswith(key) and not m.endswith("_one_process"))
+        or (key in ("_one_process", "_script") and m.endswith(key))
+        or (key == "pass@" and m.startswith(key) and not m.endswith(("_one_process", "_script")))
     ]
     items += [
         "n: examples (problems) scored, each counted once however many processes ran.",

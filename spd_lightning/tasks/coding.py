@@ -111,6 +111,7 @@ class MBPP(Task):
     max_new_tokens = 512
     paper_max_new_tokens = 512
     paper_max_prompt_length = 1024
+    in_script = True
     has_reference_rows = True
     stop = ("[DONE]",)
     num_fewshot = 3

@@ -34,6 +34,7 @@ class GSM8K(Task):
     answer_type = "number"
     stop = ("\nQuestion:", "\n\nQuestion")
     paper_max_prompt_length = 384
+    in_script = True
     has_reference_rows = True
     num_fewshot = 5
 
@@ -83,6 +84,7 @@ class SVAMP(Task):
     answer_type = "number"
     stop = ("\nQuestion:", "\n\nQuestion")
     paper_max_prompt_length = 384
+    in_script = True
 
     def docs(self, split: Split, limit: int | None = None) -> list[dict[str, Any]]:
         return [

@@ -75,6 +75,7 @@ class MMLU(Task):
     max_new_tokens = 5
     paper_max_new_tokens = 5
     paper_max_prompt_length = 512
+    in_script = True
     has_reference_rows = True
     stop = ("\n",)
     num_fewshot = 5
@@ -204,6 +205,11 @@ class BBH(Task):
         "sports_understanding",
     )
     paper_size: ClassVar[int] = 50
+
+    @property
+    def in_script(self) -> bool:  # type: ignore[override]
+        """The authors' script reads answers of its six tasks alone."""
+        return self.variant in ("", "paper", *self.paper_tasks)
 
     def tasks(self) -> tuple[str, ...]:
         """The BBH tasks that the variant names, in order."""

@@ -82,6 +82,7 @@ class Benchmark:
         max_new_tokens: Limit of a completion, in tokens.
         max_prompt_length: Longer prompts lose their end, tokens; None for the model's context alone. Only the paper
             protocol sets it, and there a cut prompt loses its cue (``Answer:``, ``Code:``): counted and said.
+        script: Whether completions are read as the authors' script does, too (see ``evaluation/script_answers.py``).
         stop: Strings that end a completion; the text is cut before the first of them.
         num_fewshot: Solved examples before each prompt.
         num_dropped: Rows of the data that cannot be scored (an empty gold output) and were left out.
@@ -100,6 +101,7 @@ class Benchmark:
     num_dropped: int = 0
     version: int = 1
     max_prompt_length: int | None = None
+    script: bool = False
 
 
 class Task:
@@ -120,6 +122,7 @@ class Task:
         paper_max_prompt_length: Where the paper protocol cuts the end off a prompt, tokens; None for nowhere.
         has_reference_rows: Whether the authors' script calibrates and trains on this task, so that ``rows`` may be
             ``reference``.
+        in_script: Whether the authors' script reads answers of this task.
         stop: Strings that end a completion in the standard protocol; the published one sets none.
         num_fewshot: Solved examples before each prompt in the standard protocol.
         default_num_examples: Calibration examples where the user names no number.
@@ -146,6 +149,7 @@ class Task:
     paper_max_new_tokens: ClassVar[int] = 256
     paper_max_prompt_length: ClassVar[int | None] = None
     has_reference_rows: ClassVar[bool] = False
+    in_script: bool = False
     stop: tuple[str, ...] = ()
     num_fewshot: ClassVar[int] = 0
     default_num_examples: ClassVar[int] = 50
@@ -270,6 +274,7 @@ class Task:
             num_dropped=len(found) - len(scored),
             version=self.version,
             max_prompt_length=self.paper_max_prompt_length if paper else None,
+            script=paper and self.in_script,
         )
 
 

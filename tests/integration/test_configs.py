@@ -35,3 +35,26 @@ def test_starts_with_what_it_is_and_the_command(path: Path) -> None:
     head = path.read_text(encoding="utf-8").splitlines()[:6]
     assert head[0].startswith("# ")
     assert any(f"--config configs/{path.relative_to(CONFIGS).as_posix()}" in line for line in head)
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "mbpp", "mmlu"])
+def test_paper_configurations_hold_the_published_settings(task: str) -> None:
+    path = CONFIGS / "paper" / f"{task}.yaml"
+    options = Options().parser.parse_args(["fit", "--config", str(path)]).fit
+    data, evaluation = options.data, options.evaluation
+    assert (data.rows, options.subspace.rows, data.truncation, data.max_prompt_length) == (
+        "reference",
+        "reference",
+        "end",
+        384,
+    )
+    assert (data.temperature, data.top_p, data.top_k, data.repetition_penalty) == (0.7, 0.9, 20, 1.1)
+    assert (data.max_new_tokens, data.num_generations, data.prompt_format, data.min_p) == (256, 1, "plain", 0.0)
+    assert (data.batch_size, data.dtype) == (64, "float32"), "64 is harmless where the corpus does not depend on it"
+    assert (evaluation.protocol, evaluation.repetition_penalty) == ("paper", 1.1)
+    assert options.subspace.span_rule == "contained" and options.subspace.max_length == 256
+    assert options.subspace.num_examples == (500 if task == "mmlu" else 50)
+    assert data.num_prompts == (2000 if task == "mmlu" else None)
+    stated = path.read_text(encoding="utf-8")
+    for deviation in ("padding is never counted", "no early stop", "batches of like length", "_script"):
+        assert deviation in stated
