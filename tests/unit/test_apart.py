@@ -167,11 +167,11 @@ def assemble(case: tuple[str, ...]) -> TestedProgram:
 
 
 def verdicts(
-    cases: dict[str, tuple[str, ...]], tier: int | None = None, one_process: bool = False
+    cases: dict[str, tuple[str, ...]], tier: int | None = None, one_process: bool = False, timeout_s: float = 30.0
 ) -> dict[str, Verdict]:
     programs = [assemble(case) for case in cases.values()]
     assert not any(program.parts.shared for program in programs)
-    run: Callable[[], list[Verdict]] = lambda: judge_programs(programs, timeout_s=3.0, one_process=one_process)  # noqa: E731
+    run: Callable[[], list[Verdict]] = lambda: judge_programs(programs, timeout_s=timeout_s, one_process=one_process)  # noqa: E731
     if tier is None:
         return dict(zip(cases, run(), strict=True))
     with forced_tier(tier):
@@ -187,7 +187,7 @@ def test_there_are_enough_of_both() -> None:
 
 
 def test_some_attacks_fail() -> None:
-    assert [name for name, v in verdicts(some(ATTACKS)).items() if v.result.passed] == []
+    assert [name for name, v in verdicts(some(ATTACKS), timeout_s=3.0).items() if v.result.passed] == []
 
 
 def test_some_honest_programs_pass_in_both_ways() -> None:
@@ -201,7 +201,7 @@ def test_some_honest_programs_pass_in_both_ways() -> None:
 def test_no_attack_passes(tier: int) -> None:
     if execution._try_tier(tier).name == "none":
         pytest.skip(f"isolation tier {tier} does not work here: mend that to run this")
-    assert [name for name, v in verdicts(ATTACKS, tier).items() if v.result.passed] == []
+    assert [name for name, v in verdicts(ATTACKS, tier, timeout_s=3.0).items() if v.result.passed] == []
 
 
 @pytest.mark.slow
@@ -223,7 +223,7 @@ def test_honest_programs_pass_in_one_process() -> None:
 @pytest.mark.slow
 def test_the_attacks_are_real() -> None:
     """In one process, as the benchmarks define it, many of them pass."""
-    found = verdicts(ATTACKS, one_process=True)
+    found = verdicts(ATTACKS, one_process=True, timeout_s=3.0)
     passed = {name for name, v in found.items() if v.one_process is not None and v.one_process.passed}
     assert {"equal_to_all", "equal_in_list", "int_subclass", "abs_shadowed", "math_patched", "hostile_iter"} <= passed
     assert len(passed) >= 20 and passed >= DIFFERS

@@ -69,19 +69,19 @@ def loaded(module: str, name: str) -> Any:
 def describe(side: Side, x: Any, echo: dict[int, int]) -> tuple[bytes, list[Any] | None]:
     """Tag and bytes of an object's node, and the objects that it refers to (None for a leaf)."""
     kind: type = type(x)
+    if kind is int:
+        return sized(b"i", x.to_bytes(x.bit_length() // 8 + 1, "big", signed=True)), None
+    if kind is str:
+        return sized(b"s", x.encode("utf-8", "surrogatepass")), None
     for tag, single in SINGLETONS.items():
         if x is single:
             return tag, None
-    if kind is int:
-        return sized(b"i", x.to_bytes(x.bit_length() // 8 + 1, "big", signed=True)), None
     if kind is float:
         if x != x and id(x) in echo:
             return b"e" + struct.pack(">I", echo[id(x)]), None
         return (b"n" if x is loaded("math", "nan") else b"f" + struct.pack(">d", x)), None
     if kind is complex:
         return b"c" + struct.pack(">dd", x.real, x.imag), None
-    if kind is str:
-        return sized(b"s", x.encode("utf-8", "surrogatepass")), None
     if kind is bytes or kind is bytearray:
         return sized(b"b" if kind is bytes else b"a", bytes(x)), None
     if kind is list or kind is tuple:

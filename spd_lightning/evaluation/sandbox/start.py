@@ -24,15 +24,26 @@ class Started:
     """An interpreter that was started.
 
     Args:
-        reap: The child of this process that ends when the interpreter does, with its status.
-        pid: The interpreter or, in tiers 1 and 2, process 1 above it.
+        first: The child of this process on the way to it.
+        report: Brings what went wrong before it.
         control: Leads to the interpreter's descriptor 3.
         user: Its user id in tier 3.
         folder: Its own folder in tiers 3 and 4.
+
+    Attributes:
+        reap: The child of this process that ends when the interpreter does, with its status.
+        pid: The interpreter or, in tiers 1 and 2, process 1 above it.
     """
 
-    def __init__(self, reap: int, pid: int, control: socket.socket, user: int, folder: str | None) -> None:
-        self.reap, self.pid, self.control, self.user, self.folder = reap, pid, control, user, folder
+    def __init__(self, first: int, report: int, control: socket.socket, user: int, folder: str | None) -> None:
+        self.reap = self.pid = first
+        self.report, self.control, self.user, self.folder = report, control, user, folder
+
+    def close(self) -> None:
+        """Give back what belongs to it, when it has ended."""
+        os.close(self.report)
+        self.control.close()
+        remove(self.folder)
 
 
 class Starter:
@@ -70,6 +81,8 @@ class Starter:
     ) -> Started:
         """Start an interpreter that waits for a word on its descriptor 3 before it runs what it was given.
 
+        `finish` must follow, so that several can be started at a time.
+
         Args:
             source: The program, or the tests.
             timeout_s: Its time limit, seconds.
@@ -96,12 +109,12 @@ class Starter:
             with theirs, tempfile.TemporaryFile() as file:
                 file.write(marshal.dumps(task))
                 file.seek(0)
-                reap, pid = self.fork((file.fileno(), theirs.fileno(), *line), ours, user, folder, limits)
+                first, report = self.fork((file.fileno(), theirs.fileno(), *line), user, folder, limits)
         except OSError:
             ours.close()
             remove(folder)
             raise
-        return Started(reap, pid, ours, user, folder)
+        return Started(first, report, ours, user, folder)
 
     def limits(self, timeout_s: float, memory_mb: int, user: int) -> str:
         """The limits of a process, as the runner reads them."""
@@ -117,10 +130,8 @@ class Starter:
             limits["UID"] = user
         return " ".join(f"{name}={value}" for name, value in limits.items())
 
-    def fork(
-        self, descriptors: tuple[int, ...], ours: socket.socket, user: int, folder: str | None, limits: str
-    ) -> tuple[int, int]:
-        """Start the interpreter; returns the process to reap and the one to watch (see `Started`)."""
+    def fork(self, descriptors: tuple[int, ...], user: int, folder: str | None, limits: str) -> tuple[int, int]:
+        """The first process on the way to the interpreter, and a descriptor that brings its report."""
         report_read, report_write = os.pipe()
         first = os.fork()
         if first == 0:
@@ -132,25 +143,31 @@ class Starter:
                         os.write(number, f"!{type(error).__name__}: {error}".encode())
             os._exit(1)
         os.close(report_write)
+        return first, report_read
+
+    def finish(self, started: Started) -> None:
+        """Wait until the interpreter is there, and note its process ids.
+
+        Raises:
+            OSError: Why it is not.
+        """
         if self.tier == 2:  # its child waits until it is ours, or its parent's death would kill it
-            os.waitpid(first, 0)
-            ours.send(b"!")
+            os.waitpid(started.reap, 0)
+            started.control.send(b"!")
         report = b""
-        while part := os.read(report_read, 4096):
+        while part := os.read(started.report, 4096):
             report += part
             if self.tier == 1 and report.rstrip().endswith(b"}"):
                 break
-        os.close(report_read)
         if self.tier == 1 and report.startswith(b"{"):
-            return first, int(json.loads(report)["child-pid"])
-        if self.tier == 2:
+            started.pid = int(json.loads(report)["child-pid"])
+        elif self.tier == 2:
             pid, _, problem = report.partition(b"!")
             if problem or not pid:
                 raise OSError(problem.decode(errors="replace") or "the namespace did not start")
-            return int(pid), int(pid)
-        if report:
+            started.reap = started.pid = int(pid)
+        elif report:
             raise OSError(report[1:].decode(errors="replace"))
-        return first, first
 
     def child(self, descriptors: tuple[int, ...], report: int, user: int, folder: str | None, limits: str) -> None:
         """In the forked process: close the doors of the tier, then become the interpreter."""

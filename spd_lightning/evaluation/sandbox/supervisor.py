@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import kernel
-from start import Started, Starter, remove
+from start import Started, Starter
 
 START_S = 30.0  # for the interpreter to start, on a busy machine
 LAST_WORDS_S = 0.2  # for a program whose end of the line is closed to end too
@@ -62,12 +62,13 @@ class Supervisor:
                 finally:
                     for number in (*answers, *questions):
                         os.close(number)
+            for process in started:
+                self.starter.finish(process)
             return self.judge(started[-1], started[:-1], task["timeout_s"])
         finally:
             self.kill_all()
             for process in started:
-                process.control.close()
-                remove(process.folder)
+                process.close()
 
     # ---- judging
 

@@ -133,7 +133,7 @@ def read(side: Side, data: bytes, sent: Sequence[Any]) -> tuple[Any, list[Any]]:
             longest = struct.unpack(">q", take(8))[0] if tag == b"q" else -1
             length = int.from_bytes(take(4), "big")
             numbers = struct.unpack(f">{length}I", take(4 * length))
-            expect(all(number < (count if tag in LATE else len(nodes)) for number in numbers), "number")
+            expect(max(numbers, default=0) < (count if tag in LATE or not numbers else len(nodes)), "number")
             if tag in LATE:
                 made = empty(side, tag, longest, body.decode())
                 late.append((tag, made, numbers))
