@@ -40,7 +40,7 @@ HOW = {
     "nll_per_char": "Negative log-likelihood of the reference completion per character, in nats; comparable between "
     "tokenizers.",
     "parse_rate": "Share of completions that contain a program that parses.",
-    "_script": "The same share with answers as the authors' reference script reads them, flaws included, for comparison "
+    "_script": "The same share with answers as the authors' reference script reads them, flaws included, to compare "
     "with published numbers. Never marked.",
     "_one_process": "pass@k with tests and program in one process, as the benchmark defines it: for comparison with "
     "other tools. In pass@k they run in two, so that a program cannot answer for its tests.",
