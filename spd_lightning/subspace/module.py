@@ -37,6 +37,7 @@ from spd_lightning.model import (
 from spd_lightning.packed_linear import packed_linears
 from spd_lightning.subspace.capture import BATCH_TOKENS, Batch, capture_gradients, collate, form_batches
 from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample, Loss, SpanRule, encode_examples
+from spd_lightning.subspace.layout_check import check_layout
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.sites import KVSite, Sides, SiteKey, kv_sites, split_sides, weights_digest
 from spd_lightning.subspace.subspace import (
@@ -271,10 +272,16 @@ class SubspaceExtractionModule(LightningModule):
         return Batches(batches or [[]], collate)
 
     def on_predict_start(self) -> None:
-        """Find the sites in the loaded model, and pack its linear layers for as long as the stage lasts."""
+        """Find the sites in the loaded model, check them once, and pack its linear layers while the stage lasts.
+
+        Raises:
+            UserError: If what is taken for keys or values does not act as such.
+        """
         assert self.model is not None
         wanted = self.target_sites
-        self._sites = {k: s for k, s in kv_sites(self.model, sorted({i for i, _ in wanted})).items() if k in wanted}
+        sites = kv_sites(self.model, sorted({i for i, _ in wanted}))
+        check_layout(self.model, sites)
+        self._sites = {k: s for k, s in sites.items() if k in wanted}
         self._packed.enter_context(packed_linears(self.model))
         self._running = Moments()
         self._started, self._tokens = time.perf_counter(), 0

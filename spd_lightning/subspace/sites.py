@@ -1,18 +1,8 @@
 """Where keys and values are made: the K and V projection outputs of every common decoder architecture.
 
 A site is the raw output of the K or V projection of one decoder layer, all heads side by side, before key norm and RoPE
-(arXiv:2605.22675, section 3; [reference script]). Fused projections hold it as some of their output features:
-
-======================================  ==========================================================================
-projection                              where K and V stand in its output features (n heads, g key/value heads)
-======================================  ==========================================================================
-``k_proj``, ``v_proj``                  all of them (Llama, Qwen, Mistral, Gemma, SmolLM, OLMo, OPT, Phi, ...)
-``qkv_proj`` (Phi-3)                    ``[q: n*d | k: g*d | v: g*d]``
-``c_attn`` (GPT-2, Conv1D)              ``[q | k | v]``, a third each
-``query_key_value`` (GPT-NeoX, Bloom)   per head ``[q: d | k: d | v: d]``
-``query_key_value`` (Falcon)            as GPT-NeoX; multi-query ``[q: n*d | k: d | v: d]``; new decoder: per key/value
-                                        head ``[q: n/g*d | k: d | v: d]``
-======================================  ==========================================================================
+(arXiv:2605.22675, section 3; [reference script]). It is the whole output of ``k_proj`` or ``v_proj`` (Llama, Qwen,
+Mistral, Gemma, SmolLM, OLMo, OPT, Phi, ...), or some of the output features of a fused projection (`layouts`).
 """
 
 from __future__ import annotations
@@ -30,13 +20,13 @@ from transformers.pytorch_utils import Conv1D
 from spd_lightning.adapter_beside import LinearBeside
 from spd_lightning.errors import UserError
 from spd_lightning.model import decoder_layers
+from spd_lightning.subspace.layouts import Index, fused_layout
 
 Side = Literal["k", "v"]
 Sides = Literal["kv", "k", "v"]
 SiteKey = tuple[int, Side]
-Index = slice | Tensor | None
 
-KNOWN = "separate k_proj/v_proj, fused qkv_proj, query_key_value (GPT-NeoX, Bloom, Falcon), Conv1D c_attn"
+KNOWN = "separate k_proj and v_proj, or a fused projection of a model type in spd_lightning/subspace/layouts.py"
 
 
 @dataclass(frozen=True)
@@ -102,25 +92,38 @@ def kv_sites(model: nn.Module, layers: Iterable[int] | None = None) -> dict[Site
         ``(layer, side)`` to site, by layer, K before V.
 
     Raises:
-        UserError: If no layer, or one of ``layers``, has a projection of a known kind; it lists what was found.
+        UserError: If no layer, or one of ``layers``, has a projection of a known kind; it lists what was found. Also
+            for a fused projection of unknown layout.
     """
     paths = {id(module): name for name, module in model.named_modules()}
     sites: dict[SiteKey, KVSite] = {}
+    unknown: UserError | None = None  # a fused projection of unknown layout; other layers may have another
     blocks = decoder_layers(model)
+    wanted = range(len(blocks)) if layers is None else list(layers)
     for i, block in enumerate(blocks):
-        for side, (module, index) in _layer_sites(model, block).items():
+        if i not in wanted:
+            continue
+        try:
+            found = _layer_sites(model, block)
+        except UserError as error:
+            unknown = error
+            if layers is not None:
+                raise
+            continue
+        for side, (module, index) in found.items():
             kv_dim = _index_size(index, out_features(module))
             sites[i, side] = KVSite(i, side, paths[id(module)], module, index, kv_dim)
-    wanted = range(len(blocks)) if layers is None else list(layers)
+    if unknown is not None and not sites:
+        raise unknown
     missing = [i for i in wanted if (i, "k") not in sites]
     if missing and (layers is not None or not sites):
-        found = [n for n, m in blocks[missing[0]].named_modules() if isinstance(m, (nn.Linear, Conv1D))]
+        linear = [n for n, m in blocks[missing[0]].named_modules() if isinstance(m, (nn.Linear, Conv1D))]
         raise UserError(
             f"No K/V projection known under layer {missing[0]} of {type(model).__name__} "
-            f"(found: {', '.join(found) or 'no projection'}). Known: {KNOWN}. Set --subspace.model_name_or_path to "
+            f"(found: {', '.join(linear) or 'no projection'}). Known: {KNOWN}. Set --subspace.model_name_or_path to "
             "such a model, or --subspace.layers to layers with attention."
         )
-    return {key: site for key, site in sites.items() if key[0] in wanted}
+    return sites
 
 
 def weights_digest(sites: Mapping[SiteKey, KVSite]) -> str:
@@ -150,49 +153,8 @@ def _layer_sites(model: nn.Module, block: nn.Module) -> dict[Side, tuple[nn.Modu
     if "k_proj" in named and "v_proj" in named:
         return {"k": (named["k_proj"], None), "v": (named["v_proj"], None)}
     config: Any = model.config.get_text_config()  # type: ignore[operator,union-attr]
-    for name, layout in (("qkv_proj", _blocks), ("c_attn", _thirds), ("query_key_value", _interleaved)):
-        if name in named:
-            index = layout(config, base_projection(named[name]))
-            if index is not None:
-                return {"k": (named[name], index[0]), "v": (named[name], index[1])}
-    return {}
-
-
-def _blocks(config: Any, projection: nn.Module) -> tuple[Index, Index] | None:
-    """``[q | k | v]`` with fewer key/value than query features (Phi-3)."""
-    heads = config.num_attention_heads
-    groups = getattr(config, "num_key_value_heads", None) or heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    q, kv = heads * head_dim, groups * head_dim
-    if out_features(projection) != q + 2 * kv:
-        return None
-    return slice(q, q + kv), slice(q + kv, q + 2 * kv)
-
-
-def _thirds(config: Any, projection: nn.Module) -> tuple[Index, Index] | None:
-    """``[q | k | v]``, a third each (GPT-2; a Linear of this name has other layouts)."""
-    if not isinstance(projection, Conv1D) and not getattr(projection, "transposed", False):
-        return None
-    third = out_features(projection) // 3
-    return slice(third, 2 * third), slice(2 * third, 3 * third)
-
-
-def _interleaved(config: Any, projection: nn.Module) -> tuple[Index, Index] | None:
-    """Groups of ``[q .. q | k | v]`` heads (GPT-NeoX, Bloom, Falcon).
-
-    Example: 2 heads of width 2, one query head a group: features ``q q k k v v q q k k v v``, so K is 2, 3, 8, 9.
-    """
-    heads, head_dim = config.num_attention_heads, config.hidden_size // config.num_attention_heads
-    if config.model_type in ("gpt_neox", "bloom"):
-        groups = heads
-    elif config.model_type == "falcon":
-        groups = heads if not config.multi_query else 1
-        if config.new_decoder_architecture:
-            groups = config.num_kv_heads
-    else:
-        return None
-    features = torch.arange(out_features(projection), device="cpu").view(groups, heads // groups + 2, head_dim)
-    return features[:, -2].flatten(), features[:, -1].flatten()
+    found = fused_layout(config.model_type, config, named, out_features)
+    return {} if found is None else {"k": (found[0], found[1]), "v": (found[0], found[2])}
 
 
 def _index_size(index: Index, total: int) -> int:

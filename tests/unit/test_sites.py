@@ -22,6 +22,18 @@ GENERIC = {
 FUSED = {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 1}
 HIDDEN = {**FUSED, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
+GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
+DBRX = {
+    **FUSED,
+    **{"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 32},
+    "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0},
+    "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 2, "moe_top_k": 2},
+}
+JETMOE = {
+    **{"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_key_value_heads": 2, "kv_channels": 8},
+    **{"num_local_experts": 2, "num_experts_per_tok": 2, "max_position_embeddings": 32},
+}
+
 # architecture -> (config class, settings, kv_dim)
 ARCHITECTURES = {
     "llama": ("LlamaConfig", GENERIC, 16),
@@ -33,12 +45,21 @@ ARCHITECTURES = {
     "smollm3": ("SmolLM3Config", GENERIC, 16),
     "olmo2": ("Olmo2Config", GENERIC, 16),
     "phi3": ("Phi3Config", GENERIC, 16),
+    "phi4_mini": ("Phi3Config", {**GENERIC, "head_dim": 16}, 32),
     "gpt2": ("GPT2Config", {**FUSED, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}, 32),
     "gpt_neox": ("GPTNeoXConfig", {**HIDDEN, "intermediate_size": 64, "max_position_embeddings": 32}, 32),
     "bloom": ("BloomConfig", {**FUSED, "hidden_size": 32, "n_layer": 2, "n_head": 4}, 32),
     "falcon_multi_query": ("FalconConfig", {**HIDDEN, "multi_query": True}, 8),
     "falcon_multi_head": ("FalconConfig", {**HIDDEN, "multi_query": False}, 32),
     "falcon_new": ("FalconConfig", {**HIDDEN, "new_decoder_architecture": True, "num_kv_heads": 2}, 16),
+    "codegen": ("CodeGenConfig", {**FUSED, **GPT, "n_head": 8, "rotary_dim": 4}, 32),
+    "gpt_bigcode_multi_query": ("GPTBigCodeConfig", {**FUSED, **GPT}, 8),
+    "gpt_bigcode_multi_head": ("GPTBigCodeConfig", {**FUSED, **GPT, "multi_query": False}, 32),
+    "mpt": ("MptConfig", {**FUSED, "d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 32}, 32),
+    "dbrx": ("DbrxConfig", DBRX, 16),
+    "persimmon": ("PersimmonConfig", {**HIDDEN, "intermediate_size": 64, "max_position_embeddings": 32}, 32),
+    "gpt_neox_japanese": ("GPTNeoXJapaneseConfig", {**HIDDEN, "max_position_embeddings": 32}, 32),
+    "jetmoe": ("JetMoeConfig", {**JETMOE, **FUSED}, 16),
 }
 
 
@@ -102,7 +123,7 @@ def test_a_padded_batch_equals_its_rows_alone(architecture):
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-7), key
 
 
-@pytest.mark.parametrize("architecture", ["phi3", "gpt2", "gpt_neox", "falcon_multi_query", "falcon_new"])
+@pytest.mark.parametrize("architecture", ["phi3", "gpt2", "gpt_neox", "falcon_new", "codegen", "dbrx"])
 def test_value_slice_of_a_fused_projection_is_what_attention_mixes(architecture):
     """Zeroing the V slice of a layer makes its attention output constant: no other slice does."""
     model, _ = make(architecture)
@@ -173,8 +194,27 @@ def test_unknown_architecture_lists_the_projections_found():
 def test_fused_projection_of_unknown_layout_is_refused():
     model, _ = make("gpt_neox")
     model.config.model_type = "somebody_elses"
-    with pytest.raises(UserError, match=r"layer 0 of GPTNeoXForCausalLM .found: .*query_key_value"):
+    for layers in (None, [1]):
+        with pytest.raises(UserError, match=r"type 'somebody_elses' has a fused projection, query_key_value.*LAYOUTS"):
+            kv_sites(model, layers)
+
+
+def test_projection_of_another_width_than_its_type_has_is_refused():
+    model, _ = make("phi3")
+    model.config.num_key_value_heads = 4
+    with pytest.raises(
+        UserError, match=r"qkv_proj of a model of type 'phi3' should have 96 output features.*but has 64"
+    ):
         kv_sites(model)
+
+
+def test_a_hybrid_keeps_the_layers_that_are_known():
+    """MiniMax: linear attention with a fused projection of its own beside layers with keys and values."""
+    settings = {**GENERIC, "num_local_experts": 2, "head_dim": 8, "layer_types": ["linear_attention", "full_attention"]}
+    model = transformers.AutoModelForCausalLM.from_config(transformers.MiniMaxConfig(**settings))
+    assert list(kv_sites(model)) == [(1, "k"), (1, "v")]
+    with pytest.raises(UserError, match="type 'minimax' has a fused projection, qkv_proj"):
+        kv_sites(model, [0])
 
 
 def test_sides():
