@@ -34,10 +34,11 @@ from experiments.benchmarks.evaluation import load, run_parts
 from spd_lightning.artifacts import read_jsonl, write_jsonl
 from spd_lightning.evaluation.answers import extract_number, numbers_equal
 from spd_lightning.evaluation.benchmark import run_benchmark
-from spd_lightning.evaluation.execution import run_programs
+from spd_lightning.evaluation.execution import TestedProgram, judge_programs, run_programs
 from spd_lightning.evaluation.metrics import gold_number
+from spd_lightning.evaluation.parts import split
 from spd_lightning.tasks import Benchmark, Example, load_task
-from spd_lightning.tasks.coding import program
+from spd_lightning.tasks.coding import program, solution
 
 MUTATIONS = (("<", "<="), (" + ", " - "), ("1", "2"), (" and ", " or "), ("return ", "return not "))
 
@@ -74,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def references(args: argparse.Namespace) -> dict[str, Any]:
-    """Reference solutions through the same assembly as completions; HumanEval's with an emptied body must fail."""
+    """Reference solutions through the same assembly as completions, in both ways; HumanEval's with an emptied body must
+    fail."""
     found: dict[str, Any] = {}
     step = 20 if args.quick else 1
     humaneval = load_task("humaneval", args.data_dir).examples("test")[::step]
@@ -87,11 +89,26 @@ def references(args: argparse.Namespace) -> dict[str, Any]:
         sets[name] = (examples, [e.target for e in examples])
     for name, (examples, codes) in sets.items():
         start = time.perf_counter()
-        verdicts = run_programs([program(e, code) for e, code in zip(examples, codes)])
-        passed = sum(v.passed for v in verdicts)
-        right = passed == (0 if "emptied" in name else len(examples))
-        wrong = {} if right else {e.id: v.reason for e, v in zip(examples, verdicts) if v.passed == ("emptied" in name)}
-        found[name] = {"n": len(examples), "passed": passed, "wrong": wrong, "seconds": time.perf_counter() - start}
+        programs = []
+        for e, code in zip(examples, codes):
+            parts = split(e.meta["program_prefix"], e.meta["program_suffix"], e.meta["continues"])
+            programs.append(TestedProgram(solution(e, code), parts))
+        verdicts = judge_programs(programs)
+        seconds = time.perf_counter() - start
+        ways = [(v.result, v.one_process or v.result) for v in verdicts]
+        wrong = {
+            e.id: [way.reason for way in pair]
+            for e, pair in zip(examples, ways)
+            if any(way.passed == ("emptied" in name) for way in pair)
+        }
+        found[name] = {
+            "n": len(examples),
+            "passed": sum(result.passed for result, _ in ways),
+            "passed_one_process": sum(one.passed for _, one in ways),
+            "shared": sum(v.shared for v in verdicts),
+            "wrong": wrong,
+            "seconds": seconds,
+        }
     found["kept"] = not any(found[name]["wrong"] for name in sets)
     return found
 
@@ -139,7 +156,7 @@ def humaneval(args: argparse.Namespace) -> dict[str, Any]:
     near = [(e, code) for e in benchmark.examples for code in (e.target, *mutants(e.target))]
     verdicts = run_programs([program(e, code) for e, code in near])
     sets = {
-        part: [(examples[r["id"]], r[part], r["correct"], r["reason"]) for r in rows]
+        part: [(examples[r["id"]], r[part], bool(r["scores"]["one_process"]), r["reason"]) for r in rows]
         for part, rows in (("answer", records), ("completion", [r for r in records if r["answer"] != r["completion"]]))
     }
     sets |= {

@@ -15,6 +15,7 @@ import torch
 from spd_lightning.artifacts import ArtifactStore
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation import benchmark as benchmark_module
+from spd_lightning.evaluation import worker as worker_module
 from spd_lightning.evaluation.benchmark import evaluate_model, run_benchmark
 from spd_lightning.evaluation.comparisons import compare_all, compare_scores
 from spd_lightning.evaluation.execution import Isolation
@@ -29,6 +30,7 @@ from spd_lightning.evaluation.scores import (
     score_records,
 )
 from spd_lightning.evaluation.statistics import wilson_interval
+from spd_lightning.generation.engine import Generation
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.coding import program_meta
 from spd_lightning.tasks.task import Benchmark, Example
@@ -193,6 +195,23 @@ def test_pass_at_k_draws_different_samples(tokenizer) -> None:  # type: ignore[n
     assert len({r["completion"] for r in result.records}) > 10
     assert [s.metric for s in result.scores] == [*("pass@1", "pass@10", "pass@1_one_process", "pass@10_one_process")]
     assert all(s.n == 2 for s in result.scores), "n counts problems"
+
+
+def test_an_object_of_the_program_passes_in_one_process_alone_and_is_listed(monkeypatch, tokenizer) -> None:  # type: ignore[no-untyped-def]
+    codes = ["x = [1]", "class Liar:\n    def __eq__(self, other):\n        return True\nx = Liar()"]
+
+    def completions(model, tokenizer, requests, *args, **options):  # type: ignore[no-untyped-def]
+        return [Generation(r.id, r.sample, "", code, (), 0, "stop", 0) for r, code in zip(requests, codes)]
+
+    monkeypatch.setattr(worker_module, "generate", completions)
+    result = run_benchmark(tiny_model(), tokenizer, make("program", 2), method="base", allow_code_execution=True)
+    assert {s.metric: s.value for s in result.scores} == {"pass@1": 0.5, "pass@1_one_process": 1.0}
+    assert [(r["correct"], r["reason"], r["scores"]) for r in result.records] == [
+        (True, "passed", {"one_process": 1.0}),
+        (False, "returned Liar", {"one_process": 1.0}),
+    ]
+    disagreement = {"id": "test/1", "sample": 0, "correct": False, "reason": "returned Liar"}
+    assert result.facts["one_process"] == {"shared": 0, "disagreements": [disagreement]}
 
 
 def test_shots_are_dropped_until_the_context_holds_the_prompt(tokenizer, caplog) -> None:  # type: ignore[no-untyped-def]
