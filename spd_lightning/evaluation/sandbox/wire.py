@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 16 << 20  # of one message
 MAX_DEPTH = 1000  # of values in values: as deep as Python itself compares
 
+PLAINEST = (int, str, float)  # most of what crosses; they need no second look
 LATE = b"lSdOCDqk"  # tags of what is made empty and filled when all nodes are there
 
 
@@ -60,7 +61,17 @@ def pack(side: Side, value: Any, echo: dict[int, int] | None = None) -> tuple[by
                 if len(on_path) > MAX_DEPTH:
                     raise Unsendable(f"over {MAX_DEPTH} levels")
                 stack.append((item, head, parts))
-                stack.extend((part, b"", None) for part in reversed(parts))
+                for part in reversed(parts):
+                    if type(part) not in PLAINEST:
+                        stack.append((part, b"", None))
+                    elif id(part) not in numbers:
+                        head = describe(side, part, echo or {})[0]
+                        size += len(head)
+                        numbers[id(part)] = len(nodes)
+                        nodes.append(head)
+                        objects.append(part)
+                if size > MAX_BYTES - 8:
+                    raise Unsendable("over 16 MiB")
             continue
         on_path.discard(id(item))
         if id(item) in numbers:
@@ -112,8 +123,12 @@ def read(side: Side, data: bytes, sent: Sequence[Any]) -> tuple[Any, list[Any]]:
         return data[place - length : place]
 
     for _ in range(count):
-        tag, depth, made = take(1), 0, None
-        body = take(int.from_bytes(take(4), "big")) if tag in b"isbak" else b""
+        tag, depth, made, body = take(1), 0, None, b""
+        if tag in b"isbak":
+            length = int.from_bytes(data[place : place + 4], "big")
+            body = data[place + 4 : place + 4 + length]
+            place += 4 + length
+            expect(place <= len(data), "end")
         if tag in SINGLETONS:
             made = SINGLETONS[tag]
         elif tag in b"isba":
