@@ -25,6 +25,7 @@ import torch
 from spd_lightning.artifacts import write_json
 from spd_lightning.evaluation.answers import cut_at_stops, extract_number
 from spd_lightning.evaluation.benchmark import run_benchmark
+from spd_lightning.generation.text import completion_text
 from spd_lightning.model import eos_token_ids, load_model, load_tokenizer, resolve_dtype
 from spd_lightning.tasks import Benchmark, load_task
 
@@ -138,7 +139,8 @@ def plain_generate(model: Any, tokenizer: Any, benchmark: Benchmark) -> dict[str
                 eos_token_id=list(eos_token_ids(model, tokenizer)),
                 pad_token_id=tokenizer.pad_token_id,
             )
-        text = tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        prompt = ids["input_ids"][0].tolist()
+        text = completion_text(tokenizer, prompt, out[0, len(prompt) :].tolist())
         found[e.id] = cut_at_stops(text, benchmark.stop)
     return found
 
