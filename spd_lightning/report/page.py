@@ -18,6 +18,7 @@ from spd_lightning.evaluation.power import examples_needed
 from spd_lightning.evaluation.statistics import ALPHA
 from spd_lightning.report import plots, tables
 from spd_lightning.report.groups import group_blocks
+from spd_lightning.report.programs import program_notes
 from spd_lightning.report.render import Block, Bullets, Code, Heading, Image, render_html, render_markdown
 from spd_lightning.report.results import Run, combined_results, is_share, label, read_run, varying_options
 from spd_lightning.report.tables import format_interval, format_p, format_value
@@ -430,6 +431,7 @@ def _how(*runs: Run) -> list[Block]:
         or (key == "pass@" and m.startswith(key) and not m.endswith(("_one_process", "_script")))
     ]
     items += [
+        *program_notes(runs),
         "n: examples (problems) scored, each counted once however many processes ran.",
         "95% interval of a score: Wilson's for a share of single answers, Student's t over examples for means. Two "
         "methods are not compared by whether these overlap: the comparison uses that both answered the same examples.",
