@@ -72,6 +72,11 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     Raises:
         UserError: For a line that is not a JSON object, with file and line number.
     """
+    return (row for _, row in numbered_jsonl(path))
+
+
+def numbered_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON Lines file as `read_jsonl`, each with the number of its line, counted from 1."""
     import gzip
 
     path = Path(path)
@@ -88,7 +93,7 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
                 ) from error
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: a JSON object is needed, found {type(row).__name__}.")
-            yield row
+            yield number, row
 
 
 def write_jsonl(path: str | Path, rows: list[dict[str, Any]]) -> Path:

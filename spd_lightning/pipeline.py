@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 
 from spd_lightning.artifacts import ArtifactStore, RunFolder
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.answers import holds_answer
+from spd_lightning.evaluation.answers import holds_answer, letters_up_to
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.adapter import is_adapter, save_student
 from spd_lightning.finetuning.module import SPDFineTuningModule
@@ -193,8 +193,9 @@ class Pipeline:
                         self._decode(corpus, len(requests))
             records = corpus.read()
             answer_type = data.task.answer_type
+            letters = letters_up_to(e.expected for e in data.prompts if answer_type == "letter")
             statistics = corpus_statistics(
-                records, lambda r: holds_answer(data.judged_part(r["completion"]), answer_type)
+                records, lambda r: holds_answer(data.judged_part(r["completion"]), answer_type, letters, ())
             )
             row["tokens"] = statistics["tokens_total"]
             made = self.store.facts(corpus.folder) if self.store.is_complete(corpus.folder) else {}

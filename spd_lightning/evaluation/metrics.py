@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from decimal import Decimal
 
 import datasets
 import evaluate
 
+from spd_lightning.errors import UserError
 from spd_lightning.evaluation.answers import (
     NEXT_TURN,
     NumberMode,
@@ -29,6 +30,8 @@ from spd_lightning.evaluation.answers import (
     numbers_equal,
     parses,
 )
+from spd_lightning.tasks import numbers
+from spd_lightning.tasks.golds import NUMBER_WANTED
 
 _CITATION = "arXiv:2605.22675"
 
@@ -66,7 +69,7 @@ class ExactMatchNumber(_Metric):
     """Share of completions whose number equals the reference, as numbers, within 1e-4.
 
     Args:
-        mode: ``strict`` (the number after ``####``) or ``flexible`` (the last number).
+        mode: ``strict`` (the number after ``####``) or ``flexible`` (the number that a careful person reads).
         stops: Completions are cut before the first of these.
     """
 
@@ -202,7 +205,7 @@ class TokenNLL(_Metric):
 
 
 class ParseRate(_Metric):
-    """Share of completions whose program (the first fenced block, else all of it) parses as Python."""
+    """Share of completions whose program (see `extract_code`) parses as Python."""
 
     about = "Share of completions that parse as Python."
     reference_type = None
@@ -215,6 +218,14 @@ class ParseRate(_Metric):
         return {"parse_rate": share([self.verdict(p) for p in predictions])}
 
 
-def gold_number(reference: str) -> Any:
-    """The number that a gold answer states."""
-    return extract_number(reference, "flexible", ())[0]
+def gold_number(reference: str) -> Decimal:
+    """The number that a gold answer states, alone or as the answer of a worked solution.
+
+    Raises:
+        UserError: If it states none that could be compared (``NaN``, ``1e400``, words): nothing would ever equal it.
+    """
+    number = numbers.gold_number(reference)
+    number = extract_number(reference, "flexible", ())[0] if number is None else number
+    if number is None:
+        raise UserError(f"The gold answer {reference!r} is no number that can be compared. Needed: {NUMBER_WANTED}.")
+    return number

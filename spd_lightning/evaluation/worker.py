@@ -18,6 +18,7 @@ from spd_lightning.evaluation.answers import (
     extract_letter,
     extract_number,
     extract_text,
+    letters_up_to,
     normalise_text,
     numbers_equal,
     parses,
@@ -77,8 +78,7 @@ class BenchmarkWorker:
         self.examples = {e.id: e for e in benchmark.examples}
         self.facts = {"fewer_shots": 0, "truncated": 0, "cue_lost": 0, "new_tokens": 0}
         self.nll: dict[str, dict[str, float]] = {}  # by example: sum of the target's loss, its tokens and characters
-        last = max(["D", *(e.expected for e in benchmark.examples if benchmark.answer_type == "letter")])
-        self.letters = "".join(chr(c) for c in range(ord("A"), ord(last) + 1))
+        self.letters = letters_up_to(e.expected for e in benchmark.examples if benchmark.answer_type == "letter")
         self.done = 0
         passes = 1 + (benchmark.output_type == "target_nll")
         self.total = math.ceil(len(benchmark.examples) * samples * passes / world_size)
@@ -248,7 +248,7 @@ class BenchmarkWorker:
         number, reason = extract_number(g.completion, "flexible", ())
         marked, _ = extract_number(g.completion, "strict", ())
         if marked is not None:
-            reason = "marker" if numbers_equal(marked, number) else "marker and last number differ"
+            reason = "marker" if numbers_equal(marked, number) else "marker and reading differ"
         return None if number is None else f"{number:f}", numbers_equal(number, gold_number(expected)), reason
 
     def _choice_record(self, s: LikelihoodScore) -> Record:

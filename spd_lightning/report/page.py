@@ -32,7 +32,7 @@ MOST_SUBSPACES = 12
 HOW = {
     "exact_match_strict": "Share of answers that stand in the form the task asks for (`#### N`) and equal the expected "
     "number. A completion without that form counts as wrong.",
-    "exact_match_flexible": "Share of completions whose last number equals the expected one.",
+    "exact_match_flexible": "Share of completions whose answer, as a careful person reads it, is the expected number.",
     "exact_match": "Share of completions that equal the expected text after normalisation.",
     "acc": "Share of questions for which the right letter has the highest log-likelihood, or, where the protocol "
     "generates, is the letter that the completion gives.",

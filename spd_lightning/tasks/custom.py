@@ -11,7 +11,9 @@ from typing import Any, ClassVar, get_args
 
 from spd_lightning.errors import UserError
 from spd_lightning.tasks.coding import program_meta
-from spd_lightning.tasks.math_word import FINAL_NUMBER
+from spd_lightning.tasks.golds import NUMBER_WANTED, is_comparable, parses
+from spd_lightning.tasks.math_word import number_text
+from spd_lightning.tasks.numbers import final_number
 from spd_lightning.tasks.task import AnswerType, Domain, Split, Task
 
 FIELDS = ("prompt", "target", "id", "correct", "split", "choices", "tests", "domain")
@@ -33,7 +35,8 @@ class Custom(Task):
     ``tests`` (Python, run after the completion) and ``domain`` (math, code, qa or other; default other).
 
     Scored by ``tests``, else by letter if there are ``choices`` (likelihood; generated under the paper protocol), else
-    by number if every target ends in ``#### N``, else by exact match. One file has one rule and one domain.
+    by number if every target ends in ``#### N`` (N as in ``18``, ``$1,250``, ``1/2``, ``50%`` or ``1e5``; anything else
+    is refused), else by exact match. One file has one rule and one domain.
 
     Args:
         task_file: Path of the file.
@@ -70,8 +73,7 @@ class Custom(Task):
     def doc_to_expected(self, doc: dict[str, Any]) -> str:
         if self.answer_type == "program":
             return doc["tests"]
-        match = FINAL_NUMBER.search(doc["target"]) if self.answer_type == "number" else None
-        return match.group(1).replace(",", "") if match else doc["target"].strip()
+        return number_text(doc["target"]) if self.answer_type == "number" else doc["target"].strip()
 
     def doc_to_spans(self, doc: dict[str, Any], prompt: str, target: str) -> tuple[tuple[int, int], ...]:
         return doc["correct"] or ((len(prompt), len(prompt) + len(target)),)
@@ -141,15 +143,26 @@ def _check_row(text: str, where: str) -> dict[str, Any]:
         raise wrong("domain", f"one of {', '.join(get_args(Domain))}")
     if "tests" in row and (not isinstance(row["tests"], str) or not row["tests"].strip()):
         raise wrong("tests", "Python source that is not empty")
+    if "tests" in row and not parses(row["tests"]):
+        raise wrong("tests", "Python that parses (nothing could pass it)")
     row.update(
         domain=row.get("domain", "other"),
         tests=row.get("tests", ""),
         correct=_check_spans(row["correct"], len(row["prompt"] + row["target"]), wrong) if "correct" in row else (),
         choices=_check_choices(row["choices"], row["target"], wrong) if "choices" in row else (),
     )
-    ends_in_number = FINAL_NUMBER.search(row["target"]) is not None
-    row["rule"] = "program" if row["tests"] else "letter" if row["choices"] else "number" if ends_in_number else "text"
+    row["rule"] = "program" if row["tests"] else "letter" if row["choices"] else _rule_of_target(row["target"], wrong)
     return row
+
+
+def _rule_of_target(target: str, wrong: Any) -> AnswerType:
+    """``number`` for a target that ends in ``#### N``, else ``text``; a last line with that marker is never text."""
+    final = final_number(target)
+    if final is not None and final.value is None:
+        raise wrong("target", f"text that ends in `#### N`, N being {NUMBER_WANTED}, or in a line without ####")
+    if not is_comparable(target):
+        raise wrong("target", "more than quotes and punctuation, which comparing drops")
+    return "text" if final is None else "number"
 
 
 def _check_spans(value: Any, length: int, wrong: Any) -> tuple[tuple[int, int], ...]:

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from spd_lightning.errors import UserError
-from spd_lightning.tasks.sources import BBH_TASKS, has_rows, load_rows
+from spd_lightning.tasks.golds import four_choices
+from spd_lightning.tasks.sources import BBH_TASKS, has_rows, load_rows, place_of
 from spd_lightning.tasks.task import Example, Rows, Split, Task, normalised_text
 
 LETTERS = "ABCD"
@@ -98,18 +99,15 @@ class MMLU(Task):
         """All rows of a file with their ids.
 
         Raises:
-            UserError: For a row without exactly four choices, or an answer outside 0 to 3.
+            UserError: For a row without exactly four choices.
         """
         if split not in self._docs:
             rows = load_rows(f"mmlu/{split}", self.data_dir)
             for number, row in enumerate(rows, start=1):
-                if self.reference and split == "auxiliary_train" and len(row["choices"]) != 4:
-                    continue  # left out by `docs`, as the script does
-                if len(row["choices"]) != 4 or not 0 <= row["answer"] < 4:
-                    raise UserError(
-                        f"mmlu/{split}, row {number}: {len(row['choices'])} choices and the answer {row['answer']}, "
-                        "but 4 choices and an answer from 0 to 3 are needed. Mend that row, or set another --data_dir."
-                    )
+                # reference rows of this file leave such rows out in `docs`, as the script does
+                if not self.reference and (wrong := four_choices(row)):
+                    place = place_of(f"mmlu/{split}", self.data_dir)
+                    raise UserError(f"{place}, row {number}: {wrong}. Mend that row, or set another --data_dir.")
             self._docs[split] = [{**row, "id": f"{split}/{number}"} for number, row in enumerate(rows)]
         return self._docs[split]
 

@@ -2,7 +2,7 @@
 
 A folder (``data_dir`` or the environment variable SPD_DATA_DIR) holds ``<set>/<file>.jsonl.gz`` (or ``.jsonl``);
 without one, rows come from the hub through ``datasets`` and get the field names of the folder's files. Every row is
-checked for its fields before a task sees it.
+checked for its fields, and for a gold answer that something could match, before a task sees it.
 
 Ids, configs, splits and fields on the hub were compared with each data set's public card on `CARDS_READ`. All are
 Parquet or JSON; a data set that is a script (``lukaemon/bbh``) is refused by ``datasets`` from version 4 on.
@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts import read_jsonl
+from spd_lightning.artifacts import numbered_jsonl
 from spd_lightning.errors import UserError
+from spd_lightning.tasks import golds
 
 Row = dict[str, Any]
 CARDS_READ = "2026-11-26"  # when SOURCES was last compared with the cards on the hub
@@ -62,51 +63,67 @@ class Source:
         hub_id: Data set on the hub, as its card named it on `CARDS_READ`.
         parts: ``(config, split)`` on the hub, joined in this order.
         fields: Field -> type, which every row must have.
+        check: Says what is wrong with the gold answer of a row whose fields are there.
         convert: Turns a hub row of ``(config, split)`` into the folder's layout; None if it has it already.
     """
 
     hub_id: str
     parts: tuple[tuple[str | None, str], ...]
     fields: dict[str, type | tuple[type, ...]]
+    check: golds.Check = lambda row: None
     convert: Callable[[Row, str | None, str], Row] | None = None
 
 
 def _mmlu(split: str) -> Source:
     fields: dict[str, type | tuple[type, ...]] = {"question": str, "choices": list, "answer": int, "subject": str}
+    check = golds.some_choices if split == "auxiliary_train" else golds.four_choices
     # an older upload nests the auxiliary rows under "train"
-    return Source("cais/mmlu", (("all", split),), fields, lambda row, config, split: row.get("train") or row)
+    return Source("cais/mmlu", (("all", split),), fields, check, lambda row, config, split: row.get("train") or row)
+
+
+def _number(answer: Any) -> Any:
+    """A number that the hub holds as text; what is none is left for the check of its type to name."""
+    try:
+        return float(answer)
+    except (TypeError, ValueError):
+        return answer
 
 
 SOURCES: dict[str, Source] = {
-    "gsm8k/train": Source("openai/gsm8k", (("main", "train"),), {"question": str, "answer": str}),
-    "gsm8k/test": Source("openai/gsm8k", (("main", "test"),), {"question": str, "answer": str}),
+    "gsm8k/train": Source("openai/gsm8k", (("main", "train"),), {"question": str, "answer": str}, golds.marked_number),
+    "gsm8k/test": Source("openai/gsm8k", (("main", "test"),), {"question": str, "answer": str}, golds.marked_number),
     "humaneval/test": Source(
         "openai/openai_humaneval",
         ((None, "test"),),
         {"task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "test": str},
+        golds.humaneval_test,
     ),
     "mbpp/full": Source(
         "google-research-datasets/mbpp",
         tuple(("full", split) for split in MBPP_SPLITS),
         {"task_id": int, "text": str, "code": str, "test_list": list, "test_setup_code": str, "split": str},
+        golds.mbpp_tests,
         lambda row, config, split: {**row, "split": split},
     ),
     "mbpp/sanitized": Source(
         "google-research-datasets/mbpp",
         tuple(("sanitized", split) for split in MBPP_SPLITS),
         {"task_id": int, "prompt": str, "code": str, "test_imports": list, "test_list": list, "split": str},
+        golds.mbpp_tests,
         lambda row, config, split: {**row, "split": split},
     ),
     "svamp/all": Source(
         "ChilleD/SVAMP",
         ((None, "train"), (None, "test")),
         {"ID": str, "Body": str, "Question": str, "Answer": (int, float), "chilled_split": str},
-        lambda row, config, split: {**row, "Answer": float(row["Answer"]), "chilled_split": split},
+        golds.stated_number,
+        lambda row, config, split: {**row, "Answer": _number(row["Answer"]), "chilled_split": split},
     ),
     "bbh/test": Source(
         "SaylorTwift/bbh",  # the Parquet copy that lm-evaluation-harness and others read; the first upload is a script
         tuple((task, "test") for task in BBH_TASKS),
         {"task": str, "input": str, "target": str},
+        golds.comparable_text,
         lambda row, config, split: {"task": config, **row},
     ),
     "codealpaca/train": Source(
@@ -143,6 +160,12 @@ def has_rows(key: str, data_dir: str | None) -> bool:
     return folder is None or _file(folder, key) is not None
 
 
+def place_of(key: str, data_dir: str | None) -> str:
+    """The file, or the data set on the hub, that ``load_rows`` reads, for messages."""
+    folder = data_folder(data_dir)
+    return f"{SOURCES[key].hub_id} ({key})" if folder is None else str(_file(folder, key))
+
+
 def load_rows(key: str, data_dir: str | None) -> list[Row]:
     """All rows of one file, in order.
 
@@ -151,11 +174,13 @@ def load_rows(key: str, data_dir: str | None) -> list[Row]:
         data_dir: Data folder, or None for SPD_DATA_DIR or the hub.
 
     Raises:
-        UserError: If the file is not there or damaged, a row lacks a field, or the hub cannot be reached.
+        UserError: If the file is not there or damaged, a row lacks a field or has a gold answer that nothing could
+            match, or the hub cannot be reached.
     """
     source, folder = SOURCES[key], data_folder(data_dir)
     if folder is None:
-        return list(check_rows(_hub_rows(source), source.fields, f"{source.hub_id} ({key})"))
+        rows = ((f"row {number}", row) for number, row in enumerate(_hub_rows(source), start=1))
+        return list(check_rows(rows, source, f"{source.hub_id} ({key})"))
     path = _file(folder, key)
     if path is None:
         raise UserError(
@@ -163,30 +188,36 @@ def load_rows(key: str, data_dir: str | None) -> list[Row]:
             "to a folder that holds it, or leave both out to take rows from the hub."
         )
     try:
-        return list(check_rows(read_jsonl(path), source.fields, str(path)))
+        rows = ((f"line {number}", row) for number, row in numbered_jsonl(path))
+        return list(check_rows(rows, source, str(path)))
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}). Copy the file again, or set another --data_dir.") from error
 
 
-def check_rows(rows: Iterable[Row], fields: dict[str, type | tuple[type, ...]], where: str) -> Iterator[Row]:
-    """The rows, each with all its fields.
+def check_rows(rows: Iterable[tuple[str, Row]], source: Source, where: str) -> Iterator[Row]:
+    """The rows, each with all its fields and a gold answer that something could match.
+
+    Args:
+        rows: Each with its place (``line 3``).
+        source: What a row must hold.
+        where: The file or data set, for messages.
 
     Raises:
-        UserError: For a row without a field, or with one of another type; rows are counted from 1.
+        UserError: For the first row that lacks a field, has one of another type, or a gold answer out of reach.
     """
-    for number, row in enumerate(rows, start=1):
-        for name, kind in fields.items():
+    for place, row in rows:
+        for name, kind in source.fields.items():
             if name not in row:
-                raise UserError(
-                    f"{where}, row {number}: the field {name!r} is missing. Needed: {', '.join(fields)}. "
-                    "Mend that row, or set another --data_dir."
-                )
-            value = row[name]
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise UserError(
-                    f"{where}, row {number}: the field {name!r} is {value!r}, but {_type_names(kind)} is needed. "
-                    "Mend that row, or set another --data_dir."
-                )
+                wrong: str | None = f"the field {name!r} is missing. Needed: {', '.join(source.fields)}"
+            elif not isinstance(row[name], kind) or isinstance(row[name], bool):
+                wrong = f"the field {name!r} is {row[name]!r}, but {_type_names(kind)} is needed"
+            else:
+                continue
+            break
+        else:
+            wrong = source.check(row)
+        if wrong:
+            raise UserError(f"{where}, {place}: {wrong}. Mend that row, or set another --data_dir.")
         yield row
 
 

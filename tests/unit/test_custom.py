@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from spd_lightning.errors import UserError
+from spd_lightning.evaluation.metrics import ExactMatchNumber
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.coding import program
 
@@ -75,6 +76,45 @@ def test_number(tmp_path: Path) -> None:
     assert benchmark.examples[0].spans == ((1, 16),)  # without `correct` it is the whole target
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("#### $18", "18"),
+        ("#### 18.", "18"),
+        ("#### 1/2", "0.5"),
+        ("#### 50%", "50"),  # as GSM8K means it
+        ("#### 1e5", "100000"),
+        ("#### **$1,250.00**", "1250.00"),
+        ("#### 18 dollars", "18"),
+        ("#### -3", "-3"),
+        ("####\n\u0661\u0668", "18"),
+        ("#### 3 3/4 cups", "3.75"),
+    ],
+)
+def test_gold_numbers_are_read_as_completions_are(target: str, expected: str, tmp_path: Path) -> None:
+    task = load(tmp_path, {"prompt": "Q", "target": f" so\n{target}", "split": "test"})
+    benchmark = task.benchmark()
+    assert (benchmark.answer_type, benchmark.examples[0].expected) == ("number", expected)
+    assert ExactMatchNumber().verdict(target, benchmark.examples[0].expected)
+    assert not ExactMatchNumber().verdict("#### 19", benchmark.examples[0].expected)
+
+
+@pytest.mark.parametrize(
+    "target", ["#### NaN", "#### 1e400", "#### inf", "#### 3 or 4", "#### many", "#### 2:30", "####  x"]
+)
+def test_a_gold_number_that_cannot_be_read_is_refused(target: str, tmp_path: Path) -> None:
+    good = {"prompt": "Q", "target": "#### 1"}
+    with pytest.raises(
+        UserError, match=r"mine\.jsonl, line 3: `target` is .*, but it must be text that ends in `#### N`"
+    ):
+        load(tmp_path, good, "", {"prompt": "Q", "target": f"so\n{target}"})
+
+
+def test_a_heading_that_does_not_end_the_target_is_text(tmp_path: Path) -> None:
+    task = load(tmp_path, {"prompt": "Q", "target": "#### Capital\nParis", "split": "test"})
+    assert task.benchmark().answer_type == "text"
+
+
 def test_program(tmp_path: Path) -> None:
     row = {"prompt": "write f", "target": " def f(): return 1", "tests": "assert f() == 1", "split": "test"}
     task = load(tmp_path, row)
@@ -108,6 +148,8 @@ def test_null_fields_and_a_byte_order_mark_are_accepted(tmp_path: Path) -> None:
         ({**ROW, "domain": "history"}, r"`domain` is 'history', but it must be one of math, code, qa, other"),
         ({**ROW, "domain": ["qa"]}, r"`domain` is \['qa'\], but"),
         ({**ROW, "tests": ""}, r"`tests` is '', but it must be Python source"),
+        ({**ROW, "tests": "assert ("}, r"`tests` is 'assert \(', but it must be Python that parses"),
+        ({**ROW, "target": ' "." '}, r"`target` is .*, but it must be more than quotes and punctuation"),
         ({**ROW, "tests": ["assert 1"]}, r"`tests` is \['assert 1'\], but"),
         ({**ROW, "correct": []}, r"`correct` is \[\], but it must be a list of \[start, end\) offsets within 0 to 14"),
         ({**ROW, "correct": [[0, 15]]}, r"`correct` is \[\[0, 15\]\], but"),

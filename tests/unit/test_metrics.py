@@ -43,7 +43,7 @@ def test_numbers_strict_and_flexible_differ_where_the_marker_is_missing() -> Non
     strict = ExactMatchNumber("strict").compute(predictions=predictions, references=references)
     flexible = ExactMatchNumber("flexible").compute(predictions=predictions, references=references)
     assert strict == {"exact_match_strict": 0.25}
-    assert flexible == {"exact_match_flexible": 0.75}
+    assert flexible == {"exact_match_flexible": 0.5}  # "17 or 18" says 17 first: a last number that fits is no answer
 
 
 def test_references_may_hold_commas_and_decimals() -> None:

@@ -212,7 +212,7 @@ def test_mmlu_auxiliary_rows_are_shuffled_as_datasets_does(tmp_path: Path) -> No
     assert task.train_split_name == "auxiliary_train" and len(found) == 2000
     assert [e.id for e in found] == [f"auxiliary_train/{row['question'][1:]}" for row in wanted]
     assert task.examples("train", 7) == found[:7]
-    with pytest.raises(UserError, match="mmlu/auxiliary_train, row 4: 3 choices"):
+    with pytest.raises(UserError, match=r"mmlu/auxiliary_train\.jsonl, row 4: 3 choices"):
         load_task("mmlu", str(tmp_path)).examples("train")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from spd_lightning.errors import UserError
+from spd_lightning.tasks import load_task
 from spd_lightning.tasks.sources import BBH_TASKS, CARDS_READ, SOURCES, data_folder, has_rows, load_rows
 
 COUNTS = {
@@ -79,7 +80,7 @@ def test_malformed_line_is_named(tmp_path: Path) -> None:
 
 def test_missing_field_is_named_with_its_row(tmp_path: Path) -> None:
     folder = write(tmp_path, "gsm8k/test", {"question": "q", "answer": "#### 1"}, {"question": "q"})
-    with pytest.raises(UserError, match=r"test\.jsonl, row 2: the field 'answer' is missing. Needed: question, answer"):
+    with pytest.raises(UserError, match=r"test\.jsonl, line 2: the field 'answer' is missing. Needed: question, an"):
         load_rows("gsm8k/test", folder)
 
 
@@ -88,7 +89,7 @@ def test_missing_field_is_named_with_its_row(tmp_path: Path) -> None:
 )
 def test_field_of_another_type(tmp_path: Path, answer: Any, message: str) -> None:
     folder = write(tmp_path, "gsm8k/test", {"question": "q", "answer": answer})
-    with pytest.raises(UserError, match=rf"row 1: the field 'answer' {message}"):
+    with pytest.raises(UserError, match=rf"line 1: the field 'answer' {message}"):
         load_rows("gsm8k/test", folder)
 
 
@@ -111,6 +112,102 @@ def test_damaged_file(tmp_path: Path, damage: bytes) -> None:
         load_rows("gsm8k/test", str(tmp_path))
 
 
+GSM = {"question": "q", "answer": "#### 1"}
+MMLU = {"question": "q", "choices": ["1", "2", "3", "4"], "answer": 1, "subject": "anatomy"}
+MBPP = {"task_id": 1, "text": "t", "code": "c", "test_list": ["assert 1"], "test_setup_code": "", "split": "test"}
+SANITIZED = {"task_id": 1, "prompt": "t", "code": "c", "test_imports": [], "test_list": ["assert 1"], "split": "test"}
+HUMAN = {
+    "task_id": "HumanEval/0",
+    "prompt": "def f():\n",
+    "entry_point": "f",
+    "canonical_solution": "    return 1\n",
+    "test": "def check(f):\n    assert f()\n",
+}
+SVAMP = {"ID": "a", "Body": "b", "Question": "q", "Answer": 3, "chilled_split": "test"}
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad", "message"),
+    [
+        (
+            "gsm8k/test",
+            GSM,
+            '{"question": "q", "answer": "#### NaN"}',
+            "the answer ends in '#### NaN', but N must be one",
+        ),
+        ("gsm8k/train", GSM, '{"question": "q", "answer": "#### 1e400"}', "the answer ends in '#### 1e400', but"),
+        ("gsm8k/train", GSM, {**GSM, "answer": "#### 3 or 4"}, "the answer ends in '#### 3 or 4', but"),
+        ("gsm8k/train", GSM, {**GSM, "answer": "#### 1/0"}, "the answer ends in '#### 1/0', but"),
+        ("gsm8k/train", GSM, {**GSM, "answer": "it is 18"}, "the answer does not end in '#### N'"),
+        (
+            "svamp/all",
+            SVAMP,
+            json.dumps(SVAMP).replace("3", "NaN"),
+            "the field 'Answer' is nan, which no answer equals",
+        ),
+        ("svamp/all", SVAMP, json.dumps(SVAMP).replace("3", "1e400"), "the field 'Answer' is inf, which no answer"),
+        ("svamp/all", SVAMP, json.dumps(SVAMP).replace("3", "-Infinity"), "the field 'Answer' is -inf, which no"),
+        (
+            "svamp/all",
+            SVAMP,
+            {**SVAMP, "Answer": 1e300},
+            "the field 'Answer' is 1e\\+300, which ten digits do not hold",
+        ),
+        ("svamp/all", SVAMP, {**SVAMP, "Answer": 12345678901.5}, "which ten digits do not hold"),
+        ("mmlu/test", MMLU, {**MMLU, "answer": 7}, "4 choices and the answer 7, but 4 choices"),
+        ("mmlu/dev", MMLU, {**MMLU, "answer": -1}, "4 choices and the answer -1, but"),
+        ("mmlu/test", MMLU, {**MMLU, "choices": ["1", 2, "3", "4"]}, "the field 'choices' is .* but a list of texts"),
+        ("mmlu/auxiliary_train", MMLU, {**MMLU, "answer": 4}, "4 choices and the answer 4, which is none of them"),
+        (
+            "mmlu/test",
+            MMLU,
+            json.dumps({**MMLU, "answer": 9}).replace("9", "NaN"),
+            "the field 'answer' is nan, but a whole",
+        ),
+        (
+            "bbh/test",
+            {"task": "t", "input": "i", "target": ") ]"},
+            {"task": "t", "input": "i", "target": ' ".'},
+            "says nothing",
+        ),
+        ("mbpp/full", MBPP, {**MBPP, "test_list": []}, "the field 'test_list' is \\[\\], but a list of assertions"),
+        ("mbpp/full", MBPP, {**MBPP, "test_list": ["assert f("]}, "which is not Python"),
+        ("mbpp/sanitized", SANITIZED, {**SANITIZED, "test_list": [3]}, "but a list of assertions is needed"),
+        ("humaneval/test", HUMAN, {**HUMAN, "test": "assert f()"}, "no Python that defines check"),
+        ("humaneval/test", HUMAN, {**HUMAN, "test": "def check(f:"}, "no Python that defines check"),
+        ("humaneval/test", HUMAN, {**HUMAN, "entry_point": ""}, "the field 'entry_point' is ''"),
+    ],
+)
+def test_a_gold_answer_that_nothing_could_match_is_refused(
+    key: str, good: Any, bad: Any, message: str, tmp_path: Path
+) -> None:
+    folder = write(tmp_path, key, good, "", bad)
+    with pytest.raises(UserError, match=rf"{key}\.jsonl, line 3: .*{message}"):
+        load_rows(key, folder)
+    assert load_rows(key, write(tmp_path, key, good)) == [good]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("#### $18", "18"), ("#### 18.", "18"), ("#### 1/2", "0.5"), ("#### 50%", "50"), ("#### 1e5", "100000")],
+)
+def test_gsm8k_answers_are_read_as_completions_are(answer: str, expected: str, tmp_path: Path) -> None:
+    folder = write(tmp_path, "gsm8k/test", {"question": "q", "answer": f"so\n{answer}"})
+    (example,) = load_task("gsm8k", folder).benchmark("paper").examples
+    assert example.expected == expected
+    (start, end), text = example.spans[0], example.prompt + example.target
+    assert text[start:end] == answer.removeprefix("#### ").strip("$.%")
+
+
+def test_hub_answer_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"ID": "chal-1", "Body": "b", "Question": "q", "Answer": "many"}
+    fake_hub(monkeypatch, {(None, "test"): [row]})
+    with pytest.raises(
+        UserError, match=r"ChilleD/SVAMP \(svamp/all\), row 1: the field 'Answer' is 'many', but a whole"
+    ):
+        load_rows("svamp/all", None)
+
+
 def fake_hub(monkeypatch: pytest.MonkeyPatch, rows: dict[tuple[str | None, str], list[dict[str, Any]]]) -> list[Any]:
     """Put a stand-in for ``datasets.load_dataset`` in place; returns the calls it gets."""
     calls = []
@@ -125,7 +222,7 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, rows: dict[tuple[str | None, str],
 
 
 def test_hub_mbpp_joins_the_splits_and_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = {"task_id": 1, "text": "t", "code": "c", "test_list": [], "test_setup_code": "", "challenge_test_list": []}
+    row = {"task_id": 1, "text": "t", "code": "c", "test_list": ["assert c"], "test_setup_code": ""}
     calls = fake_hub(monkeypatch, {("full", "prompt"): [row], ("full", "train"): [{**row, "task_id": 601}]})
     found = load_rows("mbpp/full", None)
     assert [(r["task_id"], r["split"]) for r in found] == [(1, "prompt"), (601, "train")]

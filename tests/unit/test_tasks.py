@@ -421,7 +421,7 @@ def write(folder: Path, key: str, *rows: dict[str, Any]) -> str:
 def test_gsm8k_answer_without_number(tmp_path: Path) -> None:
     good = {"question": "q", "answer": "#### 1"}
     folder = write(tmp_path, "gsm8k/test", good, {"question": "q", "answer": "it is seven"})
-    with pytest.raises(UserError, match=r"gsm8k/test, row 2: the answer does not end in '#### N' .*'it is seven'"):
+    with pytest.raises(UserError, match=r"gsm8k/test\.jsonl, line 2: the answer does not end in .*'it is seven'"):
         load_task("gsm8k", folder).benchmark("paper")
 
 
@@ -434,7 +434,7 @@ QUESTION = {"question": "q", "choices": ["1", "2", "3", "4"], "answer": 1, "subj
 )
 def test_mmlu_rows_with_other_choices(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     folder = write(tmp_path, "mmlu/test", QUESTION, {**QUESTION, **change})
-    with pytest.raises(UserError, match=f"mmlu/test, row 2: {message}, but 4 choices"):
+    with pytest.raises(UserError, match=rf"mmlu/test\.jsonl, line 2: {message}, but 4 choices"):
         load_task("mmlu", folder).benchmark("paper")
 
 

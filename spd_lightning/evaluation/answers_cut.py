@@ -1,0 +1,76 @@
+"""Stage 4: which part of a completion is its answer: not the next turn, and not the thinking before it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+# Where a completion begins a turn of its own. "Question" alone would also fire on reasoning about "the Question".
+NEXT_TURN = ("\nQuestion:", "\n\nQuestion", "\nQ:", "\nInstruction:")
+
+_NAMES = "think|thinking|thought|thoughts|reasoning|reflection|scratchpad|analysis|seed:think"
+# With special tokens dropped in decoding, gpt-oss's channels read "analysis..assistantfinal..".
+_OPEN = re.compile(
+    rf"<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<\|channel\|?>(?:analysis|thought)",
+    re.IGNORECASE,
+)
+_CLOSE = re.compile(
+    rf"</(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<channel\|>"
+    r"|<\|channel\|>final(?:<\|message\|>)?|(?<=\S)assistantfinal",
+    re.IGNORECASE,
+)
+
+
+def cut_at_stops(text: str, stops: Iterable[str]) -> str:
+    """The text before the first of the stop strings; all of it where none occurs."""
+    positions = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
+    return text[: min(positions)] if positions else text
+
+
+def evaluation_stops(
+    answer_type: str, stop: tuple[str, ...], protocol: str = "standard", prompt_format: str = "plain"
+) -> tuple[str, ...]:
+    """Where completions are cut before they are judged.
+
+    The published protocol cuts nowhere; the stop strings of base models would ruin a chat model's code.
+
+    Args:
+        answer_type: Of the task or benchmark.
+        stop: Its own stop strings.
+        protocol: ``standard`` or ``paper``.
+        prompt_format: ``plain`` or ``chat``.
+    """
+    if prompt_format == "chat" and answer_type == "program":
+        return ()
+    return stop or (() if protocol == "paper" else NEXT_TURN)
+
+
+def without_thinking(text: str) -> str:
+    """The text without what a model wrote in thought (``<think>..</think>`` and its kind): drafts are no answers.
+
+    A closing tag alone closes all that stands before it (the opening one stood in the prompt); a block that never ends
+    leaves only what stood before it.
+
+    >>> without_thinking("<think>\\nIs it 12? No.\\n</think>\\n\\n18")
+    '\\n\\n18'
+    """
+    while closing := _CLOSE.search(text):
+        opening = _OPEN.search(text, 0, closing.start())
+        text = (text[: opening.start()] if opening else "") + text[closing.end() :]
+    opening = _OPEN.search(text)
+    return text[: opening.start()] if opening else text
+
+
+def answer_part(text: str, stops: Iterable[str]) -> tuple[str, str]:
+    """What is to be read of a completion, and why there is nothing where that is empty.
+
+    The thinking is taken off first: a stop string in it (a question told again) ends no answer.
+
+    Returns:
+        The text and ``""``; or ``""`` and ``"empty completion"`` or ``"only thinking"``.
+    """
+    answer = without_thinking(text)
+    if text.strip() and not answer.strip():
+        return "", "only thinking"
+    answer = cut_at_stops(answer, stops)
+    return (answer, "") if answer.strip() else ("", "empty completion")
