@@ -178,7 +178,7 @@ def generation(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def number(completion: str) -> Any:
-    """The last number of a completion."""
+    """The number that a completion answers with."""
     return extract_number(completion, "flexible", ())[0]
 
 

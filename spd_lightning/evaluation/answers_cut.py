@@ -21,6 +21,18 @@ _CLOSE = re.compile(
 )
 
 
+# Where another turn begins, whatever the task: tokens of chat templates that were not dropped, and names of speakers.
+_TURN = re.compile(
+    r"<\|(?:im_end|im_start|eot_id|eom_id|endoftext|end_of_text|start_header_id|user|end|return|endofprompt)\|>"
+    r"|<end_of_turn>|<start_of_turn>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>|<\uff5cUser\uff5c>"
+    r"|\n[ \t]*(?:User|Human|USER|HUMAN):"
+)
+_OWN_TURN = re.compile(
+    r"\s*(?:<\|im_start\|>assistant\b|<\|start_header_id\|>assistant<\|end_header_id\|>|<start_of_turn>model\b"
+    r"|<\|assistant\|>|<\|start\|>assistant|Assistant:)\s*"
+)
+
+
 def cut_at_stops(text: str, stops: Iterable[str]) -> str:
     """The text before the first of the stop strings; all of it where none occurs."""
     positions = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
@@ -61,6 +73,15 @@ def without_thinking(text: str) -> str:
     return text[: opening.start()] if opening else text
 
 
+def own_turn(text: str) -> str:
+    """The text without thinking, and without a turn of somebody else that follows it."""
+    text = without_thinking(text)
+    start = _OWN_TURN.match(text)
+    text = text[start.end() :] if start else text
+    turn = _TURN.search(text)
+    return text[: turn.start()] if turn else text
+
+
 def answer_part(text: str, stops: Iterable[str]) -> tuple[str, str]:
     """What is to be read of a completion, and why there is nothing where that is empty.
 
@@ -69,7 +90,7 @@ def answer_part(text: str, stops: Iterable[str]) -> tuple[str, str]:
     Returns:
         The text and ``""``; or ``""`` and ``"empty completion"`` or ``"only thinking"``.
     """
-    answer = without_thinking(text)
+    answer = own_turn(text)
     if text.strip() and not answer.strip():
         return "", "only thinking"
     answer = cut_at_stops(answer, stops)

@@ -27,12 +27,14 @@ _NAMES = (
 _GAP = r"[\s*_`\"'“”‘’(\[{<$:：\\,~–—-]{0,8}"
 _ANSWER = (
     r"(?:\b(?:answer|ans\.?|response|antwort|r[ée]ponse|respuesta|resposta|risposta)|答案|答え|正解|정답|[Оо]твет|選択肢"
+    r"|答(?=\s?[:：])|답(?=\s?[:：은])|[Đđ]áp án"
     r"|\b(?:correct|right|best|final|my|appropriate|suitable)\s+(?:answer|option|choice|letter|statement|one)"
     r"|\b(?:option|choice)(?=\W{1,4}is\b))"
 )
 _JOINT = (
-    r"(?:[*_`\"')\]]*\s*(?:\b(?:is|was|would be|will be|must be|should be|therefore|thus|then|ist|est|es|é|è)\b"
-    r"|[:：=]|->|→|是|为|為|は|은|는|선택)\s*){0,3}"
+    r"(?:[’']s\s)?(?:[*_`\"')\]]*\s*"
+    r"(?:\b(?:is|was|would be|will be|must be|should be|therefore|thus|then|ist|est|es|é|è)\b|[:：=]|->|→"
+    r"|是|为|為|は|은|는|선택)\s*){0,3}"
     r"(?:(?:most likely|probably|clearly|definitely|indeed|actually|hence|the|that|likely)\s+){0,2}"
 )
 _KIND = r"(?:(?:options?|choice|letter|answer|选项|選項)\W{0,4})?"
@@ -43,9 +45,10 @@ _DENIED_BEFORE = re.compile(
     r"(?P<list>(?:\(?[A-Z]\)?(?:, (?:and |or )?| and | or |/)\(?)*)$",
     re.IGNORECASE,
 )
+_HEDGED = re.compile(r"\b(?:perhaps|maybe|possibly|(?:may|might|could) (?:well )?be)\b[^.!?\n]*$", re.IGNORECASE)
 _DENIED_AFTER = re.compile(
     r"[)\]*_]{0,4}\?|[)\]*_:]{0,4}(?: [-–—])?\s*(?:is|are|was|were|seems?|looks?|sounds?|can|may|might|could|would"
-    r"|does|do|did|be|also|all|both|has|at first|,|\s)*\s*(?:\bnot\b|n[’']t\b|\b(?:cannot|tempting|wrong|incorrect"
+    r"|does|do|did|be|also|all|both|has|at first|\s)*\s*(?:\bnot\b|n[’']t\b|\b(?:cannot|tempting|wrong|incorrect"
     r"|false|out\b|ruled|eliminated|excluded|irrelevant|unlikely|attractive|a (?:trap|distractor|common)|close"
     r"|misleading|implausible)|错|不对|不正确)",
     re.IGNORECASE,
@@ -53,7 +56,7 @@ _DENIED_AFTER = re.compile(
 _AFFIRMED_AFTER = re.compile(
     r"[)\]*_:.]{0,4}\s*(?:,\s*(?:which|it)\s*)?[^.\n;,]{0,40}?\b(?:is|are|seems|looks|must be|would be|being|marked)\s+"
     r"(?:also\s+)?(?:the\s+)?(?:most\s+|only\s+|one\s+that\s+is\s+)?"
-    r"(?:correct|right|best|better|true|answer|accurate|appropriate|it\b)"
+    r"(?:correct|right|best|better|closer|closest|true|answer|accurate|appropriate|it\b)"
     r"|[)\]*_:.]{0,4}\s*(?:fits|works|matches|wins|holds|remains)\b"
     r"|[^\n]{0,80}(?:✓|✅|✔|\(correct\)|← ?correct|- correct\b)|(?:项)?(?:是)?(?:正确|正確|对|が正しい|です)",
     re.IGNORECASE,
@@ -61,8 +64,9 @@ _AFFIRMED_AFTER = re.compile(
 _AFFIRMED_BEFORE = re.compile(
     r"(?:\b(?:choos(?:e|es|ing)|chose|pick(?:s|ed)?|select(?:s|ed|ing)?|go(?:ing)? with|opt for|prefer|say"
     r"|it[’']s|it is|must be|should be|so|therefore|thus|hence|leav(?:es|ing)|points? to|yes|no|finally|result"
-    r"|conclusion|but|definitely|certainly|surely)\b"
-    r"(?: (?:with|is|options?|choice|letter|answer|us))*\W{0,6}|(?:选择?|選択?|故选|应选|所以|因此)\W{0,3})$",
+    r"|conclusion|but|(?:left|remaining|remains|one) is|definitely|certainly|surely)\b"
+    r"(?: (?:more|most|likely|probably|with|is|options?|choice|letter|answer|us))*\W{0,6}"
+    r"|(?:选择?|選択?|故选|应选|所以|因此)\W{0,3})$",
     re.IGNORECASE,
 )
 
@@ -87,6 +91,8 @@ def extract_letter(text: str, letters: str = "ABCD", stops: Iterable[str] = NEXT
     declared = _declared(text, letters)
     if declared:
         return declared
+    if re.fullmatch(rf"[\s(*_]*[{letters}](?:[\s()*_]*(?:[,;/&]|\band\b|\bor\b)+[\s()*_]*[{letters}])+[\s.)*_]*", text):
+        return None, "several letters"
     found = [m for m in re.finditer(_alone(letters), text) if not _is_name(text, m)]
     if _lists_all(text, letters):
         found = [m for m in found if _AFFIRMED_AFTER.match(text, m.end()) and not _denied(text, m)]
@@ -99,11 +105,10 @@ def extract_letter(text: str, letters: str = "ABCD", stops: Iterable[str] = NEXT
     if begins and not several and not (re.match(r"[)\]*]* [a-z]", rest) and _DENIED_AFTER.match(rest)):
         return begins[1], "begins with it"
     found = [m for m in found if not _denied(text, m)]
-    affirmed = [
-        m
-        for m in found
-        if _AFFIRMED_AFTER.match(text, m.end()) or _AFFIRMED_BEFORE.search(text[max(0, m.start() - 40) : m.start()])
-    ]
+    sure = [m for m in found if not _HEDGED.search(text[max(0, m.start() - 60) : m.start()])]
+    affirmed = [m for m in sure if _affirmed(text, m)] or [m for m in found if _affirmed(text, m)]
+    if not sure and len({m[1] for m in found}) > 1:
+        return None, "several letters"
     if affirmed:
         return affirmed[-1][1], "affirmed"
     if found:
@@ -128,6 +133,7 @@ def _plain(text: str) -> str:
         text = re.sub(
             r"[^\x00-\x7f]", lambda m: n if len(n := unicodedata.normalize("NFKC", m[0])) == 1 else m[0], text
         )
+    text = re.sub(rf"(?<![{_LATIN}])['‘’“\"]([A-Z])['’”\"](?![{_LATIN}])", r"\1", text)
     while (unwrapped := _WRAPPING.sub(r"\1", text)) != text:
         text = unwrapped
     return text
@@ -174,6 +180,12 @@ def _declared(text: str, letters: str) -> tuple[str | None, str] | None:
         return None, "several letters"
     chain = rf"[)\]*]*(?:,\s*\(?{upper}{end}\)?)*,?\s*(?:and|or|&|/)\s*{other}(?! (?:is|are)\b)"
     return (None, "several letters") if re.match(chain, text[at:]) else (letter, reason)
+
+
+def _affirmed(text: str, match: re.Match[str]) -> bool:
+    before = text[max(0, match.start() - 40) : match.start()]
+    listed = re.match(r"[)\]]?,? (?:and|or) \(?[A-Z]\b", text[match.end() : match.end() + 10])
+    return bool(_AFFIRMED_AFTER.match(text, match.end()) or (_AFFIRMED_BEFORE.search(before) and not listed))
 
 
 def _denied(text: str, match: re.Match[str]) -> bool:

@@ -360,6 +360,16 @@ CAREFUL = [
     ("He is 18 in 2024.", "18", "a year"),
     ("100/5 = 5A/5, so 20 = A", "20", "the unknown stands on the right"),
     ("1. She has 16 eggs.\n2. She sells 18.\n3. Done.", "18", "numbers of a list"),
+    ("Tim has 15 apples, which is 25 fewer than Ben.", "15", "a comparison after the answer"),
+    ("490 - 49 =", None, "broken off before its result"),
+    ("It goes up 5 floors, so it stops on the 8th floor.", "8", "an ordinal is a number"),
+    ("The answer is 42<|im_end|>\n<|im_start|>user\n99", "42", "another turn, whose tokens were kept"),
+    ("42.\n\nUser: and 50?", "42", "another turn by its speaker"),
+    ("The car needs 3 hours to travel 180 miles.", "3", "what for"),
+    ("The value of x is 7 when y = 3.", "7", "a condition"),
+    ("Die Antwort ist 42, nicht 40.", "42", "German"),
+    ("\u7b54\u6848\u662f42\u3002", "42", "Chinese"),
+    ("1.248 \u20ac", "1248", "a point before three digits of euros"),
 ]
 # lm-eval 0.4.13, flexible-extract of GSM8K: the last match of this, stripped of $ , and a final point.
 FIELD = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
@@ -405,6 +415,13 @@ MORE_LETTERS = [
     ("Answer: A\n\nWait, B is larger. Answer: B", "B", "taken back"),
     ("Oh, A? No. Definitely C!", "C", "A is a question"),
     ("My answer: C. Not B.", "C", "B is denied after it"),
+    ("The answer may be B. Or it may be (F). Perhaps D.", None, "guesses"),
+    ("The answer may be B.", "B", "one guess"),
+    ("I think it's B or C, but more likely C.", "C", "the likelier one"),
+    ("The one that fits is option (B), not option (C).", "B", "the other is denied"),
+    ("A, C", None, "two letters are no choice"),
+    ("Both B and C are correct.", None, "two letters are no choice"),
+    ("B<|im_end|>\n<|im_start|>user\nC", "B", "another turn"),
 ]
 F = "def f():\n    return 1\n"
 MORE_CODE = [
@@ -446,6 +463,14 @@ MORE_CODE = [
     ("```python\ndef f(:\n```\n```python\nprint(1)\n```", "def f(:\n", "a broken answer is the answer"),
     ("```javascript\nlet x;\n```", "let x;\n", "another language, where there is no Python"),
     ("def f():\n    return '</think>'\n", "def f():\n    return '</think>'\n", "a tag within a program"),
+    (f"[BEGIN]\n{F}[DONE]", F, "the marks of MBPP's prompt, which are Python too"),
+    (f"{F}[DONE]\n\nYou are", F.rstrip(), "the end mark alone"),
+    (">>> def f():\n...     return 1\n...\n>>> f()\n1\n", f"{F}f()\n", "an interactive session"),
+    ("Here:\n\n    def f():\n        return 1\n\nDone.", f"{F}\n", "a block by indentation"),
+    ("```python def f():\n    return 1\n```", F, "code on the line of the fence"),
+    (f"```python\n{F}\nThis function returns one.", f"{F}\n", "never closed, prose behind"),
+    ("def f():\n\u00a0\u00a0\u00a0\u00a0return 1\n", F, "spaces that only look like spaces"),
+    ("Answer: `def f(): return 1`", "def f(): return 1\n", "one line in single backticks"),
 ]
 
 

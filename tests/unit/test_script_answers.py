@@ -192,7 +192,7 @@ def test_programs_are_run_as_the_script_does(model: tuple[Any, Any], monkeypatch
     meta = {"program_prefix": "import math\n", "program_suffix": tests, "continues": False}
     examples = [Example(f"e{i}", "Code:", " x", expected=tests, meta=meta) for i in range(3)]
     good = "def f(x): return x"
-    written(monkeypatch, [f"import math\n{good}", good, f"{good}\n\n\nThat is it."])
+    written(monkeypatch, [f"import math\n{good}", good, f"{good}\n\n\nx = ("])
     monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
     result = run_benchmark(*model, benchmark_of("program", examples), method="base")
     assert [r["correct"] for r in result.records] == [True, True, False]
