@@ -49,9 +49,13 @@ _HEDGED = re.compile(r"\b(?:perhaps|maybe|possibly|(?:may|might|could) (?:well )
 _DENIED_AFTER = re.compile(
     r"[)\]*_]{0,4}\?|[)\]*_:]{0,4}(?: [-–—])?\s*(?:is|are|was|were|seems?|looks?|sounds?|can|may|might|could|would"
     r"|does|do|did|be|also|all|both|has|at first|\s)*\s*(?:\bnot\b|n[’']t\b|\b(?:cannot|tempting|wrong|incorrect"
-    r"|false|out\b|ruled|eliminated|excluded|irrelevant|unlikely|attractive|a (?:trap|distractor|common)|close"
+    r"|false|out\b|ruled|eliminated|excluded|irrelevant|unlikely|attractive|a (?:trap|distractor|common)|close\b"
     r"|misleading|implausible)|错|不对|不正确)",
     re.IGNORECASE,
+)
+_FALSE = re.compile(  # of an option at the beginning: what might be its own text ("(D) cannot pay") is no denial
+    r"[)\]*]* (?:is|seems|looks|sounds|can be) (?:\w+ )?(?:wrong|incorrect|false|tempting|ruled|eliminated|excluded"
+    r"|not (?:correct|right|true|the answer))\b"
 )
 _AFFIRMED_AFTER = re.compile(
     r"[)\]*_:.]{0,4}\s*(?:,\s*(?:which|it)\s*)?[^.\n;,]{0,40}?\b(?:is|are|seems|looks|must be|would be|being|marked)\s+"
@@ -102,7 +106,7 @@ def extract_letter(text: str, letters: str = "ABCD", stops: Iterable[str] = NEXT
     )
     rest = text[begins.end() :] if begins else ""
     several = re.match(rf"[)\]*]*(?:,? (?:and|or|&) |, ?\(?[{letters}](?![{_LATIN}]))", rest)
-    if begins and not several and not (re.match(r"[)\]*]* [a-z]", rest) and _DENIED_AFTER.match(rest)):
+    if begins and not several and not _FALSE.match(rest):
         return begins[1], "begins with it"
     found = [m for m in found if not _denied(text, m)]
     sure = [m for m in found if not _HEDGED.search(text[max(0, m.start() - 60) : m.start()])]
