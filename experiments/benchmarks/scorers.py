@@ -236,8 +236,8 @@ def gsm8k(args: argparse.Namespace) -> dict[str, Any]:
 def rationales(args: argparse.Namespace) -> dict[str, Any]:
     """How often the answer is found in texts that people wrote: by our reading, and as the last number of all."""
     found: dict[str, Any] = {}
-    for split in ("train", "test"):
-        rows = load_rows(f"gsm8k/{split}", args.data_dir)[: 200 if args.quick else None]
+    for part in ("train", "test"):
+        rows = load_rows(f"gsm8k/{part}", args.data_dir)[: 200 if args.quick else None]
         right, right_last, wrong = 0, 0, []
         for row in rows:
             text, _, gold_text = row["answer"].rpartition("####")
@@ -247,7 +247,7 @@ def rationales(args: argparse.Namespace) -> dict[str, Any]:
             right += numbers_equal(ours, gold)
             if not numbers_equal(ours, gold):
                 wrong.append({"text": text[-200:], "ours": str(ours), "gold": str(gold)})
-        found[split] = {"n": len(rows), "right": right, "last_number_right": right_last, "wrong": wrong}
+        found[part] = {"n": len(rows), "right": right, "last_number_right": right_last, "wrong": wrong}
     return {**found, "kept": all(f["right"] >= 0.99 * f["n"] for f in found.values())}
 
 
