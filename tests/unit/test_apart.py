@@ -39,6 +39,15 @@ ATTACKS = {
     "enum_lies": ("import enum\nclass E(enum.Enum):\n    A = 1\n    def __eq__(self, o):\n        return True\n    __hash__ = None\ndef f(x):\n    return E.A", EQUAL),
     "int_enum_lies": ("import enum\nclass E(enum.IntEnum):\n    A = 1\n    def __eq__(self, o):\n        return True\n    __hash__ = int.__hash__\ndef f(x):\n    return E.A", EQUAL),
     "counter_subclass": ("from collections import Counter\nclass C(Counter):\n    def __eq__(self, o):\n        return True\ndef f(x):\n    return C()", "assert f(1) == {'a': 2}"),
+    "method_shadowed": (
+        "def f(p):\n    p.same = str\n    return p",
+        "p = P(1)\nassert f(p).same(9)",
+        "class P:\n    def __init__(self, x):\n        self.x = x\n    def same(self, y):\n        return self.x == y\n",
+    ),
+    "tuple_method_shadowed": (
+        "from collections import namedtuple\ndef f(x):\n    return namedtuple('P', 'count')(bool)",
+        "assert f(1).count(7) == 1",
+    ),
     "hostile_class": ("class A:\n    @property\n    def __class__(self):\n        return int\n    def __eq__(self, o):\n        return True\ndef f(x):\n    return A()", "r = f(1)\nassert isinstance(r, int) and r == 2"),
     "hostile_iter": ("class A:\n    def __iter__(self):\n        return iter([2])\ndef f(x):\n    return A()", "assert list(f(1)) == [2]"),
     "hostile_next": (LIAR + "class A(Liar):\n    def __next__(self):\n        return 2\n    def __iter__(self):\n        return self\ndef f(x):\n    return A()", EQUAL),
@@ -116,6 +125,15 @@ HONEST = {
     "fraction": ("from fractions import Fraction\ndef f(x):\n    return Fraction(x, 3)", "from fractions import Fraction\nassert f(2) == Fraction(2, 3)"),
     "dates": ("import datetime as d\ndef f(x):\n    return [d.date(2026, 1, 2), d.datetime(2026, 1, 2, 3, tzinfo=d.timezone.utc), d.timedelta(1, 2, 3), d.time(1, 2)]", "import datetime as d\nassert f(1) == [d.date(2026, 1, 2), d.datetime(2026, 1, 2, 3, tzinfo=d.timezone.utc), d.timedelta(1, 2, 3), d.time(1, 2)]"),
     "named_tuple": ("from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef f(x):\n    return P(1, 2)", "r = f(1)\nassert r == (1, 2) and isinstance(r, tuple)\nassert (f(1)).y == 2"),
+    "named_tuple_with_a_count": (
+        "from collections import namedtuple\nP = namedtuple('P', 'word count')\ndef f(x):\n    return P(x, 2)",
+        "assert f('a') == ('a', 2)\nr = f('a')\nassert r[1] == 2",
+    ),
+    "dataclass_with_a_default": (
+        "def f(x):\n    return P(y=x)",
+        "assert f(3) == P(1, 3)",
+        "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int = 1\n    y: int = 2\n",
+    ),
     "default_dict": ("from collections import defaultdict\ndef f(x):\n    d = defaultdict(list)\n    d[1].append(x)\n    return d", "assert f(2) == {1: [2]} and f(2)['new'] == []"),
     "default_dict_lambda": ("from collections import defaultdict\ndef f(x):\n    d = defaultdict(lambda: 0)\n    d['a'] += x\n    return d", "assert f(2) == {'a': 2}"),
     "ordered_dict": ("from collections import OrderedDict\ndef f(x):\n    d = OrderedDict(a=1, b=2)\n    d.move_to_end('a')\n    return d", "from collections import OrderedDict\nassert f(1) == OrderedDict([('b', 2), ('a', 1)])"),

@@ -224,8 +224,11 @@ def set_field(made: Any, name: str, part: Any) -> None:
     slots = [base.__dict__[name] for base in type(made).__mro__ if name in getattr(base, "__slots__", ())]
     if slots:
         slots[0].__set__(made, part)
-    else:
-        made.__dict__[name] = part
+        return
+    for base in type(made).__mro__:  # a value must not stand in for a method: `str` is callable too
+        found = base.__dict__.get(name)
+        expect(not callable(found) and not hasattr(type(found), "__get__"), "field")
+    made.__dict__[name] = part
 
 
 def known(side: Side, name: str) -> Any:
@@ -266,7 +269,9 @@ def make(side: Side, name: Any, *parts: Any) -> Any:
         return tuple.__new__(known(side, parts[0]), parts[1:])
     if name == "known member" and kinds == (str, str):
         return known(side, parts[0]).__members__[parts[1]]
-    if name == "named tuple" and kinds[:2] == (str, tuple):
+    if name == "named tuple" and kinds[:2] == (str, tuple) and len(parts) == 2 + len(parts[1]):
+        shadows = [part for field, part in zip(parts[1], parts[2:]) if hasattr(tuple, field)]
+        expect(not any(isinstance(part, type) for part in shadows), "field")  # it would be called as the method
         return tuple.__new__(named_tuple(side, *parts[:2]), parts[2:])
     if name == "member" and kinds[:3] == (str, str, str) and len(parts) == 4:
         return member(side, *parts)
