@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from typing import Any
 from spd_lightning.errors import UserError
 
 # Raised by hand when a stage's arithmetic or file format changes, so that older artifacts are not reused.
-STAGE_VERSION = {"moments": 3, "subspace": 1, "corpus": 3, "scores": 4, "run": 1}
+STAGE_VERSION = {"moments": 3, "subspace": 2, "corpus": 3, "student": 1, "scores": 4, "run": 2}
 
 COMPLETE = "complete.json"
 
@@ -208,9 +209,24 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# Options that say where and on what a run is computed, not what is computed.
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What differs between two keys or configurations, an entry each: ``rank: 8 there, 16 here``; hashes shortened."""
+
+    def short(value: Any) -> str:
+        return repr(value[:12] + "..." if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{32,}", value) else value)
+
+    old, new = (flatten(json.loads(json.dumps(key))) for key in (there, here))
+    return [
+        f"{name}: {short(old.get(name))} there, {short(new.get(name))} here"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+# Options that say where and on what a run is computed, not what is computed; a revision's content counts.
 PLACE_OPTIONS = {
-    "config", "ckpt_path", "estimate", "run_dir", "artifact_dir", "data_dir", "data.corpus_dir",
+    "config", "ckpt_path", "model_revision", "data_revision", "estimate", "run_dir", "artifact_dir", "data_dir",
+    "data.corpus_dir",
     "evaluation.allow_code_execution", "subspace.device_map", "data.device_map", "evaluation.device_map",
     "trainer.accelerator", "trainer.strategy", "trainer.devices", "trainer.num_nodes", "trainer.logger",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.default_root_dir", "trainer.profiler",
@@ -226,87 +242,3 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
         for k, v in settings.items()
         if not k.startswith("trainer.logger") and (k, v) != ("trainer.callbacks", None)
     }
-
-
-class RunFolder:
-    """Folder of one run: its configuration, artifacts, results, and a manifest of checksums.
-
-    Args:
-        path: The folder.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-
-    def claim(self, config: Mapping[str, Any], dump: str, environment: Mapping[str, Any]) -> None:
-        """Take the folder for a configuration: a new one is made, one of the same configuration is continued.
-
-        Args:
-            config: The configuration.
-            dump: Its text for ``config.yaml``, with the comments that the user may want.
-            environment: Written to ``environment.json``; its ``fingerprint`` is that of the run.
-
-        Raises:
-            UserError: If the folder holds another configuration, or something that is no run. Nothing is changed then.
-
-        Ranks:
-            Rank 0 only.
-        """
-        import yaml
-
-        known = self.path / "config.yaml"
-        if known.is_file():
-            there = json.loads((self.path / "environment.json").read_text(encoding="utf-8")).get("fingerprint")
-            if there == environment["fingerprint"]:
-                return
-            old, new = settings_of(yaml.safe_load(known.read_text(encoding="utf-8"))), settings_of(config)
-            differ = [
-                f"{k}: {old.get(k)!r} there, {new.get(k)!r} here"
-                for k in sorted(old.keys() | new.keys())
-                if old.get(k) != new.get(k)
-            ]
-            what = "; ".join(differ) or "the content of the model or of the task file differs"
-            raise UserError(
-                f"run_dir={self.path} holds another configuration ({what}). Leave --run_dir out, or choose another."
-            )
-        if self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir()):
-            raise UserError(
-                f"run_dir={self.path} is not empty and holds no run. Leave --run_dir out, or choose another."
-            )
-        write_json(self.path / "environment.json", environment)
-        write_atomic(known, dump)
-
-    def release(self) -> None:
-        """Give the folder back if it holds nothing but what `claim` wrote: a mistake was found before any work.
-
-        Ranks:
-            Rank 0 only.
-        """
-        claimed = [self.path / name for name in ("config.yaml", "environment.json")]
-        if all(p in claimed or p.name == ".lock" for p in self.path.iterdir()):
-            for file in claimed:
-                file.unlink(missing_ok=True)
-
-    def add(self, source: Path, name: str) -> Path:
-        """Put a copy of an artifact's file under ``name``; a hard link where the file system allows, else a copy."""
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}-new")
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-        return target
-
-    def write_manifest(self) -> None:
-        """List every finished file with its SHA-256; logs and checkpoints, which change, are left out."""
-        from spd_lightning.model import file_sha256
-
-        files = {}
-        for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
-            name = path.relative_to(self.path).as_posix()
-            if name.split("/")[0] not in ("logs", "checkpoints", "manifest.json", ".lock"):
-                files[name] = file_sha256(path)
-        write_json(self.path / "manifest.json", files)

@@ -27,14 +27,15 @@ from lightning.pytorch.strategies import FSDPStrategy
 from transformers.utils import logging as transformers_logging
 
 from spd_lightning.adapter_beside import read_record
-from spd_lightning.artifacts import ArtifactStore, RunFolder, file_lock, fingerprint, settings_of
+from spd_lightning.artifacts import ArtifactStore, file_lock, fingerprint, settings_of
+from spd_lightning.checksums import file_sha256, weights_sha256
 from spd_lightning.commands import COMMANDS
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.callback import BenchmarkCallback, weights_sha256
+from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.strategy import ShardedStrategy
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
-from spd_lightning.model import file_sha256, model_fingerprint
+from spd_lightning.model import model_fingerprint
 from spd_lightning.options import PARSER, STAGES, TRAINER_DEFAULTS, Options, StageCommands, explain
 from spd_lightning.pipeline import Pipeline, student_folder
 from spd_lightning.plan import Plan
@@ -47,6 +48,7 @@ from spd_lightning.processes import (
     lost_process,
     rank,
 )
+from spd_lightning.run_folder import RunFolder
 from spd_lightning.tracking import default_loggers, describe_environment
 from spd_lightning.trainer import StepCheckpoint, make_trainer
 

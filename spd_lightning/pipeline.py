@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,23 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import distributed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
-from spd_lightning.artifacts import ArtifactStore, RunFolder
+from spd_lightning.artifacts import ArtifactStore, differences
+from spd_lightning.checksums import file_sha256, weights_sha256
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.answers import holds_answer, letters_up_to
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.adapter import is_adapter, save_student
 from spd_lightning.finetuning.module import SPDFineTuningModule
+from spd_lightning.finetuning.recipe import StudentStore, recipe_of_checkpoint, same_student, student_key
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.generation.corpus import Corpus
 from spd_lightning.generation.corpus import statistics as corpus_statistics
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
 from spd_lightning.generation.engine import Generation
+from spd_lightning.model import model_fingerprint
 from spd_lightning.plan import Plan
 from spd_lightning.processes import agree, barrier, is_rank_zero
+from spd_lightning.run_folder import RunFolder
 from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.tracking import log_corpus
@@ -68,6 +71,7 @@ class Pipeline:
         run: The run folder.
         store: The artifact store.
         plan: Says before each stage what it is going to cost; None says nothing.
+        options: The run's configuration; the trainer's part of it is in the student's key.
 
     Ranks:
         Every process calls every method in the same order; files are written by rank 0.
@@ -84,14 +88,15 @@ class Pipeline:
         run: RunFolder,
         store: ArtifactStore,
         plan: Plan | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.extraction, self.data, self.student, self.benchmarks = extraction, data, student, benchmarks
         self.trainer, self.stage_trainer = trainer, stage_trainer
-        self.run, self.store, self.plan = run, store, plan
+        self.run, self.store, self.plan, self.options = run, store, plan, options or {}
         self.stages: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
         self.student_step: int | None = None
-        data.store = store
+        data.store, data.trainer = store, trainer  # the dtype of generation is asked of its device
 
     def _connect(self) -> None:
         """Start the other processes before anything is decided; once, and nothing with one process.
@@ -128,6 +133,11 @@ class Pipeline:
             line = f"no estimate: {type(error).__name__}: {error}"
         rank_zero_info(f"[{stage}] {line}")
 
+    def _refuse(self, problem: str | None) -> None:
+        """Raise what rank 0 found, on every process."""
+        if (message := agree(problem)) is not None:
+            raise UserError(message)
+
     # Stage 1
 
     def extract(self) -> Path:
@@ -135,6 +145,7 @@ class Pipeline:
         module = self.extraction
         module.check_options()
         with self._stage("extract", f"{module.task}: gradients of K and V on the correctness tokens") as row:
+            self._refuse(self.run.changed_inputs("subspace", module.subspace_key()))
             folder = self.store.folder("moments", module.moments_key())
             file = folder / "moments.safetensors"
             row["skipped"] = agree(self.store.is_complete(folder))
@@ -167,6 +178,7 @@ class Pipeline:
                 module.subspace.save(path)
                 self.store.complete(folder, key)
             self.run.add(path, "subspace/subspace.safetensors")
+            self.run.record("subspace", key)
         barrier()
         return path
 
@@ -175,8 +187,11 @@ class Pipeline:
         if not path.is_file():
             raise UserError(f"data.subspace={path}: there is no such file. Give a subspace.safetensors, or none.")
         self.benchmarks.run_subspace = path
+        key = {"file": file_sha256(path)}
+        self._refuse(self.run.changed_inputs("subspace", key))
         if is_rank_zero():
             self.run.add(path, "subspace/subspace.safetensors")
+            self.run.record("subspace", key)
 
     # Stage 2
 
@@ -184,6 +199,7 @@ class Pipeline:
         """The corpus, continued where it stopped; batches that are there are not decoded again."""
         data = self.data
         with self._stage("generate", f"{len(data.prompts)} prompts of {data.task_name}, method {data.method}") as row:
+            self._refuse(self.run.changed_inputs("corpus", data.key()))
             corpus, requests = data.corpus(), data.requests
             row["skipped"] = agree(corpus.is_final())
             if not row["skipped"]:
@@ -203,6 +219,7 @@ class Pipeline:
             self.facts["corpus_samples"] = made.get("samples", [])
             if is_rank_zero():
                 self.run.add(corpus.path, "corpus/generations.jsonl")
+                self.run.record("corpus", data.key())
                 if not self.adapter.is_dir():  # a run that only repeats keeps its logs
                     lengths = [record["num_tokens"] for record in records]
                     log_corpus(self.trainer.loggers, statistics, lengths, self.facts["corpus_samples"])
@@ -232,35 +249,108 @@ class Pipeline:
         return self.run.path / "adapter"
 
     def fine_tune(self, ckpt_path: str | None = None) -> Path:
-        """Train the student, from ``ckpt_path`` or the run's own last checkpoint if there is one."""
+        """Train the student, or take it from the run or the store where it is the same.
+
+        Args:
+            ckpt_path: Checkpoint of another run to start from. The run's own last checkpoint goes before it, if that
+                was made from it.
+
+        Raises:
+            UserError: If the run holds a student or a checkpoint that was made from other inputs.
+        """
         with self._stage("fine_tune", f"{self.data.method} student of {self.data.model_name_or_path}") as row:
-            row["skipped"] = agree(self.adapter.is_dir())
-            last = self.run.path / "checkpoints" / "last.ckpt"
+            self.data.setup("fit")
+            own = self.run.path / "checkpoints" / "last.ckpt"
+            key = agree(self._student_key(ckpt_path, own) if is_rank_zero() else {})
+            self._refuse(self._foreign_student(key))
+            stored = StudentStore(self.store, key)
+            there = agree(self.adapter.is_dir())
+            row["skipped"] = there or agree(stored.has() if is_rank_zero() else False)
             if not row["skipped"]:
-                resume = ckpt_path or agree(str(last) if last.is_file() else None)
-                self._say_cost("fine_tune")
-                self.trainer.fit(self.student, datamodule=self.data, ckpt_path=resume, weights_only=True)
-                if self.trainer.interrupted:
-                    raise KeyboardInterrupt
-                self.student_step = self.trainer.global_step
-                self._take_best()
-                model = self.student.model
-                assert model is not None
-                weights = trained_weights(model) if is_sharded(model) else None
-                if is_rank_zero():
-                    partial = self.run.path / ".adapter-new"
-                    shutil.rmtree(partial, ignore_errors=True)
-                    save_student(model, partial, self.data.model_name_or_path, weights)
-                    partial.rename(self.adapter)
-                barrier()
+                resume = agree(self._checkpoint(key, ckpt_path, own) if is_rank_zero() else None)
+                self._train(key, stored, resume)
                 row["tokens"] = self.student.trained_tokens  # of this fit: what stood in a checkpoint took no time
-            elif last.is_file():
-                self.student_step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-            if row["skipped"] and self.data.method == "filtered":
-                self.data.setup("fit")  # how many were kept is told again
+            if not there and is_rank_zero():
+                self.run.add_folder(stored.path, "adapter")
+                self.run.record("student", {"key": key, **stored.facts()})
+            barrier()
+            self.student_step = agree(self.run.keys()["student"]["step"] if is_rank_zero() else None)
             self.facts["corpus"] = {**self.facts.get("corpus", {}), **self.data.facts}
         self.student.model = None
         return self.adapter
+
+    def _student_key(self, ckpt_path: str | None, own: Path) -> dict[str, Any]:
+        foreign = ckpt_path is not None and Path(ckpt_path).resolve() != own.resolve()
+        return student_key(
+            model_fingerprint(self.data.model_name_or_path),
+            file_sha256(self.data.corpus().path),
+            self.data.train_texts,
+            self.data.val_texts,
+            self.student.hparams,
+            self.options,
+            self.trainer.world_size,
+            file_sha256(ckpt_path) if foreign and ckpt_path is not None else None,
+        )
+
+    def _foreign_student(self, key: dict[str, Any]) -> str | None:
+        """Why the run's student is not the one of these options and inputs; None if it is, or there is none."""
+        if not is_rank_zero() or not self.adapter.is_dir():
+            return None
+        record = self.run.keys().get("student")
+        if record is None:
+            return (
+                f"{self.adapter} holds a student without a record of what it was made from. Set --run_dir to a new "
+                "folder."
+            )
+        if differ := differences(same_student(record["key"]), same_student(key)):
+            return (
+                f"{self.adapter} holds a student that was made otherwise ({'; '.join(differ)}). Set --run_dir to a new "
+                "folder; the old one keeps what it has."
+            )
+        if weights_sha256(self.adapter) != record["weights_sha256"]:
+            return (
+                f"The weights in {self.adapter} are not those that were trained: they were changed since. Put the old "
+                "ones back, or remove that folder to have the student made again."
+            )
+        return None
+
+    def _checkpoint(self, key: dict[str, Any], ckpt_path: str | None, own: Path) -> str | None:
+        """The checkpoint to continue from: the run's own if it is of this student, else the one that was named.
+
+        Raises:
+            UserError: If the run's own is of another student, and none was named.
+        """
+        if not own.is_file():
+            return ckpt_path
+        there = recipe_of_checkpoint(own)
+        differ = differences(same_student(there), same_student(key))
+        if not differ:
+            return str(own)
+        if ckpt_path is not None:
+            return ckpt_path
+        what = "; ".join(differ) if there else "it has no record of what it was made from"
+        raise UserError(
+            f"{own} is a checkpoint of another student ({what}). Remove it to start anew, set --run_dir to a new "
+            "folder, or name a checkpoint by --ckpt_path."
+        )
+
+    def _train(self, key: dict[str, Any], stored: StudentStore, resume: str | None) -> None:
+        """Run stage 3's trainer and put the student into the store."""
+        self._say_cost("fine_tune")
+        self.student.recipe = key
+        self.trainer.fit(self.student, datamodule=self.data, ckpt_path=resume, weights_only=True)
+        if self.trainer.interrupted:
+            raise KeyboardInterrupt
+        self.student_step = self.trainer.global_step
+        self._take_best()
+        model = self.student.model
+        assert model is not None
+        weights = trained_weights(model) if is_sharded(model) else None
+        if is_rank_zero():
+            stored.keep(
+                lambda folder: save_student(model, folder, self.data.model_name_or_path, weights), self.student_step
+            )
+        barrier()
 
     def _take_best(self) -> None:
         """Go back to the best checkpoint, where the user asked for one by a ModelCheckpoint that monitors a loss."""

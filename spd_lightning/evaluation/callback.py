@@ -7,7 +7,6 @@ command line adds the run's folder, store and task with `BenchmarkCallback.attac
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.adapter_beside import all_weights_trained
 from spd_lightning.artifacts import ArtifactStore, write_jsonl
+from spd_lightning.checksums import file_sha256, weights_sha256
 from spd_lightning.errors import UserError, unknown_name
 from spd_lightning.evaluation.benchmark import evaluate_model
 from spd_lightning.evaluation.comparisons import compare_all
@@ -35,7 +35,6 @@ from spd_lightning.finetuning.share_kept import share_kept
 from spd_lightning.model import (
     Dtype,
     check_one_process,
-    file_sha256,
     load_model,
     load_tokenizer,
     model_fingerprint,
@@ -515,14 +514,6 @@ class _Bar:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-
-
-def weights_sha256(folder: Path) -> str:
-    """What an adapter or checkpoint folder holds: the names and contents of its weights and configuration."""
-    files = sorted(
-        p for p in folder.glob("*") if p.suffix in (".safetensors", ".bin") or p.name.endswith("config.json")
-    )
-    return hashlib.sha256("".join(f"{p.name}:{file_sha256(p)};" for p in files).encode()).hexdigest()
 
 
 def _processes() -> tuple[int, int, Callable[[list[Any]], list[list[Any]]] | None]:

@@ -6,6 +6,7 @@ Reference: arXiv:2605.22675, section 3 and eq. 14 (next-token loss over prompt a
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import time
@@ -98,6 +99,7 @@ class SPDFineTuningModule(LightningModule):
         self.model: PreTrainedModel | PeftModel | None = None
         self.val_loss = MeanMetric()
         self._fingerprint: str | None = None
+        self.recipe: dict[str, Any] | None = None  # what this student depends on, for checkpoints; the pipeline knows
         self._resume: tuple[int, dict[str, int]] | None = None  # optimiser step of a checkpoint, state of its loader
         self._step_loss = torch.zeros((), dtype=torch.float32)
         self._step_tokens = self._step_padded = 0
@@ -345,6 +347,8 @@ class SPDFineTuningModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Record the base, the adapter's shape and the place in the data."""
         checkpoint["spd"] = {**self._made_of(), "model_name_or_path": self._options.model_name_or_path}
+        if self.recipe is not None:
+            checkpoint["spd"]["recipe"] = json.dumps(self.recipe)
         if isinstance(self.trainer.train_dataloader, TextLoader):
             checkpoint["spd"]["loader"] = self.trainer.train_dataloader.state_dict()
 

@@ -20,8 +20,18 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from spd_lightning.artifacts import ArtifactStore, InUseError, file_lock, fingerprint, read_jsonl
+from spd_lightning.artifacts import (
+    COMPLETE,
+    STAGE_VERSION,
+    ArtifactStore,
+    InUseError,
+    differences,
+    file_lock,
+    fingerprint,
+    read_jsonl,
+)
 from spd_lightning.batches import Batches
+from spd_lightning.checksums import file_sha256
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.answers import cut_at_stops, evaluation_stops
 from spd_lightning.finetuning.batching import TextLoader, make_train_loader, make_val_loader
@@ -32,7 +42,7 @@ from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.requests import Request, Truncation, build_requests, form_batches
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.generation.vllm_engine import generate_vllm, import_vllm, write_folded
-from spd_lightning.model import file_sha256, load_config, load_tokenizer, model_fingerprint, resolve_dtype
+from spd_lightning.model import load_config, load_tokenizer, model_fingerprint, resolve_dtype
 from spd_lightning.processes import agree, is_rank_zero
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import load_task
@@ -298,13 +308,15 @@ class SelfGenerationDataModule(LightningDataModule):
     def key(self) -> dict[str, Any]:
         """Exactly what the corpus depends on; its fingerprint names the corpus folder."""
         params = self.sampling_params
-        prompts = json.dumps([[e.id, e.prompt] for e in self.prompts], ensure_ascii=True)
+        prompts = [[e.id, e.prompt] for e in self.prompts]
+        tokens = [[r.id, *r.prompt_ids] for r in self.requests if r.sample == 0]  # what the template made of them
         return {
             "model": model_fingerprint(self.model_name_or_path),
             "task": self.task_name,
             "task_version": self.task.version,
             "rows": self.rows,
-            "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
+            "prompts": hashlib.sha256(json.dumps(prompts, ensure_ascii=True).encode()).hexdigest(),
+            "prompt_tokens": hashlib.sha256(json.dumps(tokens).encode()).hexdigest(),
             "subspace": file_sha256(Path(self.subspace_path)) if self.method == "spd" and self.subspace_path else None,
             "num_generations": self.num_generations,
             "max_new_tokens": params.max_new_tokens,
@@ -328,7 +340,30 @@ class SelfGenerationDataModule(LightningDataModule):
     def corpus(self) -> Corpus:
         """The corpus: in ``corpus_dir``, else in its folder of the artifact store."""
         key = self.key()
-        return Corpus(self.corpus_dir or self.store.folder("corpus", key), fingerprint("corpus", **key))
+        corpus = Corpus(self.corpus_dir or self.store.folder("corpus", key), fingerprint("corpus", **key))
+        if self.corpus_dir is not None and (problem := agree(self._foreign(corpus, key))):
+            raise UserError(problem)
+        return corpus
+
+    def _foreign(self, corpus: Corpus, key: dict[str, Any]) -> str | None:
+        """Why a finished corpus in ``corpus_dir`` is not the one that these options make; None if it is."""
+        if not corpus.is_final():
+            return None
+        if not self.store.is_complete(corpus.folder):
+            return (
+                f"data.corpus_dir={self.corpus_dir} holds a generations.jsonl without the record of what it was made "
+                f"from ({COMPLETE}). Set --data.corpus_dir to a folder that this program wrote whole, or to a new one."
+            )
+        facts = self.store.facts(corpus.folder)
+        differ = differences(facts["key"], key)
+        if facts.get("version") != STAGE_VERSION["corpus"]:
+            differ.append(f"version of stage 2: {facts.get('version')} there, {STAGE_VERSION['corpus']} here")
+        if not differ:
+            return None
+        return (
+            f"data.corpus_dir={self.corpus_dir} holds a corpus of other settings ({'; '.join(differ)}). Set "
+            "--data.corpus_dir to a new folder, leave it out, or set the options to those of the corpus."
+        )
 
     # Stage 2: batches of prompts.
 
@@ -471,9 +506,11 @@ class SelfGenerationDataModule(LightningDataModule):
         Ranks:
             For one process, after all others have written.
         """
+        key, version = self.key(), STAGE_VERSION["corpus"]
+        self.store.complete(corpus.folder, key, version=version)  # a finished file is never without its record
         corpus.finalise(self.requests)
         samples = side_by_side(corpus.read(), unprojected)
-        self.store.complete(corpus.folder, self.key(), samples=samples, torn_lines=corpus.torn)
+        self.store.complete(corpus.folder, key, version=version, samples=samples, torn_lines=corpus.torn)
 
     def _decode_here(self, corpus: Corpus, rank: int, world_size: int) -> None:
         module = self.generation_module(corpus)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from spd_lightning.chat_template import render_prompts
 from spd_lightning.errors import UserError
 from spd_lightning.generation.text import common_start
 
@@ -125,9 +126,8 @@ def encode_with_template(
         ]
     if not tokenizer.chat_template:
         raise UserError("prompt_format='chat', but the tokenizer has no chat template. Set --data.prompt_format plain.")
-    template: Any = tokenizer.apply_chat_template
     turns = [[{"role": "user", "content": prompt}] for prompt in [_MARK, *prompts]]
-    marked, *rendered = [template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
+    marked, *rendered = render_prompts(tokenizer, turns)
     encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     found = []
     for text, ids, offsets in zip(rendered, encoded["input_ids"], encoded["offset_mapping"]):

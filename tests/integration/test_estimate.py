@@ -21,7 +21,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("weights were asked for")
 
     monkeypatch.setattr(model.AutoModelForCausalLM, "from_pretrained", refuse)
-    monkeypatch.setattr(model, "file_sha256", refuse)
+    monkeypatch.setattr("spd_lightning.source.file_sha256", refuse)
 
 
 @pytest.mark.parametrize("command", ["fit", "extract", "generate", "test"])

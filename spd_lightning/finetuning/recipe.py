@@ -1,0 +1,141 @@
+"""What a student depends on, and where it is kept: stage 3's key, as every stage has one.
+
+The key goes into every checkpoint of a run, beside the finished adapter (``keys.json`` of the run folder, with a
+checksum of the weights) and names the student's folder in the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spd_lightning.artifacts import PLACE_OPTIONS, ArtifactStore
+from spd_lightning.checksums import weights_sha256
+from spd_lightning.finetuning.texts import TrainingText
+
+# Of the module: what the base's fingerprint says, and how often the whole is repeated.
+NOT_OF_THE_STUDENT = {"model_name_or_path", "rounds"}
+# Of the trainer, beside the places: what changes no weight.
+NOT_OF_THE_WEIGHTS = {
+    "enable_checkpointing",
+    "enable_autolog_hparams",
+    "inference_mode",
+    "limit_test_batches",
+    "limit_predict_batches",
+    "model_registry",
+    "num_sanity_val_steps",
+    "use_distributed_sampler",
+}
+
+
+def student_key(
+    base: str,
+    corpus: str,
+    train: Sequence[TrainingText],
+    val: Sequence[TrainingText],
+    hparams: Mapping[str, Any],
+    options: Mapping[str, Any],
+    processes: int,
+    continued_from: str | None = None,
+) -> dict[str, Any]:
+    """Everything that the trained weights depend on, as JSON values.
+
+    Args:
+        base: Fingerprint of the model that is trained.
+        corpus: SHA-256 of ``generations.jsonl``.
+        train: Texts that are learned.
+        val: Texts held out; early stopping and best checkpoints look at them.
+        hparams: Of `SPDFineTuningModule`.
+        options: The run's configuration. Its trainer's options count but for places; those of the evaluation where a
+            callback of the trainer watches a score.
+        processes: Their number counts where it changes results: each draws dropout masks of its own.
+        continued_from: SHA-256 of another run's checkpoint that training starts from.
+    """
+    trainer = {
+        name: value
+        for name, value in (options.get("trainer") or {}).items()
+        if f"trainer.{name}" not in PLACE_OPTIONS and name not in NOT_OF_THE_WEIGHTS
+    }
+    watches = "eval" in json.dumps(trainer.get("callbacks"), default=str)
+    dropout = hparams.get("lora_r") is not None and hparams.get("lora_dropout", 0) > 0
+    key = {
+        "base": base,
+        "corpus": corpus,
+        "texts": _digest(train),
+        "val_texts": _digest(val),
+        "model": {name: value for name, value in hparams.items() if name not in NOT_OF_THE_STUDENT},
+        "trainer": trainer,
+        "evaluation": options.get("evaluation") if watches else None,
+        "processes": processes if dropout else None,
+        "continued_from": continued_from,
+    }
+    return json.loads(json.dumps(key, default=str))
+
+
+def _digest(texts: Sequence[TrainingText]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(json.dumps(vars(text)).encode())
+    return digest.hexdigest()
+
+
+def same_student(key: Mapping[str, Any]) -> dict[str, Any]:
+    """A key without the number of processes: a run may be continued on another machine."""
+    return {name: value for name, value in key.items() if name != "processes"}
+
+
+def recipe_of_checkpoint(path: Path) -> dict[str, Any]:
+    """The key that a training checkpoint was made under; empty where it has none."""
+    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return json.loads((saved.get("spd") or {}).get("recipe") or "{}")
+
+
+class StudentStore:
+    """Finished students in the store that runs share: ``student-<fingerprint>/student/`` and its record.
+
+    Args:
+        store: The store.
+        key: What the student depends on.
+    """
+
+    def __init__(self, store: ArtifactStore, key: Mapping[str, Any]) -> None:
+        self.store, self.key = store, key
+        self.folder = store.folder("student", key)
+
+    @property
+    def path(self) -> Path:
+        """Folder of the student itself."""
+        return self.folder / "student"
+
+    def has(self) -> bool:
+        """Whether the student is there whole: its weights are those that were recorded."""
+        return self.store.is_complete(self.folder) and weights_sha256(self.path) == self.facts()["weights_sha256"]
+
+    def facts(self) -> dict[str, Any]:
+        """``weights_sha256`` and ``step``, the optimiser steps it was trained for."""
+        facts = self.store.facts(self.folder)
+        return {name: facts[name] for name in ("weights_sha256", "step")}
+
+    def keep(self, write: Callable[[Path], Any], step: int | None) -> None:
+        """Have a student written, and make it the store's own once it is whole.
+
+        Args:
+            write: Writes it into the folder that it is given.
+            step: Optimiser steps it was trained for.
+
+        Ranks:
+            Rank 0 only.
+        """
+        aside = self.folder.with_name(f".{self.folder.name}-{os.getpid()}-new")
+        shutil.rmtree(aside, ignore_errors=True)
+        write(aside / "student")
+        self.store.complete(aside, self.key, weights_sha256=weights_sha256(aside / "student"), step=step)
+        shutil.rmtree(self.folder, ignore_errors=True)  # damaged, or another run's, which is the same
+        aside.rename(self.folder)
