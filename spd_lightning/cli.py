@@ -185,11 +185,14 @@ class SPDCLI(Options):
             parts = (self.extraction, self.datamodule, self.model, self.benchmarks)
             print(Plan(*parts, self.trainer_options).table(subcommand))
             return
+        ckpt_path = self.config[subcommand].get("ckpt_path")
+        if ckpt_path is not None and not Path(ckpt_path).is_file():
+            raise UserError(f"ckpt_path={ckpt_path}: there is no such file. Give a checkpoint that fit wrote.")
         if subcommand in ("fit", "generate"):  # before the run folder is taken
             self.datamodule.check_options(trains=subcommand == "fit")
         with self._claimed_run():
             try:
-                getattr(self, subcommand)(self.config[subcommand].get("ckpt_path"))
+                getattr(self, subcommand)(ckpt_path)
             except UserError:
                 if is_rank_zero():
                     self.run_folder.release()
@@ -228,7 +231,7 @@ class SPDCLI(Options):
         self._attach_benchmarks(method, run_dir=self.run_folder.path, store=self.store)
         parts = (self.extraction, self.datamodule, self.model, self.benchmarks)
         plan = Plan(*parts, self._get(self.config_init, "trainer"))
-        return Pipeline(*parts, self.trainer, self.stage_trainer, self.run_folder, self.store, plan)
+        return Pipeline(*parts, self.trainer, self.stage_trainer, self.run_folder, self.store, plan, self.plain_config)
 
     def fit(self, ckpt_path: str | None = None) -> None:
         """All stages, as often as ``model.rounds`` says; a later round starts from the student before it."""
@@ -300,7 +303,7 @@ class SPDCLI(Options):
         trainer = self.instantiate_trainer(logger=[CSVLogger(folder.path / "logs", name="", version="")])
         parts = (made.subspace, made.data, made.model, made.evaluation)
         plan = Plan(*parts, self._get(self.config_init, "trainer"))
-        pipeline = Pipeline(*parts, trainer, self.stage_trainer, folder, self.store, plan)
+        pipeline = Pipeline(*parts, trainer, self.stage_trainer, folder, self.store, plan, self.plain_config)
         if made.data.method == "spd":
             pipeline.extract()
         pipeline.generate()
@@ -362,15 +365,13 @@ class SPDCLI(Options):
         """Write the student of a training checkpoint as the run's own (rank 0 does; the others wait).
 
         Raises:
-            UserError: If there is no such file, or the run folder holds another student, whose scores would go.
+            UserError: If the run folder holds another student, whose scores would go.
         """
         from spd_lightning.finetuning.adapter import save_student
 
         folder = self.run_folder.path / "adapter"
         if not is_rank_zero():
             return folder
-        if not Path(ckpt_path).is_file():
-            raise UserError(f"ckpt_path={ckpt_path}: there is no such file. Give a checkpoint that fit wrote.")
         self.model.configure_model()
         checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
         self.model.on_load_checkpoint(checkpoint)

@@ -47,6 +47,7 @@ FILES = {
     "config.yaml",
     "environment.json",
     "manifest.json",
+    "keys.json",
     "subspace/subspace.safetensors",
     "corpus/generations.jsonl",
     "adapter/adapter_config.json",
@@ -82,7 +83,7 @@ def test_a_run_writes_exactly_the_promised_files(run_dir: Path) -> None:
     outside = ("logs/", "checkpoints/", "manifest.json")
     assert set(manifest) == {name for name in FILES if not name.startswith(outside)}
     stages = {p.name.rsplit("-", 1)[0] for p in (run_dir.parent / ".artifacts").iterdir()}
-    assert stages == {"moments", "subspace", "corpus", "scores"}
+    assert stages == {"moments", "subspace", "corpus", "student", "scores"}
 
 
 def test_results_hold_every_method_with_n_and_interval(run_dir: Path) -> None:
