@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -101,6 +102,28 @@ def test_predict_with_a_plain_trainer_writes_the_corpus_and_compares_without_pro
     assert {r["id"]: r["token_ids"] for r in corpus.read()} != expected, "the projection changed nothing"
     state = load_model(tiny_model_dir, torch.float32).state_dict()
     assert all(torch.equal(value, state[name]) for name, value in module.model.state_dict().items())
+
+
+def test_a_finished_corpus_of_other_settings_is_refused(make: Any, tmp_path: Path) -> None:
+    """``corpus_dir`` names a folder; what stands in it must be what these options make."""
+    folder = tmp_path / "corpus"
+    trainer(max_epochs=1).fit(SPDFineTuningModule(make().model_name_or_path), datamodule=make(corpus_dir=str(folder)))
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    make(corpus_dir=str(folder)).setup("fit")
+    with pytest.raises(UserError, match=r"holds a corpus of other settings \(temperature: 0.7 there, 0.8 here\)"):
+        make(corpus_dir=str(folder), temperature=0.8).setup("fit")
+    with pytest.raises(UserError, match=r"prompts: '\w+\.\.\.' there"):
+        make(corpus_dir=str(folder), num_prompts=3).corpus()
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    (folder / "complete.json").unlink()
+    with pytest.raises(UserError, match=r"generations.jsonl without the record"):
+        make(corpus_dir=str(folder)).corpus()
+
+
+def test_what_the_tokenizer_makes_of_the_prompts_is_in_the_key(make: Any) -> None:
+    one, other = make(), make()
+    other.requests[0] = dataclasses.replace(other.requests[0], prompt_ids=(1, 2, 3))
+    assert one.key()["prompts"] == other.key()["prompts"] and one.key() != other.key()
 
 
 def test_what_a_corpus_depends_on_is_in_its_fingerprint(make: Any, task_file: str) -> None:

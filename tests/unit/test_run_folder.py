@@ -65,4 +65,6 @@ def test_other_inputs_are_refused_once_something_was_made_from_the_old_ones(tmp_
     (folder.path / "adapter").mkdir()
     assert folder.changed_inputs("corpus", {"prompts": "a" * 64, "top_p": 0.9}) is None
     message = folder.changed_inputs("corpus", changed)
-    assert message is not None and "another corpus (prompts: 'aaaaaaaaaaaa...' there, 'bbbbbbbbbbbb...' here)" in message
+    assert (
+        message is not None and "another corpus (prompts: 'aaaaaaaaaaaa...' there, 'bbbbbbbbbbbb...' here)" in message
+    )
