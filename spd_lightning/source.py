@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from spd_lightning.adapter_beside import read_record
 from spd_lightning.checksums import file_sha256
 from spd_lightning.errors import UserError
 
@@ -44,6 +45,9 @@ DESCRIPTION = (
     "adapter_config.json",
     "adapter_model.safetensors",
     "adapter_model.bin",
+    # adapters that stand beside the weights of a later round's base
+    "beside-*/adapter_config.json",
+    "beside-*/adapter_model.safetensors",
 )
 # The first of these that is there is what transformers loads; an index names its shards.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -100,6 +104,8 @@ def content_fingerprint(folder: Path) -> str:
             digest.update(f"{name}:{json.dumps(content, sort_keys=True)};".encode())
         else:
             digest.update(f"{name}:{file_sha256(path)};".encode())
+    if (made_of := read_record(folder)) is not None:
+        digest.update(f"beside:{made_of.fingerprint},{len(made_of.adapters)};".encode())
     return digest.hexdigest()
 
 

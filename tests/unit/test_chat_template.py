@@ -68,5 +68,5 @@ def test_which_templates_print_a_date() -> None:
 
 
 def test_what_is_no_date_is_refused() -> None:
-    with pytest.raises(UserError, match="template_date='26.11.2026' is no date"):
+    with pytest.raises(UserError, match=r"template_date='26\.11\.2026' is no date"):
         fix_template_date("26.11.2026")
