@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import datetime
 import logging
 import shutil
 import sys
 import warnings
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.utilities import rank_zero_info
 from transformers.utils import logging as transformers_logging
 
 from spd_lightning.adapter_beside import read_record
 from spd_lightning.artifacts import ArtifactStore, file_lock, fingerprint, settings_of
+from spd_lightning.chat_template import fix_template_date, prints_date
 from spd_lightning.checksums import file_sha256, weights_sha256
 from spd_lightning.commands import COMMANDS
 from spd_lightning.errors import UserError
@@ -35,7 +37,7 @@ from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.strategy import ShardedStrategy
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
-from spd_lightning.model import model_fingerprint
+from spd_lightning.model import hub_id, load_tokenizer, model_fingerprint, resolve_source
 from spd_lightning.options import PARSER, STAGES, TRAINER_DEFAULTS, Options, StageCommands, explain
 from spd_lightning.pipeline import Pipeline, student_folder
 from spd_lightning.plan import Plan
@@ -49,6 +51,8 @@ from spd_lightning.processes import (
     rank,
 )
 from spd_lightning.run_folder import RunFolder
+from spd_lightning.source import split_revision
+from spd_lightning.tasks.sources import commits_taken, fix_revisions
 from spd_lightning.tracking import default_loggers, describe_environment
 from spd_lightning.trainer import StepCheckpoint, make_trainer
 
@@ -95,6 +99,7 @@ class SPDCLI(Options):
         for name in ("ckpt_path", "check_against", "estimate"):  # every stage command reads every saved configuration
             plain.pop(name, None)
         self.plain_config = plain
+        self._fix_revisions(options)
         if options.estimate:
             made = self._parser(self.subcommand).instantiate_classes(options)
             self.trainer_options = made.trainer
@@ -103,14 +108,16 @@ class SPDCLI(Options):
             )  # fmt: skip
             return
         task_file = options.subspace.task_file
-        self.fingerprint = fingerprint(
-            "run",
-            settings=settings_of(plain),
-            model=model_fingerprint(options.subspace.model_name_or_path),
-            task_file=file_sha256(Path(task_file)) if task_file and Path(task_file).is_file() else None,
-        )
+        self.content = {
+            "model": model_fingerprint(options.subspace.model_name_or_path),
+            "task_file": file_sha256(Path(task_file)) if task_file and Path(task_file).is_file() else None,
+        }
+        # The date of templates is no part of it: that of the run's first start is kept.
+        settings = {name: value for name, value in settings_of(plain).items() if name != "template_date"}
+        self.fingerprint = fingerprint("run", settings=settings, **self.content)
         name = f"{options.subspace.task}-{options.data.method}-{self.fingerprint[:8]}".replace(":", "_")
-        self.run_folder = RunFolder(options.run_dir or Path("runs") / name)
+        self.run_folder = RunFolder(options.run_dir or self._folder_of(name, options.template_date))
+        self._fix_template_date(options)
         self.store = ArtifactStore(options.artifact_dir or self.run_folder.path.parent / ".artifacts")
         self.config_init = self._parser(self.subcommand).instantiate_classes(options)
         self.config_init = jsonargparse.Namespace({self.subcommand: self.config_init})
@@ -119,6 +126,56 @@ class SPDCLI(Options):
         self.extraction = self._get(self.config_init, "subspace")
         self.benchmarks = self._get(self.config_init, "evaluation")
         self.trainer = self.instantiate_trainer()
+
+    def _fix_revisions(self, options: Any) -> None:
+        """Take model and data sets of the hub at one commit each; those of a run that is continued where none is typed.
+
+        Raises:
+            UserError: If a revision is named for a local model.
+        """
+        run = RunFolder(options.run_dir) if options.run_dir else None
+        name, revision = options.subspace.model_name_or_path, options.model_revision
+        self.model_commit: str | None = None
+        known = run.environment().get("revisions", {}) if run else {}
+        fix_revisions({**known.get("data", {}), **(options.data_revision or {})})
+        if (found := hub_id(name)) is None:
+            if revision is not None:
+                raise UserError(
+                    f"model_revision={revision}, but {name} is no model of the hub. Leave --model_revision out, or set "
+                    "--subspace.model_name_or_path to a hub id."
+                )
+            return
+        wanted = revision or (run.configuration().get("model_revision") if run else None)
+        if "@" not in found and wanted:
+            found = f"{found}@{wanted}"
+        commit = Path(resolve_source(found, need_weights=not options.estimate)[0]).name
+        typed = split_revision(found)[1]
+        self.model_commit = self.plain_config["model_revision"] = commit
+        if typed != commit:
+            rank_zero_info(
+                f"{split_revision(found)[0]}: {typed or 'its main branch'} is at commit {commit} and may move; "
+                f"--model_revision {commit} keeps it"
+            )
+        for section in ("subspace", "data", "model"):
+            options[section].model_name_or_path = f"{split_revision(found)[0]}@{commit}"
+
+    def _folder_of(self, name: str, date: str | None) -> Path:
+        """Default folder of a run: another one where a date is typed that is not that of the first."""
+        folder = Path("runs") / name
+        there = RunFolder(folder).configuration()
+        return folder if date is None or there.get("template_date") == date else folder.with_name(f"{name}-{date}")
+
+    def _fix_template_date(self, options: Any) -> None:
+        """Let chat templates print one date: the one typed, that of the first start, or today's, which is said."""
+        fix_template_date(options.template_date)
+        known = self.run_folder.configuration()
+        date = options.template_date or known.get("template_date")
+        chats = "chat" in (options.data.prompt_format, options.evaluation.prompt_format)
+        if date is None and not known and chats and prints_date(load_tokenizer(options.subspace.model_name_or_path)):
+            date = datetime.date.today().isoformat()
+            rank_zero_info(f"template_date: {date}, today's, which the chat template prints; --template_date sets it")
+        self.plain_config["template_date"] = date
+        fix_template_date(date)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer of stage 3; files of the run go into its folder."""
@@ -131,7 +188,7 @@ class SPDCLI(Options):
             "filename": "last",
             "enable_version_counter": False,
         }
-        savers = [ModelCheckpoint(**place), StepCheckpoint(**place, train_time_interval=timedelta(minutes=10))]
+        savers = [ModelCheckpoint(**place), StepCheckpoint(**place, train_time_interval=datetime.timedelta(minutes=10))]
         callbacks = copy.deepcopy(settings["callbacks"]) or []  # they hold state, and every round starts anew
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         bar = [TQDMProgressBar(leave=True)] if settings["enable_progress_bar"] in (None, True) else []
@@ -197,6 +254,9 @@ class SPDCLI(Options):
                 if is_rank_zero():
                     self.run_folder.release()
                 raise
+            finally:
+                if is_rank_zero():
+                    self.run_folder.note_revisions(commits_taken())
             if is_rank_zero():
                 self.run_folder.write_manifest()
 
@@ -206,8 +266,11 @@ class SPDCLI(Options):
         if is_rank_zero():
             stack.enter_context(file_lock(self.run_folder.path / ".lock", f"run_dir={self.run_folder.path}"))
             dump = yaml.safe_dump(self.plain_config, sort_keys=False)
+            environment = {**describe_environment(self.fingerprint), "content": self.content}
+            if self.model_commit is not None:
+                environment["revisions"] = {"model": self.model_commit}
             try:
-                self.run_folder.claim(self.plain_config, dump, describe_environment(self.fingerprint))
+                self.run_folder.claim(self.plain_config, dump, environment)
             except BaseException:
                 stack.close()
                 raise

@@ -28,17 +28,26 @@ class Command(Protocol):
 
 
 def run_config(run_dir: Path) -> dict[str, Any]:
-    """The configuration of a run folder.
+    """The configuration of a run folder; a hub model's name has its commit behind it (``id@commit``).
 
     Raises:
         UserError: If the folder is no run.
     """
     import yaml
 
+    from spd_lightning.chat_template import fix_template_date
+    from spd_lightning.model import hub_id
+    from spd_lightning.source import split_revision
+
     path = run_dir / "config.yaml"
     if not path.is_file():
         raise UserError(f"{run_dir} is not a run folder: it has no config.yaml. Give a folder that fit wrote.")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    fix_template_date(config.get("template_date"))
+    name, revision = config["subspace"]["model_name_or_path"], config.get("model_revision")
+    if revision and (found := hub_id(name)) is not None:
+        config["subspace"]["model_name_or_path"] = f"{split_revision(found)[0]}@{revision}"
+    return config
 
 
 SAMPLE_PROMPT = (

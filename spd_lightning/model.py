@@ -107,6 +107,14 @@ def resolve_source(model_name_or_path: str, need_weights: bool = True) -> tuple[
     return str(hub_folder(model_name_or_path, need_weights)), True
 
 
+def hub_id(model_name_or_path: str) -> str | None:
+    """The hub id that a name stands for, with its revision; None for what is local."""
+    if model_name_or_path == EMBEDDED_MODEL:
+        return None if _embedded_gguf() else EMBEDDED_HUB_ID
+    path = Path(model_name_or_path).expanduser()
+    return None if path.suffix == ".gguf" or path.exists() else model_name_or_path
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The weight files of a model folder that transformers loads, by name."""
     return [folder / name for name in weight_names(folder) if not name.endswith(".json")]

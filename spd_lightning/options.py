@@ -115,6 +115,27 @@ class Options(LightningCLI):
             help="Folder of data sets as JSON Lines; null takes SPD_DATA_DIR, else rows come from the hub.",
         )
         parser.add_argument(
+            "--model_revision",
+            type=str | None,
+            default=None,
+            help="Revision of a hub model: commit, tag or branch; null is its main branch. The commit is recorded in "
+            "environment.json and in the saved configuration.",
+        )
+        parser.add_argument(
+            "--data_revision",
+            type=dict[str, str] | None,
+            default=None,
+            help="Revisions of data sets on the hub, by their id, e.g. {openai/gsm8k: 0a1b2c3}; those not named are "
+            "taken from their main branch. The commits are recorded in environment.json.",
+        )
+        parser.add_argument(
+            "--template_date",
+            type=str | None,
+            default=None,
+            help="Date (YYYY-MM-DD) that chat templates print which print one. Null takes the day of the run's first "
+            "start, which is recorded in its configuration and kept when it is continued.",
+        )
+        parser.add_argument(
             "--estimate",
             action="store_true",
             help="Print memory, time and disk of each stage from the model's config, and end: nothing is loaded.",

@@ -133,6 +133,18 @@ class RunFolder:
         file = self.path / KEYS
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
+    def note_revisions(self, commits: Mapping[str, str]) -> None:
+        """Record in ``environment.json`` at which commits data sets of the hub were taken, by id.
+
+        Ranks:
+            Rank 0 only.
+        """
+        environment = self.environment()
+        known = environment.get("revisions", {})
+        if commits and environment and known.get("data", {}) != {**known.get("data", {}), **commits}:
+            known = {**known, "data": {**known.get("data", {}), **commits}}
+            write_json(self.path / "environment.json", {**environment, "revisions": known})
+
     def add(self, source: Path, name: str) -> Path:
         """Put a copy of an artifact's file under ``name``, so that editing it leaves the artifact alone."""
         target = self.path / name

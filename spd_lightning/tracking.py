@@ -16,6 +16,7 @@ import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from spd_lightning.artifacts import STAGE_VERSION
 from spd_lightning.evaluation.execution import probe_isolation
 
 PACKAGES = (
@@ -105,6 +106,7 @@ def describe_environment(fingerprint: str) -> dict[str, Any]:
         "command": " ".join(["python -m spd_lightning", *sys.argv[1:]]),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "stages": STAGE_VERSION,
         "packages": {name: version(name) for name in PACKAGES},
         "cpu_cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),

@@ -33,6 +33,7 @@ from spd_lightning.evaluation.scores import (
     unique_records,
 )
 from spd_lightning.evaluation.worker import BenchmarkWorker, Progress, PromptFormat, ShortContext
+from spd_lightning.generation.requests import encode_prompts
 from spd_lightning.model import eval_mode
 from spd_lightning.tasks.task import Benchmark
 
@@ -183,6 +184,7 @@ def complete_result(result: BenchmarkResult, benchmark: Benchmark, seed: int, sp
         max_new_tokens=benchmark.max_new_tokens,
         max_prompt_length=benchmark.max_prompt_length,
         task_version=benchmark.version,
+        examples=examples_sha256(benchmark),
         reasons=reasons(result.records),
     )
     if benchmark.answer_type == "program":
@@ -206,6 +208,7 @@ def evaluate_model(
     rank: int = 0,
     gather: Gather | None = None,
     notes: Mapping[str, Any] | None = None,
+    tokens: Callable[[Benchmark], str] | None = None,
     **settings: Any,
 ) -> list[BenchmarkResult]:
     """Score a model on several benchmarks, taking from the store what was computed before.
@@ -220,6 +223,7 @@ def evaluate_model(
         key: What the records depend on beside the benchmark and the settings below: the model's content and dtype.
         rank: This process.
         gather: See `run_benchmark`.
+        tokens: Gives `prompt_tokens` of a benchmark, for the store's keys.
         notes: Facts of the model, complete once ``load`` has been called; they are kept with the scores.
         settings: Further arguments of `run_benchmark`.
 
@@ -230,6 +234,8 @@ def evaluate_model(
     for benchmark in benchmarks:
         split = domain_split(trained_task, trained_domain, benchmark.task, benchmark.domain)
         full_key = None if store is None or key is None else {**key, **_benchmark_key(benchmark, settings)}
+        if full_key is not None and tokens is not None and rank == 0:  # which alone looks the key up
+            full_key["prompt_tokens"] = tokens(benchmark)
         result = _stored(store, full_key, benchmark, method, rank, gather) if store and full_key else None
         if result is not None:
             log.info("%s: %s scores come from the artifact store", benchmark.task, method)
@@ -264,10 +270,6 @@ def _load(
 
 def _benchmark_key(benchmark: Benchmark, settings: dict[str, Any]) -> dict[str, Any]:
     """What records depend on: the examples themselves, how they are asked, and the settings that change an answer."""
-    digest = hashlib.sha256()
-    for e in benchmark.examples:
-        parts = (e.id, e.full_prompt(), e.target, e.expected, e.choices, sorted(e.meta.items()))
-        digest.update(json.dumps(parts, default=str).encode())
     names = ("num_samples", "batch_size", "seed", "prompt_format", "timeout_s", "short_context")
     generates = benchmark.output_type != "choices"
     return {
@@ -276,10 +278,29 @@ def _benchmark_key(benchmark: Benchmark, settings: dict[str, Any]) -> dict[str, 
         "protocol": benchmark.protocol,
         "output": [benchmark.output_type, benchmark.answer_type, benchmark.max_new_tokens, list(benchmark.stop)],
         "max_prompt_length": benchmark.max_prompt_length,
-        "examples": digest.hexdigest(),
+        "examples": examples_sha256(benchmark),
         **{name: settings.get(name) for name in names},
         "repetition_penalty": settings.get("repetition_penalty", 1.0) if generates else None,
     }
+
+
+def examples_sha256(benchmark: Benchmark) -> str:
+    """What is asked and what is right, in one number: equal for the same examples, whatever folder they came from."""
+    digest = hashlib.sha256()
+    for e in benchmark.examples:
+        parts = (e.id, e.full_prompt(), e.target, e.expected, e.choices, sorted(e.meta.items()))
+        digest.update(json.dumps(parts, default=str).encode())
+    return digest.hexdigest()
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark, prompt_format: PromptFormat) -> str:
+    """SHA-256 over the token ids of every prompt as the model reads it; likelihoods are read on the plain text."""
+    form = "plain" if benchmark.output_type == "choices" else prompt_format
+    digest = hashlib.sha256()
+    for start in range(0, len(benchmark.examples), 256):
+        texts = [e.full_prompt() for e in benchmark.examples[start : start + 256]]
+        digest.update(json.dumps(encode_prompts(tokenizer, texts, form)).encode())
+    return digest.hexdigest()
 
 
 def _stored(

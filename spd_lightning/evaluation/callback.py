@@ -25,7 +25,7 @@ from spd_lightning.adapter_beside import all_weights_trained
 from spd_lightning.artifacts import ArtifactStore, write_jsonl
 from spd_lightning.checksums import file_sha256, weights_sha256
 from spd_lightning.errors import UserError, unknown_name
-from spd_lightning.evaluation.benchmark import evaluate_model
+from spd_lightning.evaluation.benchmark import evaluate_model, prompt_tokens
 from spd_lightning.evaluation.comparisons import compare_all
 from spd_lightning.evaluation.scores import BenchmarkResult
 from spd_lightning.evaluation.worker import PromptFormat, ShortContext
@@ -184,6 +184,7 @@ class BenchmarkCallback(Callback):
         self.run_subspace, self.run_dtype = subspace, dtype
         self.student_step: int | None = None  # optimizer step of the student; None asks the trainer
         self._benchmarks = None
+        self._tokens: dict[tuple[str, str], str] = {}
 
     # -- what was found --------------------------------------------------------------------------------------------
 
@@ -263,6 +264,7 @@ class BenchmarkCallback(Callback):
         trainer: Trainer | None = None,
         step: int = 0,
         notes: dict[str, Any] | None = None,
+        name: str | None = None,
     ) -> list[BenchmarkResult]:
         """Score a model on all benchmarks, keep the results, write samples and log.
 
@@ -273,6 +275,7 @@ class BenchmarkCallback(Callback):
             trainer: For its loggers.
             step: Optimizer step to log at.
             notes: Facts of the model that ``load`` fills in; they are kept with the scores.
+            name: Model whose tokenizer reads the prompts, for the store's keys.
 
         Ranks:
             Every process calls it alike.
@@ -293,6 +296,7 @@ class BenchmarkCallback(Callback):
                     trained_domain=domain,
                     store=self.store,
                     key=key,
+                    tokens=None if name is None else lambda benchmark: self._prompt_tokens(name, benchmark),
                     rank=rank,
                     world_size=world_size,
                     gather=gather,
@@ -333,7 +337,11 @@ class BenchmarkCallback(Callback):
         name, dtype, device = self._base(pl_module, trainer)
         key = self._key(name, dtype)
         self.score(
-            "base", lambda: (load_model(name, dtype, device, self.device_map), load_tokenizer(name)), key, trainer
+            "base",
+            lambda: (load_model(name, dtype, device, self.device_map), load_tokenizer(name)),
+            key,
+            trainer,
+            name=name,
         )
 
     def score_projected(self, pl_module: LightningModule | None = None, trainer: Trainer | None = None) -> None:
@@ -354,7 +362,7 @@ class BenchmarkCallback(Callback):
                 stack.enter_context(fold_projection(model, subspace))
                 return model, load_tokenizer(name)
 
-            self.score("projected", load, key, trainer)
+            self.score("projected", load, key, trainer, name=name)
 
     def _subspace_source(self) -> str | Path | CapabilitySubspace:
         source = self.subspace if self.subspace is not None else self.run_subspace
@@ -396,7 +404,7 @@ class BenchmarkCallback(Callback):
         step = self.student_step
         if step is None:
             step = 0 if trainer is None else trainer.global_step
-        return self.score(self.method, load, key, trainer, step, notes)
+        return self.score(self.method, load, key, trainer, step, notes, name)
 
     def _base(
         self, pl_module: LightningModule | None, trainer: Trainer | None
@@ -429,6 +437,13 @@ class BenchmarkCallback(Callback):
         if self.store is None:
             return None
         return {"model": model_fingerprint(name), "dtype": str(dtype).removeprefix("torch."), **more}
+
+    def _prompt_tokens(self, name: str, benchmark: Benchmark) -> str:
+        """What a model's tokenizer makes of a benchmark's prompts, computed once for all methods."""
+        known = (name, benchmark.task)
+        if known not in self._tokens:
+            self._tokens[known] = prompt_tokens(load_tokenizer(name), benchmark, self.settings["prompt_format"])
+        return self._tokens[known]
 
     # -- when ------------------------------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ from spd_lightning.model import (
     spread,
 )
 from spd_lightning.seeds import seed_of
+from spd_lightning.source import split_revision
 
 # Query, key, value and output projections by the names that architectures give them; those that exist are used.
 ATTENTION_PROJECTIONS = (
@@ -130,7 +131,9 @@ def add_lora(
     for module in wrapped.modules():
         if isinstance(module, LoraLayer) and lora_dropout > 0:
             module.lora_dropout["default"] = AdapterDropout(lora_dropout)
-    wrapped.peft_config["default"].base_model_name_or_path = _loadable_name(name)
+    base, revision = split_revision(name)
+    wrapped.peft_config["default"].base_model_name_or_path = _loadable_name(base)
+    wrapped.peft_config["default"].revision = revision
     return wrapped
 
 

@@ -18,6 +18,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.finetuning.adapter import is_adapter, merged_copy
 from spd_lightning.finetuning.share_kept import LOW, share_kept
 from spd_lightning.model import load_model, resolve_source, save_tokenizer
+from spd_lightning.source import split_revision
 from spd_lightning.subspace.projection import fold_into
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -69,7 +70,7 @@ def export_adapter(adapter: str | Path, out: str | Path, facts: RunFacts) -> Pat
             shutil.copyfile(path, out / path.name)
     usage = (
         "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'base = AutoModelForCausalLM.from_pretrained("{facts.model_name_or_path}")\n'
+        f"base = AutoModelForCausalLM.from_pretrained({_as_arguments(facts.model_name_or_path)})\n"
         f'model = PeftModel.from_pretrained(base, "{out.name}")\n'
     )
     return _finish(out, facts, f"A LoRA adapter for {facts.model_name_or_path}", _trained(facts), usage)
@@ -130,6 +131,12 @@ def _trained(facts: RunFacts) -> str:
     return f"{METHODS.get(facts.method, facts.method)}. Prompts: {facts.task}."
 
 
+def _as_arguments(name: str) -> str:
+    """A base's name, and its revision where it has one, as they are typed in Python."""
+    base, revision = split_revision(name)
+    return f'"{base}"' + (f', revision="{revision}"' if revision else "")
+
+
 def _usage(out: Path) -> str:
     return (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
@@ -166,7 +173,7 @@ def model_card(facts: RunFacts, title: str, how: str, usage: str) -> str:
     """The text of a model card: what it is, how it was made, its settings and scores, and how to load it."""
     lines = [
         "---",
-        f"base_model: {facts.model_name_or_path}",
+        f"base_model: {split_revision(facts.model_name_or_path)[0]}",
         "library_name: " + ("peft" if "PeftModel" in usage else "transformers"),
         "tags: [self-distillation, spd_lightning]",
         "---",

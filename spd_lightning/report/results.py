@@ -9,7 +9,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from spd_lightning.report.schema import ROWS, SCHEMA, check_results, write_resul
 __all__ = ["Run", "Spectrum", "combine_seeds", "combined_results", "is_share", "read_run", "write_results"]
 
 # Options that say where and when a run took place, not what it computed.
-PLACES = {"run_dir", "artifact_dir", "data_dir", "config", "ckpt_path", "default_root_dir", "logger", "callbacks"}
+PLACES = {"run_dir", "artifact_dir", "config", "ckpt_path", "default_root_dir", "logger"}
+PLACES |= {"data_dir", "model_revision", "data_revision"}  # their content is known (`Run.conditions`)
+COMPUTE = ("spd_lightning", "torch", "lightning", "transformers", "tokenizers", "peft", "numpy")  # what numbers need
 SEEDS = {"seed", "seed_everything"}
 LONGEST_LABEL = 80  # characters; the table of runs has every option in which runs differ
 # What is scored or shown, and when, not how it is computed: runs that differ in these alone are the same configuration.
@@ -74,6 +76,7 @@ class Run:
         results: ``results.json``, checked.
         subspace: Metadata of the subspace file; empty where absent.
         spectra: One entry per site of the subspace, by layer and side.
+        keys: What its artifacts were made from (``keys.json``); empty where absent.
     """
 
     path: Path
@@ -82,6 +85,7 @@ class Run:
     results: dict[str, Any]
     subspace: dict[str, Any]
     spectra: tuple[Spectrum, ...]
+    keys: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -103,8 +107,30 @@ class Run:
         """The run's seed, or None if its config does not say."""
         return self.config.get("seed_everything")
 
+    @cached_property
+    def conditions(self) -> dict[str, Any]:
+        """What the run's numbers depend on, seed aside: options, content, versions, by dotted name."""
+        found = options(self.config)
+        corpus, subspace = self.keys.get("corpus") or {}, self.keys.get("subspace") or {}
+        moments = subspace.get("moments") or {}
+        content = {
+            "model": corpus.get("model") or moments.get("model"),
+            "prompts": corpus.get("prompts"),
+            "calibration": moments.get("examples"),
+            "task_version": corpus.get("task_version") or moments.get("task_version"),
+        }
+        if not any(content.values()):  # a run that does not say: then the folder must do
+            content = {"data_dir": self.config.get("data_dir")}
+        found |= {f"content.{name}": value for name, value in content.items() if value is not None}
+        packages = self.environment.get("packages") or {}
+        versions = {n: packages[n] for n in COMPUTE if n in packages} | (self.environment.get("stages") or {})
+        return found | {f"versions.{name}": value for name, value in versions.items()}
+
     def option(self, name: str, default: Any = None) -> Any:
-        """An option by its dotted name, e.g. ``subspace.rank``."""
+        """An option by its dotted name, e.g. ``subspace.rank``, or another of the `conditions`."""
+        if name.startswith(("content.", "versions.")):
+            value = self.conditions.get(name, default)
+            return value[:8] if isinstance(value, str) and len(value) == 64 else value
         node: Any = self.config
         for part in name.split("."):
             if not isinstance(node, dict) or part not in node:
@@ -163,7 +189,8 @@ def read_run(run_dir: str | Path) -> Run:
     config = _read_config(path / "config.yaml") if has_config else {}
     environment = _read_json(path / "environment.json") if (path / "environment.json").is_file() else {}
     metadata, spectra = _read_subspace(path / "subspace" / "subspace.safetensors")
-    return Run(path, config, environment if isinstance(environment, dict) else {}, results, metadata, spectra)
+    keys = _read_json(path / "keys.json") if (path / "keys.json").is_file() else {}
+    return Run(path, config, environment if isinstance(environment, dict) else {}, results, metadata, spectra, keys)
 
 
 def _read_json(path: Path) -> Any:
@@ -228,15 +255,15 @@ def group_by_configuration(runs: Iterable[Run]) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         key = json.dumps(
-            [options(run.config), run.results["trained_on"], run.results["method"]], sort_keys=True, default=str
+            [run.conditions, run.results["trained_on"], run.results["method"]], sort_keys=True, default=str
         )
         groups.setdefault(key, []).append(run)
     return list(groups.values())
 
 
 def varying_options(runs: Sequence[Run]) -> list[str]:
-    """Dotted names of the options in which runs differ, seeds and places aside."""
-    flats = [options(run.config) for run in runs]
+    """Dotted names of the options, contents and versions in which runs differ, seeds and places aside."""
+    flats = [run.conditions for run in runs]
     names = sorted({name for flat in flats for name in flat})
     return [name for name in names if len({json.dumps(flat.get(name), default=str) for flat in flats}) > 1]
 
@@ -267,8 +294,10 @@ def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for run in group:
             for score in run.scores:
                 key = tuple(score[k] for k in ("method", "task", "split", "protocol", "metric"))
-                cells.setdefault(key, []).append((score, run))
-        for (method, task, split, protocol, metric), found in cells.items():
+                cells.setdefault((*key, _examples(run, score)), []).append((score, run))
+        several = {key[:-1] for key in cells if sum(other[:-1] == key[:-1] for other in cells) > 1}
+        for (method, task, split, protocol, metric, examples), found in cells.items():
+            other_data = (method, task, split, protocol, metric) in several
             of_seed: dict[Any, list[float]] = {}  # a run repeated with the same seed is no further seed
             for score, run in found:
                 of_seed.setdefault(run.seed, []).append(score["value"])
@@ -277,7 +306,8 @@ def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
             )
             rows.append(
                 {
-                    "configuration": label(group[0], names),
+                    "configuration": label(group[0], names)
+                    + (f" (examples {str(examples)[:8]})" if other_data else ""),
                     "method": method,
                     "task": task,
                     "split": split,
@@ -292,6 +322,11 @@ def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _examples(run: Run, score: Mapping[str, Any]) -> str | None:
+    """Content of the examples that a score is of; None for a run that does not say."""
+    return ((run.results.get("benchmarks") or {}).get(f"{score['task']}.{score['method']}") or {}).get("examples")
 
 
 def combined_results(runs: Sequence[Run]) -> dict[str, Any]:

@@ -10,16 +10,20 @@ Parquet or JSON; a data set that is a script (``lukaemon/bbh``) is refused by ``
 
 from __future__ import annotations
 
+import logging
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts import numbered_jsonl
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, unknown_name
+from spd_lightning.processes import is_rank_zero
 from spd_lightning.tasks import golds
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 CARDS_READ = "2026-11-26"  # when SOURCES was last compared with the cards on the hub
@@ -230,12 +234,58 @@ def _file(folder: Path, key: str) -> Path | None:
     return next((p for p in (folder / f"{key}.jsonl.gz", folder / f"{key}.jsonl") if p.is_file()), None)
 
 
+# Data sets of the hub by id: the revision that was asked for, and the commit that was taken in this process.
+_revisions: dict[str, str] = {}
+_commits: dict[str, str] = {}
+
+
+def fix_revisions(revisions: Mapping[str, str]) -> None:
+    """Take data sets of the hub at these revisions from now on in this process, by id; others from their main branch.
+
+    Raises:
+        UserError: For an id that no task reads.
+    """
+    known = {source.hub_id for source in SOURCES.values()}
+    for hub_id in revisions:
+        if hub_id not in known:
+            raise unknown_name("data set in data_revision", hub_id, known, "--data_revision")
+    _revisions.clear()
+    _revisions.update(revisions)
+    _commits.clear()
+
+
+def commits_taken() -> dict[str, str]:
+    """The commit of every data set that this process took from the hub, by id, where it is known."""
+    return dict(sorted(_commits.items()))
+
+
+def _commit(hub_id: str) -> str | None:
+    """The commit of a data set at its revision, asked once per process; None where the hub does not answer."""
+    if hub_id not in _commits:
+        from huggingface_hub import HfApi
+
+        wanted = _revisions.get(hub_id)
+        try:
+            commit = HfApi().dataset_info(hub_id, revision=wanted).sha
+        except Exception:  # offline: what was downloaded before is taken, at the revision as it was typed
+            return wanted
+        if commit is None:
+            return wanted
+        _commits[hub_id] = commit
+        if commit != wanted and is_rank_zero():
+            log.warning(
+                "%s: %s is at commit %s and may move; --data_revision '{%s: %s}' keeps it",
+                *(hub_id, wanted or "its main branch", commit, hub_id, commit),
+            )
+    return _commits[hub_id]
+
+
 def _hub_rows(source: Source) -> Iterator[Row]:
     from datasets import load_dataset
 
     for config, split in source.parts:
         try:
-            rows = load_dataset(source.hub_id, config, split=split)
+            rows = load_dataset(source.hub_id, config, split=split, revision=_commit(source.hub_id))
         except Exception as error:  # the client raises many kinds, all meaning "not to be had"
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(

@@ -276,6 +276,54 @@ def test_seeds_are_combined_by_hand_computed_mean_and_std(tmp_path: Path) -> Non
     assert "42.0 ± 10.6" in table.rows[1][4] and table.rows[1][5] == "[15.7, 68.3]", table.rows[1]
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "name"),
+    [
+        ("config.yaml", {"trainer": {"callbacks": [{"class_path": "EarlyStopping"}]}}, "trainer.callbacks"),
+        ("config.yaml", {"data_dir": "elsewhere"}, "content.data_dir"),
+        ("keys.json", {"corpus": {"prompts": "b" * 64}}, "content.prompts"),
+        ("keys.json", {"subspace": {"moments": {"examples": "b" * 64}}}, "content.calibration"),
+        ("environment.json", {"packages": {"torch": "2.14.0"}}, "versions.torch"),
+        ("environment.json", {"stages": {"corpus": 4}}, "versions.corpus"),
+    ],
+)
+def test_runs_of_other_callbacks_data_or_versions_are_no_seeds_of_each_other(
+    tmp_path: Path, file: str, change: dict[str, Any], name: str
+) -> None:
+    paths = [make_run(tmp_path / n, seed=seed) for n, seed in (("a", 1), ("b", 2))]
+    keys = {"corpus": {"prompts": "a" * 64}, "subspace": {"moments": {"examples": "a" * 64}}}
+    environment = {"packages": {"torch": "2.13.0", "wandb": "1"}, "stages": {"corpus": 3}}
+    for path in paths:
+        if name != "content.data_dir":  # known by content where that is recorded
+            (path / "keys.json").write_text(json.dumps(keys))
+            config = yaml.safe_load((path / "config.yaml").read_text())
+            (path / "config.yaml").write_text(yaml.safe_dump({**config, "data_dir": str(path)}))
+        (path / "environment.json").write_text(json.dumps(environment))
+    assert len(group_by_configuration([read_run(p) for p in paths])) == 1
+    content = yaml.safe_load((paths[1] / file).read_text())
+    for key, value in change.items():
+        content[key] = {**content.get(key, {}), **value} if isinstance(value, dict) else value
+    (paths[1] / file).write_text(yaml.safe_dump(content) if file == "config.yaml" else json.dumps(content))
+    runs = [read_run(p) for p in paths]
+    assert [len(group) for group in group_by_configuration(runs)] == [1, 1]
+    assert name in varying_options(runs)
+    rows = combine_seeds(runs)
+    assert all(row["std"] is None and len(row["seeds"]) == 1 for row in rows)
+    assert len({row["configuration"] for row in rows}) == 2
+
+
+def test_scores_of_other_examples_are_not_averaged(tmp_path: Path) -> None:
+    paths = [make_run(tmp_path / n, seed=seed) for n, seed in (("a", 1), ("b", 2))]
+    for path, examples in zip(paths, ("a" * 64, "b" * 64)):
+        results = json.loads((path / "results.json").read_text())
+        results["benchmarks"]["arithmetic.spd"]["examples"] = examples
+        (path / "results.json").write_text(json.dumps(results))
+    rows = [r for r in combine_seeds([read_run(p) for p in paths]) if r["method"] == "spd"]
+    found = {(r["configuration"], r["task"]): r["seeds"] for r in rows}
+    assert found["spd (examples aaaaaaaa)", "arithmetic"] == [1]
+    assert found["spd (examples bbbbbbbb)", "arithmetic"] == [2] and found["spd", "letters"] == [1, 2]
+
+
 def test_labels_are_short_and_say_which_option_they_mean(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "r", layers=[0]))
     names = ["data.model_name_or_path", "subspace.model_name_or_path", "subspace.layers"]

@@ -6,13 +6,23 @@ import gzip
 import json
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from spd_lightning.errors import UserError
 from spd_lightning.tasks import load_task
-from spd_lightning.tasks.sources import BBH_TASKS, CARDS_READ, SOURCES, data_folder, has_rows, load_rows
+from spd_lightning.tasks.sources import (
+    BBH_TASKS,
+    CARDS_READ,
+    SOURCES,
+    commits_taken,
+    data_folder,
+    fix_revisions,
+    has_rows,
+    load_rows,
+)
 
 COUNTS = {
     "gsm8k/train": 7473,
@@ -208,16 +218,39 @@ def test_hub_answer_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
         load_rows("svamp/all", None)
 
 
-def fake_hub(monkeypatch: pytest.MonkeyPatch, rows: dict[tuple[str | None, str], list[dict[str, Any]]]) -> list[Any]:
-    """Put a stand-in for ``datasets.load_dataset`` in place; returns the calls it gets."""
-    calls = []
+def fake_hub(
+    monkeypatch: pytest.MonkeyPatch,
+    rows: dict[tuple[str | None, str], list[dict[str, Any]]],
+    revisions: list[str | None] | None = None,
+    asked: list[Any] | None = None,
+    offline: bool = False,
+) -> list[Any]:
+    """Put a stand-in for ``datasets.load_dataset`` in place; returns the calls it gets.
 
-    def load_dataset(name: str, config: str | None, split: str) -> list[dict[str, Any]]:
+    The hub of it knows two commits, of which main is at the first; ``revisions`` takes those that were loaded,
+    ``asked`` what the hub was asked.
+    """
+    calls = []
+    revisions = [] if revisions is None else revisions
+    asked = [] if asked is None else asked
+
+    def load_dataset(name: str, config: str | None, split: str, revision: str | None) -> list[dict[str, Any]]:
         calls.append((name, config, split))
+        revisions.append(revision)
         return rows.get((config, split), [])
+
+    class Hub:
+        def dataset_info(self, name: str, revision: str | None) -> Any:
+            asked.append((name, revision))
+            if offline:
+                raise ConnectionError("no route")
+            commit = revision if revision in ("a" * 40, "b" * 40) else "a" * 40
+            return SimpleNamespace(sha=commit)
 
     monkeypatch.delenv("SPD_DATA_DIR", raising=False)
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    fix_revisions({})
     return calls
 
 
@@ -279,6 +312,41 @@ def test_sources_ask_for_what_the_cards_list(key: str) -> None:
         assert split in configs[config or next(iter(configs))].split()
     assert source.fields.keys() - ADDED <= set(fields.split())
     assert date.fromisoformat(CARDS_READ) >= date(2026, 11, 26)
+
+
+def test_a_data_set_is_taken_at_one_commit_which_is_said_and_known(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = {"question": "q", "answer": "#### 1"}
+    revisions: list[str | None] = []
+    asked: list[Any] = []
+    fake_hub(monkeypatch, {("main", "train"): [row], ("main", "test"): [row]}, revisions, asked)
+    with caplog.at_level("INFO"):
+        for key in ("gsm8k/train", "gsm8k/test"):
+            load_rows(key, None)
+    assert revisions == ["a" * 40] * 2 and asked == [("openai/gsm8k", None)]
+    assert commits_taken() == {"openai/gsm8k": "a" * 40}
+    assert caplog.text.count("may move") == 1, "said once"
+    caplog.clear()
+    fix_revisions({"openai/gsm8k": "b" * 40})
+    with caplog.at_level("INFO"):
+        load_rows("gsm8k/test", None)
+    assert revisions[-1] == "b" * 40 and commits_taken() == {"openai/gsm8k": "b" * 40}
+    assert "may move" not in caplog.text, "a commit does not"
+    with pytest.raises(UserError, match=r"Unknown data set in data_revision 'gsm8k'"):
+        fix_revisions({"gsm8k": "main"})
+    fix_revisions({})
+
+
+def test_without_a_network_the_revision_is_taken_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"question": "q", "answer": "#### 1"}
+    revisions: list[str | None] = []
+    fake_hub(monkeypatch, {("main", "test"): [row]}, revisions, offline=True)
+    load_rows("gsm8k/test", None)
+    fix_revisions({"openai/gsm8k": "v1"})
+    load_rows("gsm8k/test", None)
+    fix_revisions({})
+    assert revisions == [None, "v1"] and commits_taken() == {}
 
 
 def test_hub_row_without_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
