@@ -32,7 +32,8 @@ class Custom(Task):
     Fields: ``prompt`` and ``target`` (joined with nothing between); optional ``id`` (default: the line), ``correct``
     (list of [start, end) character offsets into prompt + target; default the target), ``split`` (train or test;
     by default every fifth row is test), ``choices`` (already shown in the prompt; ``target`` holds the right letter),
-    ``tests`` (Python, run after the completion) and ``domain`` (math, code, qa or other; default other).
+    ``tests`` (Python that calls what the completion defines, with plain values) and ``domain`` (math, code, qa or
+    other; default other).
 
     Scored by ``tests``, else by letter if there are ``choices`` (likelihood; generated under the paper protocol), else
     by number if every target ends in ``#### N`` (N as in ``18``, ``$1,250``, ``1/2``, ``50%`` or ``1e5``; anything else
