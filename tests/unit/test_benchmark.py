@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from spd_lightning.artifacts import ArtifactStore
@@ -334,7 +335,8 @@ def test_comparison_of_shares_is_mcnemar_on_common_examples() -> None:
     assert row["delta"] == pytest.approx(0.7)
     assert (row["test"], row["n"], row["p_value"]) == ("mcnemar_exact", 10, pytest.approx(2 / 2**7))
     assert (row["only_a"], row["only_b"], row["p_holm"]) == (0, 7, None)
-    assert row["ci95"] == pytest.approx([0.126537, 0.7], abs=1e-6), "p < 0.05, so 0 is outside"
+    t, (fewest, most) = 0.025 ** (1 / 7), scipy.stats.binomtest(7, 10).proportion_ci(method="exact")  # 7 of 7 for b
+    assert row["ci95"] == pytest.approx([(2 * t - 1) * fewest, most], abs=1e-6), "p < 0.05, so 0 is outside"
     with pytest.raises(ValueError, match="base and spd share no example of t"):
         compare_scores(
             records([True]), records([True], first=5), "exact_match", a="base", b="spd", task="t", protocol="standard"
