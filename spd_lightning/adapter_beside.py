@@ -145,6 +145,19 @@ def put_beside(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
     return model.requires_grad_(False).eval()  # type: ignore[return-value,no-any-return]
 
 
+def merge_inside(model: PreTrainedModel) -> PreTrainedModel:
+    """Merge the adapters that stand beside a float32 model's weights into them, to write an ordinary checkpoint."""
+    for path, layer in [(p, m) for p, m in model.named_modules() if isinstance(m, LinearBeside)]:
+        width = layer.in_features
+        weight = (layer.weight[:, :width].double() + layer.weight[:, width:].double() @ layer.inner.double()).float()
+        plain: Any = nn.Linear(width, layer.out_features, bias=False, device="meta")
+        if layer.transposed:
+            plain, weight = Conv1D(layer.out_features, width), weight.T.contiguous()
+        plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), layer.bias
+        model.set_submodule(path, plain.train(layer.training))
+    return model
+
+
 def lora_parts(wrapped: PeftModel, folder: str | Path) -> dict[str, tuple[Tensor, Tensor]]:
     """By path of the adapted layer within the base: A ``[r, in]`` and s B ``[out, r]``, both float32.
 

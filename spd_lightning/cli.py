@@ -37,7 +37,7 @@ from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.strategy import ShardedStrategy
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
-from spd_lightning.model import hub_id, load_tokenizer, model_fingerprint, resolve_source
+from spd_lightning.model import hub_id, load_tokenizer, model_fingerprint, resolve_dtype, resolve_source
 from spd_lightning.options import PARSER, STAGES, TRAINER_DEFAULTS, Options, StageCommands, explain
 from spd_lightning.pipeline import Pipeline, student_folder
 from spd_lightning.plan import Plan
@@ -306,6 +306,12 @@ class SPDCLI(Options):
             raise UserError(
                 f"data.subspace={self.datamodule.subspace_path} is one of the first round's model alone, and "
                 f"model.rounds={rounds}. Leave --data.subspace out, or set --model.rounds 1."
+            )
+        dtype = resolve_dtype(self.datamodule.dtype, self.trainer.strategy.root_device)
+        if rounds > 1 and self.datamodule.engine == "vllm" and dtype != torch.float32:
+            raise UserError(
+                f"model.rounds={rounds} with data.engine=vllm in {str(dtype).removeprefix('torch.')} would round away "
+                "what earlier rounds learned. Set --data.engine transformers, or --data.dtype float32."
             )
         reference, checks = self._reference(), []
         if self.datamodule.subspace_path is not None:

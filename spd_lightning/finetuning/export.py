@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from spd_lightning.adapter_beside import merge_inside
 from spd_lightning.artifacts import write_atomic
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.adapter import is_adapter, merged_copy
@@ -109,7 +110,7 @@ def export_projected(
     """
     _empty_folder(out, make=False)
     model = load_model(facts.model_name_or_path, torch.float32)
-    fold_into(model, CapabilitySubspace.load(subspace))
+    merge_inside(fold_into(model, CapabilitySubspace.load(subspace)))  # type: ignore[arg-type]
     out = _empty_folder(out)
     model.to(dtype).save_pretrained(out)  # type: ignore[arg-type]
     _keep_decoding_defaults(facts.model_name_or_path, out)

@@ -41,7 +41,7 @@ from spd_lightning.generation.engine import Generation, check_context
 from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.requests import Request, Truncation, build_requests, form_batches
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.generation.vllm_engine import generate_vllm, import_vllm, write_folded
+from spd_lightning.generation.vllm_engine import check_student, generate_vllm, import_vllm, write_folded
 from spd_lightning.model import load_config, load_tokenizer, model_fingerprint, resolve_dtype
 from spd_lightning.processes import agree, is_rank_zero
 from spd_lightning.subspace.subspace import CapabilitySubspace
@@ -282,6 +282,7 @@ class SelfGenerationDataModule(LightningDataModule):
             )
         if self.engine == "vllm":
             import_vllm()
+            check_student(self.model_name_or_path, self.torch_dtype())
         if trains and self.method == "filtered":
             from spd_lightning.evaluation.worker import check_consent  # filtered alone looks ahead in the flow
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from spd_lightning.adapter_beside import merge_inside, read_record
 from spd_lightning.errors import UserError
 from spd_lightning.generation.engine import Generation
 from spd_lightning.generation.requests import Request
@@ -41,8 +42,9 @@ def write_folded(
         folder: Where to; it appears whole or not at all.
 
     Raises:
-        UserError: If the model cannot be loaded or belongs to another subspace.
+        UserError: If the model cannot be loaded or belongs to another subspace; as `check_student`.
     """
+    check_student(model_name_or_path, dtype)
     folder = Path(folder)
     if not folder.is_dir():
         partial = folder.with_name(f".{folder.name}-new")
@@ -50,10 +52,26 @@ def write_folded(
         model = load_model(model_name_or_path, dtype)
         if subspace is not None:
             fold_into(model, subspace)
-        model.save_pretrained(partial)
+        merge_inside(model).save_pretrained(partial)
         save_tokenizer(model_name_or_path, partial)
         partial.rename(folder)
     return folder
+
+
+def check_student(model_name_or_path: str, dtype: torch.dtype) -> None:
+    """Refuse the student of an earlier round outside float32.
+
+    vLLM would take it merged, or add its adapter to outputs that are rounded already: either loses small updates.
+
+    Raises:
+        UserError: Saying what to set.
+    """
+    if dtype != torch.float32 and read_record(model_name_or_path) is not None:
+        raise UserError(
+            f"data.engine=vllm would round what {model_name_or_path} learned in earlier rounds to "
+            f"{str(dtype).removeprefix('torch.')}. Set --data.engine transformers, which keeps its adapters beside the "
+            "base, or --data.dtype float32."
+        )
 
 
 def import_vllm() -> Any:

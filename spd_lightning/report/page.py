@@ -17,6 +17,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.evaluation.power import examples_needed
 from spd_lightning.evaluation.statistics import ALPHA
 from spd_lightning.report import plots, tables
+from spd_lightning.report.arithmetic import arithmetic_blocks
 from spd_lightning.report.groups import group_blocks
 from spd_lightning.report.programs import program_notes
 from spd_lightning.report.render import Block, Bullets, Code, Heading, Image, render_html, render_markdown
@@ -102,6 +103,7 @@ def _one_run(run: Run, out: Path) -> tuple[str, list[Block]]:
         ]
     else:
         blocks.append("No benchmark was scored.")
+    blocks += arithmetic_blocks(run)
     blocks += [Heading("Comparisons"), Bullets(caveats(run))]
     if run.comparisons:
         blocks.append(tables.comparison_table(run))

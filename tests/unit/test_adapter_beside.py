@@ -15,12 +15,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from spd_lightning.adapter_beside import LinearBeside, all_weights_trained, put_beside, read_record
+from spd_lightning.adapter_beside import LinearBeside, all_weights_trained, merge_inside, put_beside, read_record
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.likelihood import LikelihoodItem, score_choices
 from spd_lightning.finetuning.adapter import merged_copy, save_student, student_copy, write_merged
+from spd_lightning.finetuning.export import RunFacts, export_merged
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.share_kept import share_kept
+from spd_lightning.generation.vllm_engine import write_folded
 from spd_lightning.model import load_model, load_tokenizer
 from spd_lightning.packed_linear import packed_linears
 from spd_lightning.subspace.projection import fold_projection, project_kv
@@ -197,7 +199,7 @@ def test_the_loss_moves_in_bf16_as_it_does_in_float32(smollm2: str, data_dir: st
     does without rounding. The adapter goes down the loss, so that there is a movement to see."""
     tokenizer = load_tokenizer(smollm2)
     model = load_model(smollm2, torch.float32).to(torch.bfloat16).float()
-    rows = load_task("gsm8k", data_dir=data_dir).examples("test", 64)
+    rows = load_task("gsm8k", data_dir=data_dir).examples("test", 12)
     texts = [tokenizer(e.prompt + e.target, return_tensors="pt")["input_ids"] for e in rows]
 
     def losses() -> torch.Tensor:
@@ -338,6 +340,47 @@ def test_a_checkpoint_with_all_weights_trained_is_never_cast(tiny_model_dir: str
     assert all_weights_trained(folder) and all_weights_trained(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_what_stands_beside_can_be_merged_for_other_tools(kind: str, tmp_path: Path) -> None:
+    if kind == "gpt2":
+        name, targets = gpt2(tmp_path / "m"), ["c_attn"]
+    else:
+        tiny_model("qwen2").save_pretrained(tmp_path / "m")
+        name, targets = str(tmp_path / "m"), list(PROJECTIONS)
+    folder = saved_adapter(load_model(name, torch.float32), tmp_path / "a", target_modules=targets)
+    model = student_copy(name, folder, torch.float32)
+    expected = model(input_ids=IDS).logits
+    merge_inside(model).save_pretrained(tmp_path / "out")
+    found = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(found(input_ids=IDS).logits, expected, rtol=0, atol=1e-5)
+
+
+def test_vllm_takes_the_student_of_a_round_in_float32_alone(tiny_model_dir: str, tmp_path: Path) -> None:
+    """vLLM would round it; in float32 the folded checkpoint holds base, adapter and projection."""
+    folder = saved_adapter(load_model(tiny_model_dir, torch.float32), tmp_path / "a")
+    base = str(write_merged(tiny_model_dir, folder, tmp_path / "base"))
+    with pytest.raises(UserError, match=r"data\.engine=vllm would round what .*base learned .* to bfloat16"):
+        write_folded(base, None, torch.bfloat16, tmp_path / "out")
+    model = load_model(base, torch.float32)
+    subspace = subspace_of(model)
+    written = write_folded(base, subspace, torch.float32, tmp_path / "out")
+    with project_kv(model, subspace):
+        expected = model(input_ids=IDS).logits
+    found = transformers.AutoModelForCausalLM.from_pretrained(written)(input_ids=IDS).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_predictions_come_from_the_student_as_it_is_scored(tiny_model_dir: str, tmp_path: Path) -> None:
+    module = SPDFineTuningModule(tiny_model_dir)
+    module.configure_model()
+    names = set(module.state_dict())
+    module.on_predict_start()
+    assert any(isinstance(m, LinearBeside) for m in module._predicting.modules())  # type: ignore[union-attr]
+    assert set(module.state_dict()) == names, "the copy is no part of the module"
+    module.on_predict_end()
+    assert module._predicting is None
+
+
 # -- exports ---------------------------------------------------------------------------------------------------------
 
 
@@ -355,6 +398,23 @@ def test_the_share_of_an_update_that_a_dtype_keeps(whole: bool, tmp_path: Path) 
     small = share_kept(name, student, torch.bfloat16)
     large = share_kept(name, saved_adapter(load_model(name, torch.float32), tmp_path / "b"), torch.bfloat16)
     assert small < 0.9 and 0.99 < large < 1.01
+
+
+def test_an_export_says_what_its_dtype_keeps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_model(hidden_size=64).to(torch.bfloat16).float()
+    model.save_pretrained(tmp_path / "base")
+    byte_tokenizer().save_pretrained(tmp_path / "base")
+    folder = saved_adapter(model, tmp_path / "a", scale=2e-3)
+    facts = RunFacts(str(tmp_path / "base"), "spd", "gsm8k")
+    with caplog.at_level("INFO"):
+        exact = export_merged(folder, tmp_path / "exact", facts)
+        assert not [r for r in caplog.records if r.levelname == "WARNING" and "keeps" in r.getMessage()]
+        cast = export_merged(folder, tmp_path / "cast", facts, torch.bfloat16)
+    assert "float32 keeps 100.00% of the update that was trained." in (exact / "README.md").read_text()
+    share = 100 * share_kept(facts.model_name_or_path, folder, torch.bfloat16)
+    assert f"bfloat16 keeps {share:.2f}% of the update" in (cast / "README.md").read_text()
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING" and "keeps" in r.getMessage()]
+    assert f"bfloat16 keeps {share:.2f}%" in warning and "float32" in warning
 
 
 # -- what it refuses -------------------------------------------------------------------------------------------------
