@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from spd_lightning.adapter_beside import read_record
+from spd_lightning.adapter_beside import LinearBeside, read_record
 from spd_lightning.artifacts import read_jsonl
 from spd_lightning.cli import main
 from spd_lightning.evaluation import callback
@@ -347,10 +347,12 @@ def test_a_second_round_starts_from_the_first_student(
 
     def merge(name: str, *args: Any) -> Any:
         scored_on.append(name)
-        return student_copy(name, *args)
+        model = student_copy(name, *args)
+        assert model.dtype == torch.bfloat16 and any(isinstance(m, LinearBeside) for m in model.modules())
+        return model
 
     monkeypatch.setattr(callback, "student_copy", merge)
-    args += ["--evaluation.tasks=[letters]", "--model.rounds=2", "--model.learning_rate=0.1"]
+    args += ["--evaluation.tasks=[letters]", "--model.rounds=2", "--model.learning_rate=0.1", "--data.dtype=bfloat16"]
     assert main([*args, "--evaluation.every_n_steps=2"]) == 0
     second = run / "round-2"
     assert {tiny_model_dir, str(second / "base")} <= set(scored_on), "midway, each round's student on its own base"
@@ -384,7 +386,9 @@ def test_a_second_round_starts_from_the_first_student(
 
     def note(name: str, source: str, *rest: Any) -> Any:
         loaded.append(source)
-        return real(name, source, *rest)
+        model = real(name, source, *rest)
+        assert any(isinstance(m, LinearBeside) for m in model.modules())
+        return model
 
     monkeypatch.setattr(adapter_module, "student_copy", note)
     assert main(["sample", str(run), "--prompt", "x", "--max_new_tokens", "2"]) == 0
