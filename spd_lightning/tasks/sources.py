@@ -4,8 +4,10 @@ A folder (``data_dir`` or the environment variable SPD_DATA_DIR) holds ``<set>/<
 without one, rows come from the hub through ``datasets`` and get the field names of the folder's files. Every row is
 checked for its fields, and for a gold answer that something could match, before a task sees it.
 
-Ids, configs, splits and fields on the hub were compared with each data set's public card on `CARDS_READ`. All are
-Parquet or JSON; a data set that is a script (``lukaemon/bbh``) is refused by ``datasets`` from version 4 on.
+Ids, configs, splits and fields on the hub were compared on `CARDS_READ` with what is public of each data set: with stored
+copies of the cards of gsm8k, humaneval, mbpp and mmlu; for svamp, codealpaca and bbh with code that loads them, since no
+card could be read. All are Parquet or JSON; a data set that is a script (``lukaemon/bbh``) is refused by ``datasets`` from
+version 4 on.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from spd_lightning.tasks import golds
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-CARDS_READ = "2026-11-26"  # when SOURCES was last compared with the cards on the hub
+CARDS_READ = "2026-11-26"  # when SOURCES was last compared; see above for what with
 MBPP_SPLITS = ("prompt", "test", "validation", "train")
 BBH_TASKS = (
     "boolean_expressions",
@@ -64,7 +66,7 @@ class Source:
     """Where the rows of one file are, and what each must hold.
 
     Attributes:
-        hub_id: Data set on the hub, as its card named it on `CARDS_READ`.
+        hub_id: Data set on the hub.
         parts: ``(config, split)`` on the hub, joined in this order.
         fields: Field -> type, which every row must have.
         check: Says what is wrong with the gold answer of a row whose fields are there.

@@ -284,7 +284,7 @@ def test_hub_mmlu_auxiliary_rows_may_be_nested(monkeypatch: pytest.MonkeyPatch) 
     assert load_rows("mmlu/auxiliary_train", None) == [row, row]
 
 
-# What each data set's card lists (read on `CARDS_READ`): its configs with their splits, and its fields.
+# What each data set's card, or code that loads it, names (`tasks/sources.py` says which): configs, splits, fields.
 CARDS = {
     "openai/gsm8k": ({"main": "train test", "socratic": "train test"}, "question answer"),
     "openai/openai_humaneval": (
