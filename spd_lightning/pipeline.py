@@ -261,13 +261,13 @@ class Pipeline:
         with self._stage("fine_tune", f"{self.data.method} student of {self.data.model_name_or_path}") as row:
             self.data.setup("fit")
             own = self.run.path / "checkpoints" / "last.ckpt"
-            key = agree(self._student_key(ckpt_path, own) if is_rank_zero() else {})
+            key = agree(self._student_key(ckpt_path, own))
             self._refuse(self._foreign_student(key))
             stored = StudentStore(self.store, key)
             there = agree(self.adapter.is_dir())
             row["skipped"] = there or agree(stored.has() if is_rank_zero() else False)
             if not row["skipped"]:
-                resume = agree(self._checkpoint(key, ckpt_path, own) if is_rank_zero() else None)
+                resume = agree(self._checkpoint(key, ckpt_path, own))
                 self._train(key, stored, resume)
                 row["tokens"] = self.student.trained_tokens  # of this fit: what stood in a checkpoint took no time
             if not there and is_rank_zero():
