@@ -294,12 +294,17 @@ def examples_sha256(benchmark: Benchmark) -> str:
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark, prompt_format: PromptFormat) -> str:
-    """SHA-256 over the token ids of every prompt as the model reads it; likelihoods are read on the plain text."""
+    """SHA-256 over the token ids of the prompts, solved examples once each: they stand before many of them.
+
+    Their text as a whole is in `examples_sha256`; what is added here is what tokenizer and chat template make of it.
+    Likelihoods are read on the plain text.
+    """
     form = "plain" if benchmark.output_type == "choices" else prompt_format
+    shared = dict.fromkeys(part for e in benchmark.examples for part in (e.header, *e.shots) if part)
     digest = hashlib.sha256()
-    for start in range(0, len(benchmark.examples), 256):
-        texts = [e.full_prompt() for e in benchmark.examples[start : start + 256]]
-        digest.update(json.dumps(encode_prompts(tokenizer, texts, form)).encode())
+    for texts, how in ((list(shared), "plain"), ([e.prompt for e in benchmark.examples], form)):
+        for start in range(0, len(texts), 1024):
+            digest.update(json.dumps(encode_prompts(tokenizer, texts[start : start + 1024], how)).encode())
     return digest.hexdigest()
 
 

@@ -412,3 +412,28 @@ def test_intervals_of_scores_without_a_spread() -> None:
 )
 def test_split(trained: str | None, domain: str | None, task: str, other: str, split: str | None) -> None:
     assert domain_split(trained, domain, task, other) == split
+
+
+def test_what_tokenizer_and_template_make_of_the_prompts_is_in_the_key(tokenizer: Any) -> None:
+    """A template that prints the date makes other prompts tomorrow; likelihoods never go through it."""
+    from spd_lightning.chat_template import fix_template_date
+    from spd_lightning.evaluation.benchmark import prompt_tokens
+    from tests.conftest import byte_tokenizer
+
+    asked = load_task("arithmetic").benchmark(limit=3)
+    chatty = byte_tokenizer()
+    chatty.chat_template = "{{ strftime_now('%d %b %Y') }}{{ messages[0]['content'] }}"
+    try:
+        fix_template_date("2026-11-26")
+        today = prompt_tokens(chatty, asked, "chat"), prompt_tokens(chatty, asked, "plain")
+        assert prompt_tokens(chatty, asked, "chat") == today[0] != today[1] == prompt_tokens(tokenizer, asked, "plain")
+        fix_template_date("2026-11-27")
+        assert prompt_tokens(chatty, asked, "chat") != today[0] and prompt_tokens(chatty, asked, "plain") == today[1]
+        choices = load_task("letters").benchmark(limit=3)
+        assert choices.output_type == "choices"
+        assert prompt_tokens(chatty, choices, "chat") == prompt_tokens(chatty, choices, "plain")
+    finally:
+        fix_template_date(None)
+    other = byte_tokenizer()
+    other.add_tokens([asked.examples[0].prompt[:4]])
+    assert prompt_tokens(other, asked, "plain") != today[1]
