@@ -302,7 +302,11 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark, prom
     form = "plain" if benchmark.output_type == "choices" else prompt_format
     shared = dict.fromkeys(part for e in benchmark.examples for part in (e.header, *e.shots) if part)
     digest = hashlib.sha256()
-    for texts, how in ((list(shared), "plain"), ([e.prompt for e in benchmark.examples], form)):
+    parts: list[tuple[list[str], PromptFormat]] = [
+        (list(shared), "plain"),
+        ([e.prompt for e in benchmark.examples], form),
+    ]
+    for texts, how in parts:
         for start in range(0, len(texts), 1024):
             digest.update(json.dumps(encode_prompts(tokenizer, texts[start : start + 1024], how)).encode())
     return digest.hexdigest()
