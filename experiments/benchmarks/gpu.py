@@ -73,7 +73,8 @@ def generation(device: torch.device, machine: Machine, quick: bool) -> dict[str,
     config = tiny_config() if quick else SHAPES["Qwen2.5-0.5B"]
     rows, length, new, repeats = (4, 8, 6, 1) if quick else (256, 128, 257, 3)
     model, shape = random_model(config, device), model_shape(config)
-    tokenizer: Any = SimpleNamespace(pad_token_id=0, eos_token_id=None, decode=lambda ids, **_: "")
+    bare = {"pad_token_id": 0, "eos_token_id": None, "added_tokens_decoder": {}, "decode": lambda ids, **_: ""}
+    tokenizer: Any = SimpleNamespace(**bare)
     prompts = random_ids(rows, length, config.vocab_size)
     requests = [Request(str(i), "", ids) for i, ids in enumerate(prompts)]
 

@@ -4,10 +4,10 @@ A folder (``data_dir`` or the environment variable SPD_DATA_DIR) holds ``<set>/<
 without one, rows come from the hub through ``datasets`` and get the field names of the folder's files. Every row is
 checked for its fields, and for a gold answer that something could match, before a task sees it.
 
-Ids, configs, splits and fields on the hub were compared on `CARDS_READ` with what is public of each data set: with stored
-copies of the cards of gsm8k, humaneval, mbpp and mmlu; for svamp, codealpaca and bbh with code that loads them, since no
-card could be read. All are Parquet or JSON; a data set that is a script (``lukaemon/bbh``) is refused by ``datasets`` from
-version 4 on.
+Ids, configs, splits and fields on the hub were compared on `CARDS_READ` with what is public of each data set: with
+stored copies of the cards of gsm8k, humaneval, mbpp and mmlu; for svamp, codealpaca and bbh with code that loads them,
+since no card could be read. All are Parquet or JSON; a data set that is a script (``lukaemon/bbh``) is refused by
+``datasets`` from version 4 on.
 """
 
 from __future__ import annotations
