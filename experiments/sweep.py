@@ -33,7 +33,7 @@ from typing import Any
 
 import yaml
 
-from spd_lightning.artifacts import file_lock, write_json
+from spd_lightning.artifacts.files import file_lock, write_json
 from spd_lightning.errors import UserError
 
 # What an artifact does not depend on, by the start of an option's name: points that differ only in these share it.

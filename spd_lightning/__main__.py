@@ -2,7 +2,7 @@
 
 import sys
 
-from spd_lightning.cli import main
+from spd_lightning.cli.program import main
 
 if __name__ == "__main__":
     sys.exit(main())

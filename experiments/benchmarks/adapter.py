@@ -21,10 +21,12 @@ from typing import Any
 import torch
 
 from experiments.benchmarks.generation import gsm8k_requests
-from spd_lightning.finetuning.adapter import add_lora, merged_copy, save_adapter, student_copy
+from spd_lightning.finetuning.lora import add_lora
+from spd_lightning.finetuning.student import merged_copy, save_adapter, student_copy
 from spd_lightning.generation.engine import Request, generate
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.model import EMBEDDED_MODEL, load_model, load_tokenizer
+from spd_lightning.model.load import load_model, load_tokenizer
+from spd_lightning.model.source import EMBEDDED_MODEL
 
 
 def random_adapter(folder: Path, lora_r: int) -> Path:

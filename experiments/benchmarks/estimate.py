@@ -24,22 +24,22 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmarks.shapes import SHAPES, tiny_config
-from spd_lightning.estimate import (
-    ModelShape,
+from spd_lightning.cost.formulas import (
     StageEstimate,
     duration,
     estimate_extract,
     estimate_fine_tune,
     estimate_generate,
     forward_flops,
-    model_shape,
     size,
 )
-from spd_lightning.finetuning.adapter import add_lora
+from spd_lightning.cost.machine import Machine
+from spd_lightning.cost.shape import ModelShape, model_shape
+from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.generation.cache import empty_cache
-from spd_lightning.machine import Machine
-from spd_lightning.model import EMBEDDED_MODEL, load_config
-from spd_lightning.pipeline import Pipeline
+from spd_lightning.model.load import load_config
+from spd_lightning.model.source import EMBEDDED_MODEL
+from spd_lightning.pipeline.stages import Pipeline
 from spd_lightning.subspace.sites import kv_sites
 
 
@@ -135,7 +135,7 @@ def _counted(work: Any) -> float:
 
 def run(args: argparse.Namespace) -> None:
     """One fit, and what each stage took beside its estimate."""
-    from spd_lightning.cli import main as command_line
+    from spd_lightning.cli.program import main as command_line
 
     rows: list[tuple[StageEstimate, float, int, int]] = []
     with tempfile.TemporaryDirectory() as folder, _watched(Path(folder), rows):

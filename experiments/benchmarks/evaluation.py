@@ -22,11 +22,12 @@ from typing import Any
 
 import torch
 
-from spd_lightning.artifacts import write_json
-from spd_lightning.evaluation.answers import cut_at_stops, extract_number
+from spd_lightning.artifacts.files import write_json
 from spd_lightning.evaluation.benchmark import run_benchmark
 from spd_lightning.generation.text import completion_text
-from spd_lightning.model import eos_token_ids, load_model, load_tokenizer, resolve_dtype
+from spd_lightning.model.anatomy import eos_token_ids
+from spd_lightning.model.load import load_model, load_tokenizer, resolve_dtype
+from spd_lightning.scoring.answers import cut_at_stops, extract_number
 from spd_lightning.tasks import Benchmark, load_task
 
 MODEL = "smollm2-135m-instruct"

@@ -25,8 +25,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmarks.reference import gradient_rows, leading_directions
-from spd_lightning.model import load_model, load_tokenizer, resolve_dtype, resolve_layers
-from spd_lightning.packed_linear import packed_linears
+from spd_lightning.model.anatomy import resolve_layers
+from spd_lightning.model.load import load_model, load_tokenizer, resolve_dtype
+from spd_lightning.model.packed_linear import packed_linears
 from spd_lightning.subspace.capture import BATCH_TOKENS, capture_gradients, collate, form_batches
 from spd_lightning.subspace.compare import principal_angles
 from spd_lightning.subspace.correctness import EncodedExample, encode_examples

@@ -25,13 +25,15 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 
-from spd_lightning.artifacts import read_jsonl, write_jsonl
-from spd_lightning.finetuning.adapter import add_lora
+from spd_lightning.artifacts.files import read_jsonl, write_jsonl
 from spd_lightning.finetuning.batching import TextLoader, TrainingText, make_train_loader, make_val_loader
+from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.finetuning.loss import token_loss_sum
-from spd_lightning.finetuning.module import SPDFineTuningModule, cosine_factor
+from spd_lightning.finetuning.module import SPDFineTuningModule
+from spd_lightning.finetuning.optimiser import cosine_factor
 from spd_lightning.finetuning.texts import texts_from_corpus
-from spd_lightning.model import EMBEDDED_MODEL, load_model, load_tokenizer
+from spd_lightning.model.load import load_model, load_tokenizer
+from spd_lightning.model.source import EMBEDDED_MODEL
 
 MAX_LENGTH, BATCH_SIZE, LEARNING_RATE, HELD_OUT = 256, 4, 1e-4, 8
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

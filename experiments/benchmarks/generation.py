@@ -28,8 +28,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from spd_lightning.generation.engine import EngineStats, Request, build_requests, generate
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.model import EMBEDDED_MODEL, eos_token_ids, load_model, load_tokenizer
-from spd_lightning.packed_linear import packed_linears
+from spd_lightning.model.anatomy import eos_token_ids
+from spd_lightning.model.load import load_model, load_tokenizer
+from spd_lightning.model.packed_linear import packed_linears
+from spd_lightning.model.source import EMBEDDED_MODEL
 from spd_lightning.subspace.projection import fold_projection
 from spd_lightning.subspace.sites import kv_sites
 from spd_lightning.subspace.subspace import CapabilitySubspace
@@ -226,9 +228,9 @@ def start_up(folder: Path) -> dict[str, float]:
     path = folder / "subspace.safetensors"
     random_subspace(load_model(EMBEDDED_MODEL, torch.float32)).save(path)
     code = f"""import time; start = time.perf_counter()
-from spd_lightning.model import load_model, load_tokenizer; import torch
-from spd_lightning.packed_linear import packed_linears
-from spd_lightning.packed_linear import packed_linears
+from spd_lightning.model.load import load_model, load_tokenizer; import torch
+from spd_lightning.model.packed_linear import packed_linears
+from spd_lightning.model.packed_linear import packed_linears
 from spd_lightning.subspace.projection import fold_projection
 from spd_lightning.subspace.subspace import CapabilitySubspace
 imported = time.perf_counter()

@@ -25,13 +25,14 @@ import transformers
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 
 from experiments.benchmarks.shapes import SHAPES, tiny_config
-from spd_lightning.estimate import estimate_fine_tune, estimate_generate, model_shape
-from spd_lightning.finetuning.adapter import add_lora
+from spd_lightning.cost.formulas import estimate_fine_tune, estimate_generate
+from spd_lightning.cost.machine import Machine, measure_machine
+from spd_lightning.cost.shape import model_shape
 from spd_lightning.finetuning.batching import TextLoader, TrainingText, make_train_loader
+from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.generation.engine import EngineStats, Request, generate
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.machine import Machine, measure_machine
 from spd_lightning.subspace.capture import capture_gradients, collate, form_batches
 from spd_lightning.subspace.correctness import EncodedExample
 from spd_lightning.subspace.moments import Moments

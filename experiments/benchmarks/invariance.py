@@ -27,7 +27,8 @@ from spd_lightning.generation import engine
 from spd_lightning.generation.corpus import Corpus
 from spd_lightning.generation.engine import EngineStats, Generation, Request, generate
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.model import EMBEDDED_MODEL, load_model, load_tokenizer
+from spd_lightning.model.load import load_model, load_tokenizer
+from spd_lightning.model.source import EMBEDDED_MODEL
 
 
 class OutOfTime(Exception):

@@ -47,7 +47,7 @@ MUCH = {
 }
 SPEEDS = """
 import json, torch
-from spd_lightning.machine import measure_machine
+from spd_lightning.cost.machine import measure_machine
 print("imported", flush=True)
 input()
 found = [measure_machine("cpu", (torch.float32, torch.bfloat16)) for _ in range(5)]

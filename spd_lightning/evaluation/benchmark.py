@@ -18,9 +18,9 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from spd_lightning.artifacts import ArtifactStore, read_jsonl, write_jsonl
+from spd_lightning.artifacts.files import read_jsonl, write_jsonl
+from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.execution import may_execute, probe_isolation
 from spd_lightning.evaluation.rounding import rounding_noise
 from spd_lightning.evaluation.scores import (
     BenchmarkResult,
@@ -34,7 +34,8 @@ from spd_lightning.evaluation.scores import (
 )
 from spd_lightning.evaluation.worker import BenchmarkWorker, Progress, PromptFormat, ShortContext
 from spd_lightning.generation.requests import encode_prompts
-from spd_lightning.model import eval_mode
+from spd_lightning.model.anatomy import eval_mode
+from spd_lightning.scoring.isolation import may_execute, probe_isolation
 from spd_lightning.tasks.task import Benchmark
 
 log = logging.getLogger(__name__)

@@ -21,25 +21,20 @@ from peft import PeftModel
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from spd_lightning.adapter_beside import all_weights_trained
-from spd_lightning.artifacts import ArtifactStore, write_jsonl
-from spd_lightning.checksums import file_sha256, weights_sha256
+from spd_lightning.artifacts.checksums import file_sha256, weights_sha256
+from spd_lightning.artifacts.files import write_jsonl
+from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError, unknown_name
 from spd_lightning.evaluation.benchmark import evaluate_model, prompt_tokens
 from spd_lightning.evaluation.comparisons import compare_all
 from spd_lightning.evaluation.scores import BenchmarkResult
 from spd_lightning.evaluation.worker import PromptFormat, ShortContext
-from spd_lightning.finetuning.adapter import student_copy, whole_copy
 from spd_lightning.finetuning.sharding import is_sharded
 from spd_lightning.finetuning.share_kept import share_kept
-from spd_lightning.model import (
-    Dtype,
-    check_one_process,
-    load_model,
-    load_tokenizer,
-    model_fingerprint,
-    resolve_dtype,
-)
+from spd_lightning.finetuning.student import student_copy, whole_copy
+from spd_lightning.model.adapter_beside import all_weights_trained
+from spd_lightning.model.load import Dtype, check_one_process, load_model, load_tokenizer, resolve_dtype
+from spd_lightning.model.source import model_fingerprint
 from spd_lightning.subspace.projection import fold_projection
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import TASKS, Example, load_task

@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from spd_lightning.adapter_beside import LinearBeside
 from spd_lightning.generation.cache import cache_after, prefix_states
 from spd_lightning.generation.requests import truncate
-from spd_lightning.model import input_device
-from spd_lightning.packed_linear import packed_linears
+from spd_lightning.model.adapter_beside import LinearBeside
+from spd_lightning.model.anatomy import input_device
+from spd_lightning.model.packed_linear import packed_linears
 
 TOKEN_BUDGET = 4096  # padded positions of a batch: enough to keep the matrix products large, small enough for a laptop
 _LOGIT_BUDGET = 1 << 26  # logits of a batch (256 MB in float32)

@@ -19,7 +19,7 @@ import datasets
 import evaluate
 
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.answers import (
+from spd_lightning.scoring.answers import (
     NEXT_TURN,
     NumberMode,
     extract_code,

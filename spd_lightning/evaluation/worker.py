@@ -12,7 +12,13 @@ from typing import Any, Literal
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.answers import (
+from spd_lightning.evaluation.likelihood import LikelihoodItem, LikelihoodScore, score_choices
+from spd_lightning.evaluation.metrics import gold_number
+from spd_lightning.evaluation.scores import RECORD_KEYS, Record
+from spd_lightning.generation.engine import EngineStats, Generation, build_requests, encode_prompts, generate
+from spd_lightning.generation.requests import Truncation
+from spd_lightning.generation.sampling import SamplingParams
+from spd_lightning.scoring.answers import (
     evaluation_stops,
     extract_code,
     extract_letter,
@@ -23,15 +29,10 @@ from spd_lightning.evaluation.answers import (
     numbers_equal,
     parses,
 )
-from spd_lightning.evaluation.execution import TestedProgram, judge_programs, may_execute, run_programs
-from spd_lightning.evaluation.likelihood import LikelihoodItem, LikelihoodScore, score_choices
-from spd_lightning.evaluation.metrics import gold_number
-from spd_lightning.evaluation.parts import split
-from spd_lightning.evaluation.scores import RECORD_KEYS, Record
-from spd_lightning.evaluation.script_answers import read_as_script
-from spd_lightning.generation.engine import EngineStats, Generation, build_requests, encode_prompts, generate
-from spd_lightning.generation.requests import Truncation
-from spd_lightning.generation.sampling import SamplingParams
+from spd_lightning.scoring.execution import TestedProgram, judge_programs, run_programs
+from spd_lightning.scoring.isolation import may_execute
+from spd_lightning.scoring.parts import split
+from spd_lightning.scoring.script_answers import read_as_script
 from spd_lightning.tasks.coding import solution
 from spd_lightning.tasks.task import Benchmark, Example
 

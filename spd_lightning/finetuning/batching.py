@@ -32,11 +32,9 @@ __all__ = [
     "split_validation",
     "texts_from_corpus",
 ]
-
 IGNORE_INDEX = -100
 POOL = 16  # texts are sorted by length within shuffled pools of this many batches
 ROWS_PER_PACK = 4  # a packed row holds at most this many times max_length tokens
-
 LossOn = Literal["all", "completion"]
 
 

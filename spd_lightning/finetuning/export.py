@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from spd_lightning.adapter_beside import merge_inside
-from spd_lightning.artifacts import write_atomic
+from spd_lightning.artifacts.files import write_atomic
 from spd_lightning.errors import UserError
-from spd_lightning.finetuning.adapter import is_adapter, merged_copy
 from spd_lightning.finetuning.share_kept import LOW, share_kept
-from spd_lightning.model import load_model, resolve_source, save_tokenizer
-from spd_lightning.source import split_revision
+from spd_lightning.finetuning.student import merged_copy
+from spd_lightning.model.adapter_beside import is_adapter, merge_inside
+from spd_lightning.model.checkpoint_files import split_revision
+from spd_lightning.model.load import load_model, save_tokenizer
+from spd_lightning.model.source import resolve_source
 from spd_lightning.subspace.projection import fold_into
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
 log = logging.getLogger(__name__)
-
 METHODS = {
     "psr": "PSR, plain self-retraining: trained on its own plainly sampled completions",
     "ssd": "SSD, simple self-distillation (arXiv:2604.01193): trained on its own completions, truncated sampling",

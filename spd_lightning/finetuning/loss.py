@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.batching import IGNORE_INDEX, packed_mask
-from spd_lightning.short_attention import short_attention
+from spd_lightning.model.short_attention import short_attention
 
 CHUNK = 64  # rows of logits whose softmax is held in float32 at a time
 

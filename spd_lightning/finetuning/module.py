@@ -23,20 +23,22 @@ from torchmetrics import MeanMetric
 from transformers import PreTrainedModel
 
 from spd_lightning.errors import UserError
-from spd_lightning.finetuning.adapter import add_lora, student_copy
 from spd_lightning.finetuning.batching import LossOn, TextLoader
 from spd_lightning.finetuning.checkpointing import recompute_layers, recomputes
+from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.finetuning.loss import check_packing, token_loss_sum
 from spd_lightning.finetuning.sharding import is_sharded, shard, whole
-from spd_lightning.model import EMBEDDED_MODEL, load_model, load_tokenizer, model_fingerprint
-from spd_lightning.packed_linear import packed_linears
+from spd_lightning.finetuning.student import student_copy
+from spd_lightning.model.load import load_model, load_tokenizer
+from spd_lightning.model.packed_linear import packed_linears
+from spd_lightning.model.source import EMBEDDED_MODEL, model_fingerprint
 from spd_lightning.seeds import seed_of
 
 if TYPE_CHECKING:
     from spd_lightning.generation.engine import Generation, Request
+from spd_lightning.finetuning.optimiser import cosine_factor
 
 log = logging.getLogger(__name__)
-
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 
 
@@ -398,10 +400,3 @@ class SPDFineTuningModule(LightningModule):
             if name == "learning_rate":
                 for state in checkpoint["lr_schedulers"]:
                     state["base_lrs"] = [here[name]] * len(state["base_lrs"])
-
-
-def cosine_factor(step: int, warmup: int, total: int) -> float:
-    """Share of the peak learning rate at an optimiser step: linear from 0 over ``warmup`` steps, then cosine to 0."""
-    if step < warmup:
-        return step / warmup
-    return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(total - warmup, 1), 1.0)))

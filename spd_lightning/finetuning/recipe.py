@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 
-from spd_lightning.artifacts import PLACE_OPTIONS, ArtifactStore
-from spd_lightning.checksums import weights_sha256
+from spd_lightning.artifacts.checksums import weights_sha256
+from spd_lightning.artifacts.settings import PLACE_OPTIONS
+from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.finetuning.texts import TrainingText
 
 # Of the module: what the base's fingerprint says, and how often the whole is repeated.
 NOT_OF_THE_STUDENT = {"model_name_or_path", "rounds"}
+
 # Of the trainer, beside the places: what changes no weight.
 NOT_OF_THE_WEIGHTS = {
     "enable_checkpointing",

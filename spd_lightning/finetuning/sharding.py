@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from spd_lightning.model import decoder_layers
+from spd_lightning.model.anatomy import decoder_layers
 
 
 def shard(model: nn.Module, mesh: DeviceMesh, gather_dtype: torch.dtype | None = None) -> None:

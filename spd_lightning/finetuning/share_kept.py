@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from spd_lightning.adapter_beside import is_adapter, load_adapter, lora_parts, read_record
-from spd_lightning.model import load_model
+from spd_lightning.model.adapter_beside import is_adapter, load_adapter, lora_parts, read_record
+from spd_lightning.model.load import load_model
 
 LOW = 0.99  # below this share an export warns
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts import read_jsonl, write_jsonl
+from spd_lightning.artifacts.files import read_jsonl, write_jsonl
 from spd_lightning.errors import UserError
 from spd_lightning.generation.engine import Generation
 from spd_lightning.generation.requests import Request

@@ -20,20 +20,12 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from spd_lightning.artifacts import (
-    COMPLETE,
-    STAGE_VERSION,
-    ArtifactStore,
-    InUseError,
-    differences,
-    file_lock,
-    fingerprint,
-    read_jsonl,
-)
+from spd_lightning.artifacts.checksums import file_sha256
+from spd_lightning.artifacts.files import InUseError, file_lock, read_jsonl
+from spd_lightning.artifacts.settings import differences
+from spd_lightning.artifacts.store import COMPLETE, STAGE_VERSION, ArtifactStore, fingerprint
 from spd_lightning.batches import Batches
-from spd_lightning.checksums import file_sha256
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.answers import cut_at_stops, evaluation_stops
 from spd_lightning.finetuning.batching import TextLoader, make_train_loader, make_val_loader
 from spd_lightning.finetuning.texts import TrainingText, split_validation, texts_from_corpus
 from spd_lightning.generation.corpus import Corpus, side_by_side
@@ -42,8 +34,10 @@ from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.requests import Request, Truncation, build_requests, form_batches
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.generation.vllm_engine import check_student, generate_vllm, import_vllm, write_folded
-from spd_lightning.model import load_config, load_tokenizer, model_fingerprint, resolve_dtype
+from spd_lightning.model.load import load_config, load_tokenizer, resolve_dtype
+from spd_lightning.model.source import model_fingerprint
 from spd_lightning.processes import agree, is_rank_zero
+from spd_lightning.scoring.answers import cut_at_stops, evaluation_stops
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.task import Benchmark, Example, Rows, Task

@@ -30,8 +30,8 @@ from spd_lightning.generation.cache import (
 from spd_lightning.generation.requests import Request, build_requests, encode_prompts, form_batches
 from spd_lightning.generation.sampling import SamplingParams, choose_tokens, row_key, step_keys
 from spd_lightning.generation.text import completion_text, decode, find_stop
-from spd_lightning.model import eos_token_ids, eval_mode, input_device
-from spd_lightning.packed_linear import packed_linears
+from spd_lightning.model.anatomy import eos_token_ids, eval_mode, input_device
+from spd_lightning.model.packed_linear import packed_linears
 
 __all__ = [
     "EngineStats",

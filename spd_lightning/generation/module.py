@@ -19,8 +19,8 @@ from spd_lightning.generation.corpus import Corpus
 from spd_lightning.generation.engine import EngineStats, Generation, generate_batch
 from spd_lightning.generation.requests import Request
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.model import check_one_process, keep_in_place, load_model, load_tokenizer
-from spd_lightning.packed_linear import packed_linears
+from spd_lightning.model.load import check_one_process, keep_in_place, load_model, load_tokenizer
+from spd_lightning.model.packed_linear import packed_linears
 from spd_lightning.subspace.projection import fold_projection
 from spd_lightning.subspace.subspace import CapabilitySubspace
 

@@ -13,9 +13,9 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from spd_lightning.chat_template import render_prompts
 from spd_lightning.errors import UserError
 from spd_lightning.generation.text import common_start
+from spd_lightning.model.chat_template import render_prompts
 
 DEFAULT_BATCH_SIZE = 64  # completions decoded together when neither a batch size nor a token budget is given
 

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from spd_lightning.adapter_beside import merge_inside, read_record
 from spd_lightning.errors import UserError
 from spd_lightning.generation.engine import Generation
 from spd_lightning.generation.requests import Request
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.generation.text import completion_text, find_stop
-from spd_lightning.model import load_model, save_tokenizer
+from spd_lightning.model.adapter_beside import merge_inside, read_record
+from spd_lightning.model.load import load_model, save_tokenizer
 from spd_lightning.subspace.projection import fold_into
 from spd_lightning.subspace.subspace import CapabilitySubspace
 

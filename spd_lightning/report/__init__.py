@@ -1,7 +1,7 @@
 """Stage 5: tables, plots and one page from the files of a run."""
 
 from spd_lightning.report.page import write_report
-from spd_lightning.report.results import Run, read_run
+from spd_lightning.report.runs import Run, read_run
 from spd_lightning.report.schema import write_results
 from spd_lightning.report.tables import render_table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spd_lightning.report.render import Block, Bullets
-from spd_lightning.report.results import Run
+from spd_lightning.report.runs import Run
 
 
 def arithmetic_blocks(run: Run) -> list[Block]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from spd_lightning.report.render import Heading, Table
-from spd_lightning.report.results import Run
+from spd_lightning.report.runs import Run
 from spd_lightning.report.tables import METHODS, format_interval, format_value
 
 KINDS = {"by_category": "category", "by_subject": "subject"}

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from spd_lightning.artifacts import write_atomic, write_json
+from spd_lightning.artifacts.files import write_atomic, write_json
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.power import examples_needed
 from spd_lightning.evaluation.statistics import ALPHA
@@ -21,7 +21,7 @@ from spd_lightning.report.arithmetic import arithmetic_blocks
 from spd_lightning.report.groups import group_blocks
 from spd_lightning.report.programs import program_notes
 from spd_lightning.report.render import Block, Bullets, Code, Heading, Image, render_html, render_markdown
-from spd_lightning.report.results import Run, combined_results, is_share, label, read_run, varying_options
+from spd_lightning.report.runs import Run, combined_results, is_share, label, read_run, varying_options
 from spd_lightning.report.tables import format_interval, format_p, format_value
 
 SHOWN_CHARACTERS = 1200

@@ -17,9 +17,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from spd_lightning.artifacts import write_atomic
+from spd_lightning.artifacts.files import write_atomic
 from spd_lightning.report.render import clean
-from spd_lightning.report.results import Run, is_share
+from spd_lightning.report.runs import Run, is_share
 from spd_lightning.report.tables import Grid, benchmark_name, format_value, method_order, metric_name
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spd_lightning.report.results import Run
+from spd_lightning.report.runs import Run
 
 SHOWN = 5
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts import write_json
+from spd_lightning.artifacts.files import write_json
 from spd_lightning.errors import UserError
 
 SCHEMA = 2

@@ -13,7 +13,7 @@ from typing import Any
 
 from spd_lightning.evaluation.statistics import ALPHA
 from spd_lightning.report.render import Table, text_table
-from spd_lightning.report.results import Run, combine_seeds, is_share, varying_options
+from spd_lightning.report.runs import Run, combine_seeds, is_share, varying_options
 
 METHODS = ("base", "projected", "psr", "ssd", "spd", "filtered")
 

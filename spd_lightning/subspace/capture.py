@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from spd_lightning.short_attention import short_attention
+from spd_lightning.model.short_attention import short_attention
 from spd_lightning.subspace.correctness import EncodedExample
 from spd_lightning.subspace.sites import KVSite, SiteKey
 

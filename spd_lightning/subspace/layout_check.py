@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from spd_lightning.errors import UserError
-from spd_lightning.model import eval_mode, input_device
+from spd_lightning.model.anatomy import eval_mode, input_device
 from spd_lightning.subspace.sites import KVSite, SiteKey
 
 log = logging.getLogger(__name__)

@@ -23,18 +23,18 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from spd_lightning.batches import Batches
 from spd_lightning.errors import UserError
-from spd_lightning.model import (
+from spd_lightning.model.anatomy import resolve_layers
+from spd_lightning.model.load import (
     Dtype,
     check_one_process,
     keep_in_place,
     load_config,
     load_model,
     load_tokenizer,
-    model_fingerprint,
     resolve_dtype,
-    resolve_layers,
 )
-from spd_lightning.packed_linear import packed_linears
+from spd_lightning.model.packed_linear import packed_linears
+from spd_lightning.model.source import model_fingerprint
 from spd_lightning.subspace.capture import BATCH_TOKENS, Batch, capture_gradients, collate, form_batches
 from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample, Loss, SpanRule, encode_examples
 from spd_lightning.subspace.layout_check import check_layout

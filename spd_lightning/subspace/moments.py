@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from spd_lightning.artifacts import write_atomic
+from spd_lightning.artifacts.files import write_atomic
 from spd_lightning.errors import UserError
 from spd_lightning.subspace.sites import Side, SiteKey
 

@@ -17,9 +17,9 @@ from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from spd_lightning.adapter_beside import LinearBeside
 from spd_lightning.errors import UserError
-from spd_lightning.model import decoder_layers
+from spd_lightning.model.adapter_beside import LinearBeside
+from spd_lightning.model.anatomy import decoder_layers
 from spd_lightning.subspace.layouts import Index, fused_layout
 
 Side = Literal["k", "v"]

@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from spd_lightning.artifacts import STAGE_VERSION, write_atomic
+from spd_lightning.artifacts.files import write_atomic
+from spd_lightning.artifacts.store import STAGE_VERSION
 from spd_lightning.errors import UserError
 from spd_lightning.subspace.moments import HEADER, Moments, read_safetensors, site_keys
 from spd_lightning.subspace.sites import Side, SiteKey, kv_sites, weights_digest

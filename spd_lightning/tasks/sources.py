@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts import numbered_jsonl
+from spd_lightning.artifacts.files import numbered_jsonl
 from spd_lightning.errors import UserError, unknown_name
 from spd_lightning.processes import is_rank_zero
 from spd_lightning.tasks import golds

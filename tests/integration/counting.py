@@ -19,7 +19,7 @@ import lightning.pytorch.strategies.ddp as lightning_ddp
 import torch
 from torch import distributed
 
-from spd_lightning.pipeline import Pipeline
+from spd_lightning.pipeline.stages import Pipeline
 
 rows: list[tuple[str, str, int]] = []
 stage = ["start"]
@@ -46,7 +46,7 @@ def count(owner: Any, name: str, argument: int | None) -> None:
 
 
 if __name__ == "__main__":
-    from spd_lightning.cli import main
+    from spd_lightning.cli.program import main
 
     for collective, place in {
         "all_reduce": 0,

@@ -48,7 +48,7 @@ def arm(stage: str, rank: int, how: str) -> None:
 
 
 if __name__ == "__main__":
-    from spd_lightning.cli import main
+    from spd_lightning.cli.program import main
 
     for wanted in filter(None, os.environ.get("SPD_TEST_FAIL", "").split(",")):
         chosen, at, manner = wanted.split(":")

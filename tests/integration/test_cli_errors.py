@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spd_lightning.cli import main
+from spd_lightning.cli.program import main
 
 BAD = {
     "unknown option": (["--data.num_promts=3"], "Unknown option --data.num_promts. Did you mean --data.num_prompts?"),

@@ -12,13 +12,13 @@ import pytest
 import torch
 import yaml
 
-from spd_lightning.adapter_beside import LinearBeside, read_record
-from spd_lightning.artifacts import read_jsonl
-from spd_lightning.cli import main
+from spd_lightning.artifacts.files import read_jsonl
+from spd_lightning.cli.program import main
 from spd_lightning.evaluation import callback
-from spd_lightning.finetuning import adapter as adapter_module
-from spd_lightning.finetuning.adapter import student_copy
-from spd_lightning.model import load_model
+from spd_lightning.finetuning import student as student_files
+from spd_lightning.finetuning.student import student_copy
+from spd_lightning.model.adapter_beside import LinearBeside, read_record
+from spd_lightning.model.load import load_model
 
 SETTINGS = [
     "--subspace.task=arithmetic",
@@ -382,7 +382,7 @@ def test_a_second_round_starts_from_the_first_student(
     assert main(["test", "--config", str(run / "config.yaml")]) == 0
     assert (run / "samples" / "letters.spd.jsonl").read_bytes() == scored, "test scores the last round's student too"
     loaded: list[str] = []
-    real = adapter_module.student_copy
+    real = student_files.student_copy
 
     def note(name: str, source: str, *rest: Any) -> Any:
         loaded.append(source)
@@ -390,7 +390,7 @@ def test_a_second_round_starts_from_the_first_student(
         assert any(isinstance(m, LinearBeside) for m in model.modules())
         return model
 
-    monkeypatch.setattr(adapter_module, "student_copy", note)
+    monkeypatch.setattr(student_files, "student_copy", note)
     assert main(["sample", str(run), "--prompt", "x", "--max_new_tokens", "2"]) == 0
     assert loaded == [str(second / "student")]
 

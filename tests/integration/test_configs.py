@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spd_lightning.options import Options
+from spd_lightning.cli.parser import Options
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 COMPLETE = sorted(p for p in CONFIGS.rglob("*.yaml") if p.parent.name not in ("sweeps", "trainer"))

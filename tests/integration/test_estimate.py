@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from spd_lightning import model
-from spd_lightning.cli import main
+from spd_lightning.cli.program import main
+from spd_lightning.model import load as model
 from tests.integration.test_cli_fit import SETTINGS
 
 
@@ -21,7 +21,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("weights were asked for")
 
     monkeypatch.setattr(model.AutoModelForCausalLM, "from_pretrained", refuse)
-    monkeypatch.setattr("spd_lightning.source.file_sha256", refuse)
+    monkeypatch.setattr("spd_lightning.model.checkpoint_files.file_sha256", refuse)
 
 
 @pytest.mark.parametrize("command", ["fit", "extract", "generate", "test"])

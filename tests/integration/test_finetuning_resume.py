@@ -14,10 +14,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from spd_lightning.errors import UserError
-from spd_lightning.finetuning.adapter import AdapterDropout
-from spd_lightning.finetuning.module import SPDFineTuningModule, cosine_factor
+from spd_lightning.finetuning.lora import AdapterDropout
+from spd_lightning.finetuning.module import SPDFineTuningModule
+from spd_lightning.finetuning.optimiser import cosine_factor
 from tests.conftest import byte_tokenizer, tiny_model
-from tests.unit.test_finetuning_module import Texts, fit, trained
+from tests.unit.finetuning.test_module import Texts, fit, trained
 
 SETTINGS: dict[str, Any] = {"learning_rate": 1e-2, "lora_dropout": 0.3}
 
@@ -183,9 +184,9 @@ def test_foreign_checkpoint_is_refused(tiny_model_dir: str, checkpoint: Path, tm
 SCRIPT = """
 import json, sys, torch
 from lightning.pytorch import Trainer
-from spd_lightning.finetuning.adapter import AdapterDropout
+from spd_lightning.finetuning.lora import AdapterDropout
 from spd_lightning.finetuning.module import SPDFineTuningModule
-from tests.unit.test_finetuning_module import Texts
+from tests.unit.finetuning.test_module import Texts
 
 model, out, devices, accumulate = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 module = SPDFineTuningModule(model, learning_rate=1e-2, lora_dropout=0.0)

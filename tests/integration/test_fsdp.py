@@ -16,7 +16,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from spd_lightning.cli import main
+from spd_lightning.cli.program import main
 from spd_lightning.finetuning.sharding import trained_weights
 from tests.integration.fsdp_worker import CASES, train
 from tests.integration.test_cli_fit import SETTINGS

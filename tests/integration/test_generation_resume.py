@@ -64,7 +64,7 @@ import sys
 from spd_lightning.generation.corpus import Corpus
 from spd_lightning.generation.engine import build_requests, generate
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.model import load_model, load_tokenizer
+from spd_lightning.model.load import load_model, load_tokenizer
 import torch
 
 model_dir, folder, rank, world_size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])

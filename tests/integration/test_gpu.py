@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spd_lightning.cli import main
+from spd_lightning.cli.program import main
 from tests.integration.test_cli_fit import SETTINGS
 
 pytestmark = pytest.mark.gpu

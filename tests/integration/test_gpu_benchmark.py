@@ -38,7 +38,7 @@ def test_models_are_bf16_with_fused_attention_and_never_end_early() -> None:
 
 
 def model_size(config: object) -> int:
-    from spd_lightning.estimate import model_shape
+    from spd_lightning.cost.shape import model_shape
 
     return model_shape(config).parameters
 

@@ -15,7 +15,7 @@ from spd_lightning.subspace.projection import fold_projection, project_kv
 from spd_lightning.subspace.sites import kv_sites, weights_digest
 from spd_lightning.subspace.subspace import CapabilitySubspace, subspace_from_moments
 from tests.conftest import tiny_model
-from tests.unit.test_engine import model_of
+from tests.unit.generation.test_engine import model_of
 
 NEAR_TIE = 1e-3  # logit units
 PROMPTS = [
@@ -87,7 +87,7 @@ def test_hooks_and_folded_weights_choose_the_same_greedy_tokens(kind: str, token
 def test_hooks_and_folded_weights_choose_the_same_greedy_tokens_on_a_pretrained_model(
     dtype: torch.dtype, smollm2: str
 ) -> None:
-    from spd_lightning.model import load_model, load_tokenizer
+    from spd_lightning.model.load import load_model, load_tokenizer
 
     seen = compare_forms(load_model(smollm2, dtype), load_tokenizer(smollm2), 32)
     print(seen)

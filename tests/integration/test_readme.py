@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spd_lightning.options import Options
+from spd_lightning.cli.parser import Options
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 ROOT = Path(__file__).parents[2]

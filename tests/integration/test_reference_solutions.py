@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from spd_lightning.evaluation.execution import TestedProgram, Verdict, judge_programs
-from spd_lightning.evaluation.parts import split
+from spd_lightning.scoring.execution import TestedProgram, Verdict, judge_programs
+from spd_lightning.scoring.parts import split
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.coding import solution
 from spd_lightning.tasks.task import Example

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from spd_lightning import cli
-from spd_lightning.chat_template import fix_template_date
-from spd_lightning.cli import main
+from spd_lightning.cli import program as cli
+from spd_lightning.cli.program import main
+from spd_lightning.model.chat_template import fix_template_date
 from tests.conftest import byte_tokenizer, tiny_model
 from tests.integration.test_cli_fit import SETTINGS
-from tests.unit.test_chat_template import DATED
-from tests.unit.test_source import FakeHub, full_folder, hub  # noqa: F401  (fixtures)
+from tests.unit.model.test_chat_template import DATED
+from tests.unit.model.test_checkpoint_files import FakeHub, full_folder, hub  # noqa: F401  (fixtures)
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +108,7 @@ def test_a_hub_model_is_taken_at_one_commit_and_kept(
     assert json.loads((run / "environment.json").read_text())["revisions"] == {"model": "a" * 40}
     assert yaml.safe_load((run / "config.yaml").read_text())["model_revision"] == "a" * 40
     hub.main = "b" * 40  # the branch moves on
-    from spd_lightning import source
+    from spd_lightning.model import checkpoint_files as source
 
     source.hub_folder.cache_clear()
     assert extract("one") == 0, "a run that is continued keeps its commit"

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spd_lightning.cli import main
-from spd_lightning.options import Options
+from spd_lightning.cli.parser import Options
+from spd_lightning.cli.program import main
 from tests.integration.test_cli_fit import SETTINGS
 
 ROOT = Path(__file__).parents[2]

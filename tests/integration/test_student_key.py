@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spd_lightning.cli import main
+from spd_lightning.cli.program import main
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from tests.integration.test_cli_fit import SETTINGS
 

@@ -109,7 +109,7 @@ def test_every_value_of_a_shipped_sweep_parses(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The real command line accepts each point, and the printed configuration holds exactly its values."""
-    from spd_lightning import cli
+    from spd_lightning.cli import program as cli
 
     monkeypatch.chdir(ROOT)
     for point in sweep.cover(sweep.points(sweep.read_sweep(path))):
@@ -163,7 +163,7 @@ def test_real_points_differ_only_in_the_sweep_and_share_what_they_can(
     parameters = {**{k: {"value": v} for k, v in small.items()}, **varied}
     path.write_text(yaml.safe_dump({"program": "x", "method": "grid", "parameters": parameters, "command": command}))
     assert run(path) == 0
-    from spd_lightning.report.results import read_run, varying_options
+    from spd_lightning.report.runs import read_run, varying_options
 
     runs = [read_run(tmp_path / "out" / p.name) for p in sweep.points(sweep.read_sweep(path))]
     assert sorted(varying_options(runs)) == ["model.lora_r", "subspace.rank"]
@@ -307,7 +307,7 @@ def test_missing_files_and_a_bad_number_of_workers(tmp_path: Path, capsys: pytes
 
 
 def test_a_sweep_folder_is_used_by_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from spd_lightning.artifacts import file_lock
+    from spd_lightning.artifacts.files import file_lock
 
     path = make_sweep(tmp_path)
     with file_lock(tmp_path / "out" / ".sweep" / "lock", "test"):

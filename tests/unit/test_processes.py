@@ -17,7 +17,7 @@ from torch import distributed
 
 from spd_lightning import processes
 from spd_lightning.generation.datamodule import SelfGenerationDataModule
-from spd_lightning.trainer import PATIENCE, make_trainer
+from spd_lightning.pipeline.trainers import PATIENCE, make_trainer
 
 
 def test_one_process_agrees_with_itself_and_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,102 @@
+"""What a stage will need, from a model's config alone: memory, time and disk of each process, and what they exchange.
+
+Nothing is loaded: the architecture is built on the meta device and counted. A time is work over the speed of a
+`Machine`, divided by the share of that speed which the stage was seen to reach.
+
+Symbols of the formulas (docs/scaling.md derives them and compares them with what was counted and measured): P all
+weights, W the weights of the decoder layers' matrix products, H those of the vocabulary projection, L layers, a the
+width of all query heads, g the width of all key (or value) heads, T tokens, G processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from spd_lightning.model.anatomy import decoder_layers
+from spd_lightning.subspace.sites import base_projection, kv_sites
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What a model's config says about its size.
+
+    Attributes:
+        parameters: All weights, tied ones once (P).
+        num_layers: Decoder layers (L).
+        layer_products: Weights of one decoder layer that a token is multiplied with (W / L); of a mixture of experts,
+            those of the experts that the token goes to.
+        layer_weights: The same with all experts: what a decoding step reads.
+        layer_outputs: Output features of the projections of one decoder layer, for one token.
+        head: Weights of the vocabulary projection (H).
+        vocab_size: Rows of the vocabulary projection.
+        q_dim: Width of all query heads (a).
+        kv_dim: Width of all key heads, of one side (g).
+        lora_width: Input and output features of a layer's attention projections: LoRA has ``lora_r`` times as many
+            weights a layer.
+    """
+
+    parameters: int
+    num_layers: int
+    layer_products: int
+    layer_weights: int
+    layer_outputs: int
+    head: int
+    vocab_size: int
+    q_dim: int
+    kv_dim: int
+    lora_width: int
+
+    @property
+    def products(self) -> int:
+        """W: weights of all decoder layers' matrix products."""
+        return self.num_layers * self.layer_products
+
+    def lora_parameters(self, lora_r: int | None) -> int:
+        """Weights that are trained: those of the adapter, or all for None."""
+        return self.parameters if lora_r is None else self.num_layers * lora_r * self.lora_width
+
+
+def model_shape(config: Any) -> ModelShape:
+    """Count an architecture from its transformers config, on the meta device (no memory)."""
+    from spd_lightning.finetuning.lora import lora_targets
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    text = config.get_text_config()
+    layers = decoder_layers(model)
+    matrices: dict[str, Any] = {
+        name: base_projection(m).weight for name, m in layers.named_modules() if _is_projection(m)
+    }
+    conv1d = any(type(m).__name__ == "Conv1D" for m in layers.modules())  # holds its weight as [in, out]
+    experts = [p for p in layers.parameters() if p.dim() == 3]  # [experts, out, in]
+    chosen = getattr(text, "num_experts_per_tok", None)
+    active = [(p, min(chosen or len(p), len(p))) for p in experts]
+    dense = sum(p.numel() for p in layers.parameters() if p.dim() == 2)  # with the routers
+    outputs = sum(w.shape[1 if conv1d else 0] for w in matrices.values()) + sum(k * p.shape[1] for p, k in active)
+    targets = lora_targets(model)
+    adapted = [w for name, w in matrices.items() if any(name.endswith(f".{t}") for t in targets)]
+    sites = kv_sites(model)
+    heads = text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    head: Any = model.get_output_embeddings().weight
+    return ModelShape(
+        parameters=sum(p.numel() for p in {id(p): p for p in model.parameters()}.values()),
+        num_layers=len(layers),
+        layer_products=round((dense + sum(k * p[0].numel() for p, k in active)) / len(layers)),
+        layer_weights=round((dense + sum(p.numel() for p in experts)) / len(layers)),
+        layer_outputs=round(outputs / len(layers)),
+        head=head.numel(),
+        vocab_size=head.shape[0],
+        q_dim=heads * head_dim,
+        kv_dim=max(site.kv_dim for site in sites.values()),
+        lora_width=round(sum(sum(w.shape) for w in adapted) / len(layers)),
+    )
+
+
+def _is_projection(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"

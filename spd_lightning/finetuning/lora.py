@@ -1,0 +1,132 @@
+"""Stage 3, results: a LoRA adapter on a base model, saved so that plain PEFT opens it, and merged."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from spd_lightning.errors import UserError
+from spd_lightning.finetuning.student import _loadable_name
+from spd_lightning.model.anatomy import decoder_layers
+from spd_lightning.model.checkpoint_files import split_revision
+from spd_lightning.seeds import seed_of
+
+# Query, key, value and output projections by the names that architectures give them; those that exist are used.
+ATTENTION_PROJECTIONS = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "qkv_proj",
+    "query_key_value",
+    "c_attn",
+    "Wqkv",
+    "kv_proj",
+    "attn.c_proj",
+    "attn.out_proj",
+    "attention.dense",
+    "attention.out_proj",
+    "self_attention.dense",
+    "self_attn.out_proj",
+    "self_attn.dense",
+)
+
+
+def lora_targets(model: nn.Module, target_modules: list[str] | None = None) -> list[str]:
+    """The names of the projections that get an adapter, sorted.
+
+    Args:
+        model: The base model.
+        target_modules: Ends of module paths, as in PEFT; None takes the attention's query, key, value and output
+            projections (or the fused ones) that the model has.
+
+    Raises:
+        UserError: If a name matches no linear layer; the message lists what exists.
+    """
+    paths = [name for name, module in decoder_layers(model).named_modules() if _is_linear(module)]
+    names = list(ATTENTION_PROJECTIONS) if target_modules is None else list(target_modules)
+    found = sorted({n for n in names if any(p.endswith(f".{n}") or p == n for p in paths)})
+    missing = [] if target_modules is None else [n for n in names if n not in found]
+    if missing or not found:
+        exist = sorted({re.sub(r"^\d+\.", "", path) for path in paths})
+        wrong = ", ".join(missing) or "its attention projections"
+        raise UserError(
+            f"target_modules: {wrong} matches no linear layer of {type(model).__name__}. Found: {', '.join(exist)}. "
+            "Set --model.target_modules to some of these."
+        )
+    return found
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Linear, Conv1D))
+
+
+def add_lora(
+    model: PreTrainedModel,
+    lora_r: int,
+    lora_alpha: int,
+    lora_dropout: float,
+    target_modules: list[str] | None,
+    seed: int,
+    name: str,
+) -> PeftModel:
+    """Wrap a frozen base model with a fresh LoRA adapter; its output does not change until the adapter is trained.
+
+    The base stays in eval mode (its own dropout off), the adapter's dropout follows train mode. Adapter weights are
+    float32 whatever the base's dtype, and drawn from ``seed`` without touching the random state of the process.
+
+    Args:
+        model: Base model; changed in place.
+        lora_r: Rank of the adapter.
+        lora_alpha: Scale; the update is multiplied by ``lora_alpha / lora_r``.
+        lora_dropout: Dropout probability on the adapter's input.
+        target_modules: See `lora_targets`.
+        seed: Of the initial weights.
+        name: What the user calls the base; recorded in the adapter.
+    """
+    if lora_r < 1:
+        raise UserError(
+            f"lora_r={lora_r} is not a rank. Set --model.lora_r to 1 or more, or null to train all weights."
+        )
+    if not 0 <= lora_dropout < 1:
+        raise UserError(f"lora_dropout={lora_dropout} is not a probability below 1. Set --model.lora_dropout.")
+    config = LoraConfig(
+        r=lora_r,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
+        target_modules=lora_targets(model, target_modules),
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of("lora weights", seed))
+        wrapped = get_peft_model(model, config)
+    for module in wrapped.modules():
+        if isinstance(module, LoraLayer) and lora_dropout > 0:
+            module.lora_dropout["default"] = AdapterDropout(lora_dropout)
+    base, revision = split_revision(name)
+    wrapped.peft_config["default"].base_model_name_or_path = _loadable_name(base)
+    wrapped.peft_config["default"].revision = revision
+    return wrapped
+
+
+class AdapterDropout(nn.Dropout):
+    """Dropout whose mask is cheaper on a CPU: four 16-bit draws from each 64 random bits.
+
+    The probability is rounded to 1 / 65536. Every adapted projection draws one mask a step.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero entries at random in train mode and scale the rest up by 1 / (1 - p)."""
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        threshold = round(self.p * 65536) - 32768
+        keep = (bits.view(torch.int16)[: x.numel()] >= threshold).view(x.shape)
+        return x * keep.to(x.dtype).mul_(1 / (1 - self.p))

@@ -1,0 +1,153 @@
+"""Stage 3, results: a LoRA adapter on a base model, saved so that plain PEFT opens it, and merged."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from spd_lightning.finetuning.sharding import is_sharded, trained_weights
+from spd_lightning.model.adapter_beside import Beside, is_adapter, load_adapter, put_beside, read_record, write_record
+from spd_lightning.model.load import load_model, save_tokenizer, spread
+from spd_lightning.model.source import EMBEDDED_HUB_ID, EMBEDDED_MODEL, model_fingerprint
+
+
+def _loadable_name(name: str) -> str:
+    """A base name that other programs can load too."""
+    return EMBEDDED_HUB_ID if name == EMBEDDED_MODEL else name
+
+
+def save_student(
+    model: nn.Module, folder: str | Path, model_name_or_path: str, weights: dict[str, Tensor] | None = None
+) -> Path:
+    """Write a trained model: a PEFT adapter folder, or an ordinary checkpoint where all weights were trained.
+
+    Args:
+        model: The model.
+        folder: Where to.
+        model_name_or_path: Base model, for its tokenizer.
+        weights: Its trained weights if the processes hold parts of them (`sharding.trained_weights`); else None.
+    """
+    if isinstance(model, PeftModel):
+        return save_adapter(model, folder, weights)
+    model.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
+    save_tokenizer(model_name_or_path, folder)
+    return Path(folder)
+
+
+def save_adapter(model: PeftModel, folder: str | Path, weights: dict[str, Tensor] | None = None) -> Path:
+    """Write an adapter as plain PEFT reads it; equal adapters give equal bytes (PEFT keeps the targets as a set).
+
+    Args:
+        model: The adapted model.
+        folder: Where to.
+        weights: See `save_student`.
+    """
+    config: Any = model.peft_config["default"]
+    targets, inference = config.target_modules, config.inference_mode
+    config.target_modules = sorted(targets)
+    try:
+        model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=weights)
+    finally:
+        config.target_modules, config.inference_mode = targets, inference
+    (Path(folder) / "README.md").unlink(missing_ok=True)  # a template with empty fields
+    return Path(folder)
+
+
+def student_copy(
+    model_name_or_path: str,
+    student: str | Path | PeftModel,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    device_map: str | None = None,
+) -> PreTrainedModel:
+    """A student to score or to sample from: its base with the adapter beside the weights (`adapter_beside`).
+
+    Args:
+        model_name_or_path: The base.
+        student: A PEFT folder, a folder with a whole checkpoint, or a live PEFT model (left alone).
+        dtype: Of the result; a whole checkpoint is cast to it.
+        device: Of the result.
+        device_map: ``auto`` spreads the result over all devices of this process instead.
+
+    Raises:
+        UserError: If there is neither, or the adapter cannot stand beside its base.
+
+    Ranks:
+        Collective where a live model is sharded; every process gets a copy.
+    """
+    if isinstance(student, PeftModel):
+        with tempfile.TemporaryDirectory() as folder:
+            weights = trained_weights(student) if is_sharded(student) else None
+            return student_copy(model_name_or_path, save_adapter(student, folder, weights), dtype, device, device_map)
+    if not is_adapter(student) and (Path(student) / "config.json").is_file():
+        return load_model(str(student), dtype, device, device_map)
+    model = put_beside(load_model(model_name_or_path, dtype), student)
+    return model.to(device) if device_map is None else spread(model, device_map)  # type: ignore[arg-type]
+
+
+def merged_copy(
+    model_name_or_path: str, adapter: str | Path | PeftModel, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A plain transformers model with the adapter in its weights, for other tools; `student_copy` is what is scored.
+
+    Args:
+        model_name_or_path: The base.
+        adapter: A PEFT folder, a folder with a whole checkpoint (taken as it is), or a live PEFT model (left alone).
+        dtype: Of the result: merged in float32, then cast; small updates are lost by that (`share_kept`).
+    """
+    if isinstance(adapter, PeftModel):
+        with tempfile.TemporaryDirectory() as folder:
+            weights = trained_weights(adapter) if is_sharded(adapter) else None
+            return merged_copy(model_name_or_path, save_adapter(adapter, folder, weights), dtype)
+    if not is_adapter(adapter) and (Path(adapter) / "config.json").is_file():
+        return load_model(str(adapter), dtype, merged=True)
+    wrapped = load_adapter(load_model(model_name_or_path, torch.float32, merged=True), adapter)
+    merged = wrapped.merge_and_unload(safe_merge=True)
+    return merged.requires_grad_(False).to(dtype).eval()
+
+
+def whole_copy(
+    model_name_or_path: str, live: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> PreTrainedModel:
+    """A plain copy of a model all of whose weights are trained while they are spread over processes.
+
+    Args:
+        model_name_or_path: The base it started from.
+        live: The sharded model; left alone.
+        dtype: Of the copy.
+        device: Of the copy.
+
+    Ranks:
+        Collective; every process gets a copy.
+    """
+    model: Any = load_model(model_name_or_path, torch.float32, merged=True)
+    model.load_state_dict(trained_weights(live), strict=False)  # tied weights are there once
+    return model.to(device=device, dtype=dtype)
+
+
+def write_merged(model_name_or_path: str, adapter: str | Path, folder: Path) -> Path:
+    """Write a student as an ordinary float32 checkpoint with its tokenizer; the folder appears when it is whole.
+
+    The base and the adapters it is made of stand beside it (`adapter_beside.RECORD`), and `load_model` loads those: the
+    merged weights are for other tools and are never cast. Where all weights were trained, `load_model` keeps float32.
+    """
+    partial = folder.with_name(f".{folder.name}-new")
+    shutil.rmtree(partial, ignore_errors=True)
+    merged_copy(model_name_or_path, adapter).save_pretrained(partial)
+    save_tokenizer(model_name_or_path, partial)
+    made_of = read_record(model_name_or_path)
+    if made_of is None or not made_of.adapters:
+        made_of = Beside(model_name_or_path, model_fingerprint(model_name_or_path), ())
+    added = (Path(adapter),) if is_adapter(adapter) else ()
+    write_record(partial, replace(made_of, adapters=made_of.adapters + added if added else ()))
+    shutil.rmtree(folder, ignore_errors=True)  # one without a record, of an earlier version
+    partial.rename(folder)
+    return folder

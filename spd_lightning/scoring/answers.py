@@ -1,0 +1,92 @@
+r"""Stage 4: what a completion answered. Pure functions from text to answer, with the reason beside it.
+
+Every extractor takes off the thinking of a model that thinks before it answers, then cuts the text at the first stop
+string, since a model that goes on to ask itself the next question would otherwise be scored on that one. Each kind of
+answer has its file: ``answers_numbers.py``, ``answers_letters.py``, ``answers_code.py``; texts stand here, and this is
+the address of all of them.
+
+Every decision is shown with its reason in ``tests/unit/scoring/test_answers.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from spd_lightning.scoring.answers_code import extract_code, parses
+from spd_lightning.scoring.answers_cut import NEXT_TURN, answer_part, cut_at_stops, evaluation_stops, without_thinking
+from spd_lightning.scoring.answers_letters import extract_letter, letters_up_to
+from spd_lightning.scoring.answers_numbers import NumberMode, extract_number
+from spd_lightning.tasks.numbers import MINUS, TOLERANCE, numbers_equal
+
+__all__ = [
+    "NEXT_TURN",
+    "TOLERANCE",
+    "NumberMode",
+    "cut_at_stops",
+    "evaluation_stops",
+    "extract_code",
+    "extract_letter",
+    "extract_number",
+    "extract_text",
+    "holds_answer",
+    "letters_up_to",
+    "normalise_text",
+    "numbers_equal",
+    "parses",
+    "without_thinking",
+]
+
+_TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|\Z)|\\boxed\{([^{}]*)\}", re.IGNORECASE | re.DOTALL)
+
+
+def normalise_text(text: str) -> str:
+    """The form in which texts are compared: lower case, single spaces, no emphasis, quotes or final punctuation.
+
+    A leading "the answer is" or "answer:" is dropped, and the brackets around a single letter: ``(B).`` becomes ``b``.
+    """
+    text = " ".join(text.casefold().split())
+    text = re.sub(r"^[*_`\s]*(?:(?:so )?the (?:correct |final )?answer is:?|answer:)[*_`\s]*", "", text)
+    text = text.translate(MINUS).replace("**", "").replace("`", "")
+    text = re.sub(r"^([*_])(\w.*)\1(\W*)$", r"\2\3", text)
+    text = text.strip().strip("\"'“”‘’").rstrip(".,;:!").strip().strip("\"'“”‘’")
+    return re.sub(r"^\((\w)\)$", r"\1", text)
+
+
+def extract_text(text: str, expected: str, stops: Iterable[str] = NEXT_TURN) -> tuple[str | None, str]:
+    """The text that a completion answers with, normalised: its first line, or as many lines as ``expected`` has.
+
+    Where the completion marks its answer (``<answer>``, ``\\boxed{}``), the last text so marked is read instead.
+
+    Returns:
+        The text and ``"first line"``, ``"lines"`` or ``"tag"``; or None and ``"empty completion"`` or
+        ``"only thinking"``.
+    """
+    text, nothing = answer_part(text, stops)
+    if nothing:
+        return None, nothing
+    tagged = [m[1] or m[2] for m in _TAGGED.finditer(text) if (m[1] or m[2] or "").strip()]
+    lines = [line for line in (tagged[-1] if tagged else text).splitlines() if line.strip()]
+    count = max(1, sum(1 for line in expected.splitlines() if line.strip()))
+    reason = "tag" if tagged else "first line" if count == 1 else "lines"
+    return normalise_text("\n".join(lines[:count])), reason
+
+
+def holds_answer(completion: str, answer_type: str, letters: str = "ABCD", stops: Iterable[str] = NEXT_TURN) -> bool:
+    """Whether a completion has what could be scored: a number, a letter, a program that parses, or any text.
+
+    Read as evaluation reads it, so that a corpus is counted by the rule that its student is scored by.
+
+    Args:
+        completion: The completion.
+        answer_type: See `tasks.task.AnswerType`.
+        letters: The allowed letters where a letter is looked for.
+        stops: The text is cut before the first of these.
+    """
+    if answer_type == "number":
+        return extract_number(completion, "flexible", stops)[0] is not None
+    if answer_type == "letter":
+        return extract_letter(completion, letters, stops)[0] is not None
+    if answer_type in ("program", "likelihood"):
+        return parses(extract_code(cut_at_stops(completion, stops)))
+    return extract_text(completion, "", stops)[0] is not None

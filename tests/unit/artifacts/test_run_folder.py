@@ -1,0 +1,70 @@
+"""A run folder: its copies are its own, nothing half written stays, and other inputs are refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spd_lightning.artifacts import run_folder
+from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.errors import UserError
+
+
+def test_editing_a_runs_file_leaves_the_artifact_alone(tmp_path: Path) -> None:
+    artifact = tmp_path / "store" / "generations.jsonl"
+    artifact.parent.mkdir()
+    artifact.write_text("one\n")
+    copy = RunFolder(tmp_path / "run").add(artifact, "corpus/generations.jsonl")
+    with copy.open("a") as file:
+        file.write("edited\n")
+    assert artifact.read_text() == "one\n" and artifact.stat().st_nlink == 1
+    assert [p.name for p in copy.parent.iterdir()] == ["generations.jsonl"]
+
+
+def test_a_copy_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_folder, "_copy", full)
+    (tmp_path / "file").write_text("whole")
+    with pytest.raises(UserError, match=r"Cannot write .*run/a/file: No space left on device"):
+        RunFolder(tmp_path / "run").add(tmp_path / "file", "a/file")
+    assert not list((tmp_path / "run" / "a").iterdir())
+
+
+def test_what_a_killed_process_was_writing_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    environment = {"fingerprint": "f"}
+    folder.claim({"seed_everything": 1}, "seed_everything: 1\n", environment)
+    (folder.path / "corpus").mkdir()
+    (folder.path / "corpus" / ".generations.jsonl-new").write_text("half")
+    (folder.path / ".adapter-new").mkdir()
+    folder.claim({"seed_everything": 1}, "seed_everything: 1\n", environment)
+    assert not list(folder.path.rglob(".*-new"))
+
+
+def test_another_configuration_is_named_be_it_option_content_or_version(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.claim({"seed_everything": 1}, "seed_everything: 1\n", {"fingerprint": "f", "content": {"model": "a" * 64}})
+    for config, environment, message in (
+        ({"seed_everything": 2}, {"fingerprint": "g"}, "seed_everything: 1 there, 2 here"),
+        ({"seed_everything": 1}, {"fingerprint": "g", "content": {"model": "b" * 64}}, r"model: 'aaaaaaaaaaaa\.\.\.'"),
+        ({"seed_everything": 1}, {"fingerprint": "g", "content": {"model": "a" * 64}}, "another version of this prog"),
+    ):
+        with pytest.raises(UserError, match=message):
+            folder.claim(config, "", environment)
+
+
+def test_other_inputs_are_refused_once_something_was_made_from_the_old_ones(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.record("corpus", {"prompts": "a" * 64, "top_p": 0.9})
+    changed = {"prompts": "b" * 64, "top_p": 0.9}
+    assert folder.changed_inputs("corpus", changed) is None, "nothing was made yet"
+    (folder.path / "adapter").mkdir()
+    assert folder.changed_inputs("corpus", {"prompts": "a" * 64, "top_p": 0.9}) is None
+    message = folder.changed_inputs("corpus", changed)
+    assert (
+        message is not None and "another corpus (prompts: 'aaaaaaaaaaaa...' there, 'bbbbbbbbbbbb...' here)" in message
+    )

@@ -1,0 +1,45 @@
+"""A completion is read alike wherever it is judged: by the metrics, for ``filtered``, and in a corpus's figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from spd_lightning.evaluation.metrics import ExactMatchNumber, LetterAccuracy, ParseRate, TextExactMatch
+from spd_lightning.evaluation.worker import correct_completions
+from spd_lightning.scoring.answers import holds_answer, letters_up_to
+from spd_lightning.tasks import Benchmark, Example
+
+THOUGHT = "<think>12, or (A)?</think>"
+READINGS = {
+    "number": (
+        "18",
+        ["She will have 18 eggs in 24 hours.", f"{THOUGHT}18", "12", "<think>18", "#### 18 of 20", "no idea"],
+    ),
+    "letter": ("E", ["option e", f"{THOUGHT}\nE", "A is tempting, but E is correct", "A and E", "hm", "<think>E"]),
+    "text": ("valid", ["Valid.", f"{THOUGHT}valid", "<answer>valid</answer>", "invalid", "<think>valid", ""]),
+    "likelihood": ("x = 1", ["```python:a.py\nx = 1\n```", f"{THOUGHT}\n    x = 1", "x = (", "<think>x = 1", "", "x"]),
+}
+
+
+@pytest.mark.parametrize("kind", READINGS)
+def test_filtered_and_figures_read_as_the_metrics_do(kind: Any) -> None:
+    expected, completions = READINGS[kind]
+    examples = tuple(Example(f"e{i}", "Q", f" {expected}", expected=expected) for i in range(len(completions)))
+    benchmark = Benchmark("t", "other", "standard", kind, "generate", examples, 8)
+    rest = {"sample": 0, "prompt": "Q", "token_ids": [1], "num_tokens": 1, "finish_reason": "stop", "seed": 0}
+    records = [{"id": e.id, "completion": c, **rest} for e, c in zip(examples, completions, strict=True)]
+    letters = letters_up_to(e.expected for e in examples) if kind == "letter" else "ABCD"
+    metric: Any = {
+        "number": ExactMatchNumber("flexible", ()),
+        "letter": LetterAccuracy(letters, ()),
+        "text": TextExactMatch(()),
+        "likelihood": ParseRate(),
+    }[kind]
+    verdicts = [metric.verdict(c) if kind == "likelihood" else metric.verdict(c, expected) for c in completions]
+    assert correct_completions(benchmark, records) == verdicts
+    assert any(verdicts) and not all(verdicts)
+    answered = [holds_answer(c, kind, letters, ()) for c in completions]
+    assert all(a for a, right in zip(answered, verdicts, strict=True) if right)  # what is right was answered
+    assert not all(answered)
