@@ -515,6 +515,6 @@ def test_no_tier_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_forcing_a_tier_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "_try_tier", lambda tier: Isolation(tier, "none", "not today", False))
+    monkeypatch.setattr(isolation, "_try_tier", lambda tier: Isolation(tier, "none", "not today", False))
     with pytest.raises(UserError, match="tier 3 does not work here: not today"), forced_tier(3):
         pass
