@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from spd_lightning.errors import UserError
-from spd_lightning.scoring import execution, isolation
+from spd_lightning.scoring import isolation
 from spd_lightning.scoring.execution import run_program, run_programs
 from spd_lightning.scoring.isolation import Isolation, consent_message, forced_tier, may_execute, probe_isolation
 
