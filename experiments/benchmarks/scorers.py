@@ -34,8 +34,7 @@ from typing import Any
 from experiments.benchmarks.evaluation import load, run_parts
 from spd_lightning.artifacts.files import read_jsonl, write_jsonl
 from spd_lightning.evaluation.benchmark import run_benchmark
-from spd_lightning.evaluation.metrics import gold_number
-from spd_lightning.scoring.answers import extract_number, numbers_equal
+from spd_lightning.scoring.answers import extract_number, gold_number, numbers_equal
 from spd_lightning.scoring.execution import TestedProgram, judge_programs, run_programs
 from spd_lightning.scoring.parts import split
 from spd_lightning.tasks import Benchmark, Example, load_task

@@ -26,7 +26,6 @@ from spd_lightning.evaluation.scores import (
     BenchmarkResult,
     domain_split,
     group_table,
-    metric_names,
     program_facts,
     reasons,
     score_records,
@@ -36,6 +35,7 @@ from spd_lightning.evaluation.worker import BenchmarkWorker, Progress, PromptFor
 from spd_lightning.generation.requests import encode_prompts
 from spd_lightning.model.anatomy import eval_mode
 from spd_lightning.scoring.isolation import may_execute, probe_isolation
+from spd_lightning.scoring.verdicts import metric_names
 from spd_lightning.tasks.task import Benchmark
 
 log = logging.getLogger(__name__)
@@ -193,8 +193,7 @@ def complete_result(result: BenchmarkResult, benchmark: Benchmark, seed: int, sp
     for key in ("subject", "category"):
         group_of = {e.id: e.meta[key] for e in benchmark.examples if key in e.meta}
         if group_of:
-            metric = metric_names(benchmark.answer_type, samples)[0]
-            facts[f"by_{key}"] = group_table(result.records, metric, group_of)
+            facts[f"by_{key}"] = group_table(result.records, metric_names(benchmark.answer_type, samples)[0], group_of)
 
 
 def evaluate_model(

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from spd_lightning.evaluation.paired import mean_difference, share_difference
-from spd_lightning.evaluation.scores import STANDS_FOR, BenchmarkResult, Record, example_values
-from spd_lightning.evaluation.statistics import holm, is_share
+from spd_lightning.evaluation.scores import BenchmarkResult, example_values
+from spd_lightning.evaluation.statistics import holm
+from spd_lightning.scoring.counting import Record
+from spd_lightning.scoring.verdicts import is_share, stands_for
 
 
 def compare_scores(
@@ -64,7 +66,7 @@ def compare_scores(
 def compare_all(results: Iterable[BenchmarkResult]) -> list[dict[str, Any]]:
     """Every two methods on every benchmark and metric that both were scored on, corrected by Holm over the table.
 
-    The family that is corrected holds one metric per benchmark, `scores.STANDS_FOR`: the others read the same answers
+    The family that is corrected holds one metric per benchmark, `verdicts.stands_for`: the others read the same answers
     once more (strict and flexible, per token and per character), and would make a finding cost more the more ways it
     is written down. Their rows have an interval and a p-value of their own, and ``p_holm`` None: nothing is claimed.
 
@@ -82,7 +84,7 @@ def compare_all(results: Iterable[BenchmarkResult]) -> list[dict[str, Any]]:
             for metric in [score.metric for score in a.scores if score.metric in shared]:
                 names = {"a": a.method, "b": b.method, "task": task, "protocol": protocol}
                 rows.append(compare_scores(a.records, b.records, metric, **names))
-                if metric == STANDS_FOR[a.answer_type]:
+                if metric == stands_for(a.answer_type):
                     family.append(rows[-1])
     for row, corrected in zip(family, holm([row["p_value"] for row in family])):
         row["p_holm"] = corrected

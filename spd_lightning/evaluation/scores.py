@@ -1,11 +1,11 @@
 """Stage 4: from the records of a benchmark to its scores. No model, no files.
 
-A record is one line of ``samples/<task>.<method>.jsonl``: id, sample, prompt, completion, answer, expected, correct,
-reason, scores. Every number is computed from records by the scorers of `metrics`, with its interval.
+Value, n and interval of a score come of what its examples count, one table for all: ``scoring/verdicts.py``.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,36 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from spd_lightning.evaluation.metrics import (
-    ExactMatchNumber,
-    LetterAccuracy,
-    ParseRate,
-    PassAtK,
-    TextExactMatch,
-    TokenNLL,
-    pass_at_k,
-    pass_counts,
-)
-from spd_lightning.evaluation.statistics import is_share, jackknife_error, t_interval, wilson_interval
+from spd_lightning.evaluation.statistics import jackknife_error, t_interval, wilson_interval
+from spd_lightning.scoring.counting import Record
+from spd_lightning.scoring.verdicts import find_metric, is_share, metric_names
 from spd_lightning.tasks.task import AnswerType
 
-Record = dict[str, Any]
-RECORD_KEYS = ("id", "sample", "prompt", "completion", "answer", "expected", "correct", "reason", "scores")
-PASS_K = (1, 10, 100)
-ONE_PROCESS = "_one_process"  # behind pass@k: tests and program in one process, as the benchmarks define it
-SCRIPT = "_script"  # behind a metric's name: answers as the authors' script reads them (see `script_answers`)
 
-# The one metric of a benchmark whose comparisons are claims: Holm's correction counts these, and stars follow it.
-STANDS_FOR: dict[AnswerType, str] = {
-    "number": "exact_match_flexible",
-    "letter": "acc",
-    "text": "exact_match",
-    "program": "pass@1",
-    "likelihood": "nll_per_token",
-}
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Score:
     """One number of ``results.json``.
 
@@ -120,30 +97,6 @@ def _family(task: str) -> str:
     return task.split(":")[0].removesuffix("_sanitized")
 
 
-def metric_names(answer_type: AnswerType, num_samples: int = 1, script: bool = False) -> list[str]:
-    """The metrics of an answer type, the one that stands for the task first; ``script`` adds its second reading."""
-    if script:
-        names = metric_names(answer_type, num_samples)
-        return [*names, names[0] + SCRIPT]
-    if answer_type == "program":
-        ks = [k for k in PASS_K if k <= num_samples]
-        return [f"pass@{k}{way}" for way in ("", ONE_PROCESS) for k in sorted({*ks, num_samples})]
-    return {
-        "number": ["exact_match_flexible", "exact_match_strict"],
-        "letter": ["acc"],
-        "text": ["exact_match"],
-        "likelihood": ["nll_per_token", "nll_per_char", "parse_rate"],
-    }[answer_type]
-
-
-def program_verdicts(records: Sequence[Record], metric: str) -> tuple[int, list[bool]]:
-    """The k of a ``pass@k`` metric, and the verdicts that it counts."""
-    k = int(metric.removeprefix("pass@").removesuffix(ONE_PROCESS))
-    if metric.endswith(ONE_PROCESS):
-        return k, [bool(r["scores"]["one_process"]) for r in records]
-    return k, [r["correct"] for r in records]
-
-
 def program_facts(records: Sequence[Record]) -> dict[str, Any]:
     """How many programs shared a process with their tests, and which ones the two ways of running judge differently."""
     differ = [r for r in records if r["correct"] != bool(r["scores"]["one_process"])]
@@ -153,53 +106,27 @@ def program_facts(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
+def example_counts(records: Sequence[Record], metric: str) -> dict[str, tuple[float, float]]:
+    """Total and weight of each example under a metric: the score is the sum of totals over that of weights.
+
+    Raises:
+        ValueError: For a metric that is not in the table of ``scoring/verdicts.py``.
+    """
+    found = find_metric(metric)
+    if found is None:
+        raise ValueError(f"metric={metric!r} is not known.")
+    of_example: dict[str, list[Record]] = {}
+    for record in records:
+        of_example.setdefault(record["id"], []).append(record)
+    return {example_id: found[0].counts(rows, found[1]) for example_id, rows in of_example.items()}
+
+
 def example_values(records: Sequence[Record], metric: str) -> dict[str, tuple[float, float]]:
     """Value and weight of each example under a metric; the score is the weighted mean.
 
     Weights are 1, but tokens or characters for the likelihood per token or character.
     """
-    if metric.endswith(SCRIPT):
-        counts = pass_counts([r["script_correct"] for r in records], [r["id"] for r in records])
-        return {problem: (pass_at_k(n, c, 1), 1.0) for problem, (n, c) in counts.items()}
-    if metric.startswith("pass@"):
-        k, passed = program_verdicts(records, metric)
-        counts = pass_counts(passed, [r["id"] for r in records])
-        return {problem: (pass_at_k(n, c, k), 1.0) for problem, (n, c) in counts.items()}
-    if metric.startswith("nll_per_"):
-        unit = {"nll_per_token": "tokens", "nll_per_char": "chars"}[metric]
-        return {r["id"]: (r["scores"]["nll"] / r["scores"][unit], float(r["scores"][unit])) for r in records}
-    if metric == "exact_match_strict":
-        strict = ExactMatchNumber("strict", ())
-        return {r["id"]: (float(strict.verdict(r["completion"], r["expected"])), 1.0) for r in records}
-    return {r["id"]: (float(r["correct"]), 1.0) for r in records}
-
-
-def metric_value(records: Sequence[Record], metric: str) -> float:
-    """A score, computed by its `evaluate.Metric` from all records at once."""
-    completions, expected = [r["completion"] for r in records], [r["expected"] for r in records]
-    answers = [r["answer"] or "" for r in records]
-    if metric.endswith(SCRIPT):
-        verdicts, ids = [r["script_correct"] for r in records], [r["id"] for r in records]
-        return PassAtK().compute(predictions=verdicts, references=ids, k=(1,))["pass@1"]
-    if metric.startswith("pass@"):
-        k, passed = program_verdicts(records, metric)
-        way = "one_process" if metric.endswith(ONE_PROCESS) else ""
-        return PassAtK(way).compute(predictions=passed, references=[r["id"] for r in records], k=(k,))[metric]
-    if metric.startswith("nll_per_"):
-        unit = metric.removeprefix("nll_per_")
-        sums, lengths = [r["scores"]["nll"] for r in records], [r["scores"][f"{unit}s"] for r in records]
-        return TokenNLL(unit).compute(predictions=sums, references=lengths)[metric]
-    if metric.startswith("exact_match_"):  # completions are cut at the task's stop strings already
-        mode: Any = metric.removeprefix("exact_match_")
-        return ExactMatchNumber(mode, ()).compute(predictions=completions, references=expected)[metric]
-    if metric == "acc":
-        letters = "".join(sorted({*"ABCD", *expected, *(a for a in answers if a)}))
-        return LetterAccuracy(letters, ()).compute(predictions=answers, references=expected)[metric]
-    if metric == "parse_rate":
-        return ParseRate().compute(predictions=completions)[metric]
-    if metric == "exact_match":
-        return TextExactMatch(()).compute(predictions=completions, references=expected)[metric]
-    raise ValueError(f"metric={metric!r} is not known.")
+    return {key: (total / weight, weight) for key, (total, weight) in example_counts(records, metric).items()}
 
 
 def interval(values: np.ndarray, weights: np.ndarray, share: bool) -> tuple[float | None, tuple[float, float] | None]:
@@ -237,11 +164,23 @@ def score_records(
     scores = []
     script = bool(records) and all("script_correct" in r for r in records)
     for metric in metric_names(answer_type, num_samples, script):
-        pairs = np.array(list(example_values(records, metric).values()))
-        error, ci95 = interval(pairs[:, 0], pairs[:, 1], is_share(metric))
-        value = metric_value(records, metric)
+        totals, weights = np.array(list(example_counts(records, metric).values())).T
+        error, ci95 = interval(totals / weights, weights, is_share(metric))
         scores.append(
-            Score(method, task, split, protocol, metric, value, len(pairs), error, ci95, seed, isolation, seconds)
+            Score(
+                method=method,
+                task=task,
+                split=split,
+                protocol=protocol,
+                metric=metric,
+                value=math.fsum(totals) / math.fsum(weights),
+                n=len(totals),
+                stderr=error,
+                ci95=ci95,
+                seed=seed,
+                isolation=isolation,
+                seconds=seconds,
+            )
         )
     return scores
 

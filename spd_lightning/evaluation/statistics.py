@@ -20,11 +20,6 @@ ALPHA = 0.05
 """The level of every test; intervals are of 95%, its complement."""
 
 
-def is_share(metric: str) -> bool:
-    """Whether a metric is a share (0 to 1, higher is better); otherwise it is nats, lower is better."""
-    return not metric.startswith("nll")
-
-
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share: never outside 0 to 1, and right for shares near 0 or 1.
 

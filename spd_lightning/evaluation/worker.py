@@ -5,35 +5,22 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.likelihood import LikelihoodItem, LikelihoodScore, score_choices
-from spd_lightning.evaluation.metrics import gold_number
-from spd_lightning.evaluation.scores import RECORD_KEYS, Record
 from spd_lightning.generation.engine import EngineStats, Generation, build_requests, encode_prompts, generate
 from spd_lightning.generation.requests import Truncation
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.scoring.answers import (
-    evaluation_stops,
-    extract_code,
-    extract_letter,
-    extract_number,
-    extract_text,
-    letters_up_to,
-    normalise_text,
-    numbers_equal,
-    parses,
-)
-from spd_lightning.scoring.execution import TestedProgram, judge_programs, run_programs
-from spd_lightning.scoring.isolation import may_execute
-from spd_lightning.scoring.parts import split
+from spd_lightning.scoring.answers import evaluation_stops
+from spd_lightning.scoring.counting import RECORD_KEYS, Record
+from spd_lightning.scoring.execution import programs_at_once, run_programs
+from spd_lightning.scoring.judging import judge_all
 from spd_lightning.scoring.script_answers import read_as_script
-from spd_lightning.tasks.coding import solution
+from spd_lightning.scoring.verdicts import Verdict, allowed_letters, judge_choice
 from spd_lightning.tasks.task import Benchmark, Example
 
 log = logging.getLogger(__name__)
@@ -79,7 +66,7 @@ class BenchmarkWorker:
         self.examples = {e.id: e for e in benchmark.examples}
         self.facts = {"fewer_shots": 0, "truncated": 0, "cue_lost": 0, "new_tokens": 0}
         self.nll: dict[str, dict[str, float]] = {}  # by example: sum of the target's loss, its tokens and characters
-        self.letters = letters_up_to(e.expected for e in benchmark.examples if benchmark.answer_type == "letter")
+        self.letters = allowed_letters(benchmark.answer_type, benchmark.examples)
         self.done = 0
         passes = 1 + (benchmark.output_type == "target_nll")
         self.total = math.ceil(len(benchmark.examples) * samples * passes / world_size)
@@ -96,12 +83,9 @@ class BenchmarkWorker:
                 chars = len(self.examples[s.id].target)
                 self.nll[s.id] = {"nll": -s.log_likelihoods[0], "tokens": s.num_tokens[0], "chars": chars}
         generations = self._generate(prompt_format, short_context)
-        if self.benchmark.answer_type == "program":
-            records = self._program_records(generations, timeout_s)
-        else:
-            records = [self._record(g, *self._judge(g)) for g in generations]
+        records = self._judge(generations, timeout_s)
         if self.benchmark.script:
-            run = functools.partial(run_programs, timeout_s=timeout_s, workers=self._workers())
+            run = functools.partial(run_programs, timeout_s=timeout_s, workers=programs_at_once(self.world_size))
             read_as_script(records, self.examples, self.benchmark.answer_type, run)
         return records
 
@@ -233,107 +217,27 @@ class BenchmarkWorker:
 
     # -- records -----------------------------------------------------------------------------------------------------
 
-    def _judge(self, g: Generation) -> tuple[str | None, bool, str]:
-        """Answer, verdict and reason of a completion that is not run as a program."""
-        expected = self.examples[g.id].expected
-        if self.benchmark.answer_type == "letter":
-            letter, reason = extract_letter(g.completion, self.letters, ())
-            return letter, letter == expected, reason
-        if self.benchmark.answer_type == "likelihood":
-            code = extract_code(g.completion)
-            right = parses(code)
-            return code, right, "parses" if right else "does not parse"
-        if self.benchmark.answer_type == "text":
-            text, reason = extract_text(g.completion, expected, ())
-            return text, text == normalise_text(expected), reason
-        number, reason = extract_number(g.completion, "flexible", ())
-        marked, _ = extract_number(g.completion, "strict", ())
-        if marked is not None:
-            reason = "marker" if numbers_equal(marked, number) else "marker and reading differ"
-        return None if number is None else f"{number:f}", numbers_equal(number, gold_number(expected)), reason
+    def _judge(self, generations: list[Generation], timeout_s: float) -> list[Record]:
+        """Records of completions with their verdicts."""
+        verdicts = judge_all(
+            self.benchmark.answer_type,
+            [self.examples[g.id] for g in generations],
+            [g.completion for g in generations],
+            letters=self.letters,
+            timeout_s=timeout_s,
+            workers=programs_at_once(self.world_size),
+        )
+        return [
+            _row(self.examples[g.id], g.sample, g.completion, v) for g, v in zip(generations, verdicts, strict=True)
+        ]
 
     def _choice_record(self, s: LikelihoodScore) -> Record:
         e = self.examples[s.id]
         by_letter = {choice.strip(): value for choice, value in zip(e.choices, s.log_likelihoods)}
-        best = max(by_letter.values())
-        winners = [letter for letter, value in by_letter.items() if value == best]
-        answer = winners[0] if len(winners) == 1 else None  # equal likelihoods are no answer
-        reason = "likelihood" if answer else "equal likelihoods"
-        return _row(e, 0, "", answer, answer == e.expected, reason, by_letter)
-
-    def _program_records(
-        self, generations: list[Generation], timeout_s: float, one_process: bool = True
-    ) -> list[Record]:
-        """Records of completions that are run; ``scores`` holds the verdict of one process (1 passed), if asked for,
-        and a 1 for ``shared`` where the tests allow no other."""
-        codes = [extract_code(g.completion) for g in generations]
-        programs = []
-        for g, code in zip(generations, codes):
-            e = self.examples[g.id]
-            parts = split(e.meta["program_prefix"], e.meta["program_suffix"], e.meta["continues"])
-            programs.append(TestedProgram(solution(e, code), parts))
-        verdicts = judge_programs(programs, timeout_s=timeout_s, workers=self._workers(), one_process=one_process)
-        records = []
-        for g, code, v in zip(generations, codes, verdicts, strict=True):
-            scores = {} if v.one_process is None else {"one_process": float(v.one_process.passed)}
-            scores |= {"shared": 1.0} if v.shared else {}
-            records.append(self._record(g, code, v.result.passed, v.result.reason) | {"scores": scores})
-        return records
-
-    def _workers(self) -> int:
-        """Programs that this process runs at once, beside those of the machine's other processes."""
-        neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size))
-        return max(1, (os.cpu_count() or 1) // neighbours)
-
-    def _record(self, g: Generation, answer: str | None, correct: bool, reason: str) -> Record:
-        return _row(self.examples[g.id], g.sample, g.completion, answer, correct, reason, {})
+        return _row(e, 0, "", judge_choice(e.expected, by_letter))
 
 
-def correct_completions(
-    benchmark: Benchmark, records: Sequence[Mapping[str, Any]], allow: bool | None = None, timeout_s: float = 5.0
-) -> list[bool]:
-    """For each record of a corpus whether its completion agrees with the gold answer, for the method ``filtered``.
-
-    Args:
-        benchmark: Its examples are the training prompts; it says how a completion is read.
-        records: Rows of ``generations.jsonl``.
-        allow: Consent to run programs; see `may_execute`.
-        timeout_s: Limit of one program, seconds.
-
-    Raises:
-        UserError: If programs would have to be run and there is no consent for it.
-    """
-    check_consent(benchmark.answer_type, allow)
-    worker = BenchmarkWorker(None, None, benchmark, 1, None, 0, 0, 1, None)
-    generations = [Generation(**{**r, "token_ids": tuple(r["token_ids"])}) for r in records]
-    if benchmark.answer_type == "program":
-        return [bool(row["correct"]) for row in worker._program_records(generations, timeout_s, one_process=False)]
-    return [bool(worker._judge(g)[1]) for g in generations]
-
-
-def check_consent(answer_type: str, allow: bool | None) -> None:
-    """Refuse the method ``filtered`` on a task of code where its programs may not be run.
-
-    Raises:
-        UserError: Naming the option.
-    """
-    if answer_type == "program" and not may_execute(allow):
-        raise UserError(
-            f"data.method=filtered runs programs of the model, which evaluation.allow_code_execution={allow!r} does "
-            "not allow here (without a sandbox it must be true, or HF_ALLOW_CODE_EVAL=1). Set it, or choose "
-            "--data.method=ssd."
-        )
-
-
-def _row(
-    e: Example,
-    sample: int,
-    completion: str,
-    answer: str | None,
-    correct: bool,
-    reason: str,
-    scores: dict[str, float],
-) -> Record:
+def _row(e: Example, sample: int, completion: str, v: Verdict) -> Record:
     """A record; its prompt is the question without the solved examples before it."""
-    values = (e.id, sample, e.prompt, completion, answer, e.expected, correct, reason, scores)
+    values = (e.id, sample, e.prompt, completion, v.answer, e.expected, v.correct, v.reason, dict(v.scores))
     return dict(zip(RECORD_KEYS, values, strict=True))

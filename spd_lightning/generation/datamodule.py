@@ -37,10 +37,11 @@ from spd_lightning.generation.vllm_engine import check_student, generate_vllm, i
 from spd_lightning.model.load import load_config, load_tokenizer, resolve_dtype
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.processes import agree, is_rank_zero
+from spd_lightning.scoring import judging
 from spd_lightning.scoring.answers import cut_at_stops, evaluation_stops
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import load_task
-from spd_lightning.tasks.task import Benchmark, Example, Rows, Task
+from spd_lightning.tasks.task import Example, Rows, Task
 
 WAIT_S = 1.0  # between two looks whether another run has finished the corpus
 COMPARED = 4  # prompts that are also answered without the projection, to be shown side by side
@@ -278,9 +279,7 @@ class SelfGenerationDataModule(LightningDataModule):
             import_vllm()
             check_student(self.model_name_or_path, self.torch_dtype())
         if trains and self.method == "filtered":
-            from spd_lightning.evaluation.worker import check_consent  # filtered alone looks ahead in the flow
-
-            check_consent(self.task.answer_type, self.allow_code_execution)
+            judging.check_consent(self.task.answer_type, self.allow_code_execution)
 
     def torch_dtype(self) -> torch.dtype:
         """The dtype of generation on the device that the trainer uses."""
@@ -530,20 +529,10 @@ class SelfGenerationDataModule(LightningDataModule):
 
     def _keep_correct(self, records: list[dict[str, Any]]) -> list[Any]:
         """Keep the completions that the gold answer agrees with (method ``filtered``; an external signal)."""
-        from spd_lightning.evaluation.worker import correct_completions  # filtered alone looks ahead in the flow
-
-        task = self.task
-        benchmark = Benchmark(
-            task=self.task_name,
-            domain=task.domain,
-            protocol="standard",
-            answer_type=task.answer_type,
-            output_type="generate",
-            examples=tuple(self.prompts),
-            max_new_tokens=self.sampling_params.max_new_tokens,
-        )
         judged = [{**record, "completion": self.judged_part(record["completion"])} for record in records]
-        right = correct_completions(benchmark, judged, self.allow_code_execution) if is_rank_zero() else []
+        right: list[bool] = []
+        if is_rank_zero():
+            right = judging.correct_completions(self.prompts, self.task.answer_type, judged, self.allow_code_execution)
         right = agree(right)  # a program near its time limit may pass once and fail once
         kept = [record for record, correct in zip(records, right, strict=True) if correct]
         self.facts["filtered"] = {"kept": len(kept), "of": len(records)}

@@ -42,7 +42,7 @@ from spd_lightning.model.adapter_beside import is_adapter
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.pipeline.tracking import log_corpus
 from spd_lightning.processes import agree, barrier, is_rank_zero
-from spd_lightning.scoring.answers import holds_answer, letters_up_to
+from spd_lightning.scoring.verdicts import allowed_letters, holds_answer
 from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.subspace.moments import Moments
 
@@ -211,7 +211,7 @@ class Pipeline:
                         self._decode(corpus, len(requests))
             records = corpus.read()
             answer_type = data.task.answer_type
-            letters = letters_up_to(e.expected for e in data.prompts if answer_type == "letter")
+            letters = allowed_letters(answer_type, data.prompts)
             statistics = corpus_statistics(
                 records, lambda r: holds_answer(data.judged_part(r["completion"]), answer_type, letters, ())
             )

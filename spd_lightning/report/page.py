@@ -23,32 +23,13 @@ from spd_lightning.report.programs import program_notes
 from spd_lightning.report.render import Block, Bullets, Code, Heading, Image, render_html, render_markdown
 from spd_lightning.report.runs import Run, combined_results, is_share, label, read_run, varying_options
 from spd_lightning.report.tables import format_interval, format_p, format_value
+from spd_lightning.scoring.verdicts import find_metric
 
 SHOWN_CHARACTERS = 1200
 """Longer model outputs are cut after this many characters; the files hold all of them."""
 
 MOST_SUBSPACES = 12
 """With more different subspaces than this, a report over several runs leaves their comparison to ``compare``."""
-
-HOW = {
-    "exact_match_strict": "Share of answers that stand in the form the task asks for (`#### N`) and equal the expected "
-    "number. A completion without that form counts as wrong.",
-    "exact_match_flexible": "Share of completions whose answer, as a careful person reads it, is the expected number.",
-    "exact_match": "Share of completions that equal the expected text after normalisation.",
-    "acc": "Share of questions for which the right letter has the highest log-likelihood, or, where the protocol "
-    "generates, is the letter that the completion gives.",
-    "nll_per_token": "Mean negative log-likelihood of the reference completion per token, in nats. It depends on the "
-    "tokenizer; do not compare it between models with different ones.",
-    "nll_per_char": "Negative log-likelihood of the reference completion per character, in nats; comparable between "
-    "tokenizers.",
-    "parse_rate": "Share of completions that contain a program that parses.",
-    "_script": "The same share with answers as the authors' reference script reads them, flaws included, to compare "
-    "with published numbers. Never marked.",
-    "_one_process": "pass@k with tests and program in one process, as the benchmark defines it: for comparison with "
-    "other tools. In pass@k they run in two, so that a program cannot answer for its tests.",
-    "pass@": "Unbiased estimate of the chance that at least one of k sampled programs passes all tests: "
-    "1 - C(n-c, k) / C(n, k), averaged over problems. With k = 1 and greedy decoding: the share of problems solved.",
-}
 
 
 def write_report(run_dirs: Sequence[str | Path], out: str | Path) -> Path:
@@ -424,14 +405,7 @@ def _how(*runs: Run) -> list[Block]:
     metrics = dict.fromkeys(s["metric"] for run in runs for s in run.scores)
     named = dict.fromkeys(c["metric"] for run in runs for c in run.comparisons if c["p_holm"] is not None)
     standing = f" ({', '.join(named)})" if named else ""
-    items = [
-        f"{m}: {text}"
-        for m in metrics
-        for key, text in HOW.items()
-        if m == key
-        or (key in ("_one_process", "_script") and m.endswith(key))
-        or (key == "pass@" and m.startswith(key) and not m.endswith(("_one_process", "_script")))
-    ]
+    items = [f"{m}: {found[0].about}" for m in metrics if (found := find_metric(m)) is not None]
     items += [
         *program_notes(runs),
         "n: examples (problems) scored, each counted once however many processes ran.",

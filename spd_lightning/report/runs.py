@@ -20,8 +20,9 @@ from safetensors import SafetensorError, safe_open
 
 from spd_lightning.artifacts.files import read_jsonl
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.statistics import is_share, over_seeds
+from spd_lightning.evaluation.statistics import over_seeds
 from spd_lightning.report.schema import ROWS, SCHEMA, check_results, write_results
+from spd_lightning.scoring.verdicts import is_share
 
 __all__ = ["Run", "Spectrum", "combine_seeds", "combined_results", "is_share", "read_run", "write_results"]
 

@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 
+from spd_lightning.errors import UserError
 from spd_lightning.scoring.answers_code import extract_code, parses
 from spd_lightning.scoring.answers_cut import NEXT_TURN, answer_part, cut_at_stops, evaluation_stops, without_thinking
 from spd_lightning.scoring.answers_letters import extract_letter, letters_up_to
 from spd_lightning.scoring.answers_numbers import NumberMode, extract_number
+from spd_lightning.tasks import numbers
+from spd_lightning.tasks.golds import NUMBER_WANTED
 from spd_lightning.tasks.numbers import MINUS, TOLERANCE, numbers_equal
 
 __all__ = [
@@ -29,7 +33,8 @@ __all__ = [
     "extract_letter",
     "extract_number",
     "extract_text",
-    "holds_answer",
+    "gold_number",
+    "is_gold_number",
     "letters_up_to",
     "normalise_text",
     "numbers_equal",
@@ -72,21 +77,20 @@ def extract_text(text: str, expected: str, stops: Iterable[str] = NEXT_TURN) -> 
     return normalise_text("\n".join(lines[:count])), reason
 
 
-def holds_answer(completion: str, answer_type: str, letters: str = "ABCD", stops: Iterable[str] = NEXT_TURN) -> bool:
-    """Whether a completion has what could be scored: a number, a letter, a program that parses, or any text.
+def gold_number(reference: str) -> Decimal:
+    """The number that a gold answer states, alone or as the answer of a worked solution.
 
-    Read as evaluation reads it, so that a corpus is counted by the rule that its student is scored by.
-
-    Args:
-        completion: The completion.
-        answer_type: See `tasks.task.AnswerType`.
-        letters: The allowed letters where a letter is looked for.
-        stops: The text is cut before the first of these.
+    Raises:
+        UserError: If it states none that could be compared (``NaN``, ``1e400``, words): nothing would ever equal it.
     """
-    if answer_type == "number":
-        return extract_number(completion, "flexible", stops)[0] is not None
-    if answer_type == "letter":
-        return extract_letter(completion, letters, stops)[0] is not None
-    if answer_type in ("program", "likelihood"):
-        return parses(extract_code(cut_at_stops(completion, stops)))
-    return extract_text(completion, "", stops)[0] is not None
+    number = numbers.gold_number(reference)
+    number = extract_number(reference, "flexible", ())[0] if number is None else number
+    if number is None:
+        raise UserError(f"The gold answer {reference!r} is no number that can be compared. Needed: {NUMBER_WANTED}.")
+    return number
+
+
+def is_gold_number(answer: str | None, expected: str) -> bool:
+    """Whether a number, as text, equals the gold answer's within 1e-4; none at all equals nothing."""
+    gold = gold_number(expected)
+    return numbers_equal(None if answer is None else Decimal(answer), gold)

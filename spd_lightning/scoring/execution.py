@@ -39,7 +39,7 @@ class TestedProgram:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProgramVerdict:
     """What became of a program and its tests.
 
     Attributes:
@@ -96,7 +96,7 @@ def judge_programs(
     memory_mb: int = 1024,
     workers: int | None = None,
     one_process: bool = True,
-) -> list[Verdict]:
+) -> list[ProgramVerdict]:
     """Run the tests of programs, each in a process of its own beside that of its program; in order.
 
     Args:
@@ -122,9 +122,15 @@ def judge_programs(
             tasks.append(task_for(program.whole, None, timeout_s, memory_mb))
     found = dict(zip(places, _run(tasks, workers), strict=True))
     return [
-        Verdict(found.get((i, "apart")) or found[i, "one"], found.get((i, "one")), program.parts.shared)
+        ProgramVerdict(found.get((i, "apart")) or found[i, "one"], found.get((i, "one")), program.parts.shared)
         for i, program in enumerate(programs)
     ]
+
+
+def programs_at_once(world_size: int = 1) -> int:
+    """Programs that this process runs at once, beside those of the machine's other processes."""
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    return max(1, (os.cpu_count() or 1) // neighbours)
 
 
 def _run(tasks: list[dict[str, Any]], workers: int | None) -> list[ExecutionResult]:

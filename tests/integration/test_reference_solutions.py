@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from spd_lightning.scoring.execution import TestedProgram, Verdict, judge_programs
+from spd_lightning.scoring.execution import ProgramVerdict, TestedProgram, judge_programs
 from spd_lightning.scoring.parts import split
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.coding import solution
@@ -25,7 +25,7 @@ def examples(data_dir: str, name: str) -> list[Example]:
     return [task.example(doc, "all", i) for i, doc in enumerate(docs)]
 
 
-def judge(found: list[Example], body: str | None = None) -> list[Verdict]:
+def judge(found: list[Example], body: str | None = None) -> list[ProgramVerdict]:
     programs = []
     for e in found:
         parts = split(e.meta["program_prefix"], e.meta["program_suffix"], e.meta["continues"])

@@ -20,18 +20,16 @@ from spd_lightning.evaluation import worker as worker_module
 from spd_lightning.evaluation.benchmark import evaluate_model, run_benchmark
 from spd_lightning.evaluation.comparisons import compare_all, compare_scores
 from spd_lightning.evaluation.scores import (
-    RECORD_KEYS,
-    STANDS_FOR,
     BenchmarkResult,
-    Record,
     domain_split,
     interval,
-    metric_names,
     score_records,
 )
 from spd_lightning.evaluation.statistics import wilson_interval
 from spd_lightning.generation.engine import Generation
+from spd_lightning.scoring.counting import RECORD_KEYS, Record
 from spd_lightning.scoring.isolation import Isolation
+from spd_lightning.scoring.verdicts import KINDS, metric_names, stands_for
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.coding import program_meta
 from spd_lightning.tasks.task import Benchmark, Example
@@ -363,10 +361,10 @@ def test_one_metric_stands_for_its_benchmark(tokenizer) -> None:  # type: ignore
     assert len(rows) == 6
     assert [r["metric"] for r in rows if r["p_holm"] is not None] == ["exact_match_flexible", "nll_per_token", "acc"]
     assert all(r["p_holm"] >= r["p_value"] for r in rows if r["p_holm"] is not None)
-    assert all(metric_names(kind, 100)[0] == metric for kind, metric in STANDS_FOR.items())
+    assert all(metric_names(kind, 100)[0] == stands_for(kind) for kind in KINDS)
     page = (Path(__file__).parents[3] / "docs" / "scoring.md").read_text(encoding="utf-8")
     told = dict(re.findall(r"^\| `(number|letter|text|program|likelihood)` \|.*?\| `([\w@]+)` \|$", page, re.MULTILINE))
-    assert told == STANDS_FOR, "the table of the page is the table of the code"
+    assert told == {kind: stands_for(kind) for kind in KINDS}, "the table of the page is the table of the code"
 
 
 def test_means_are_compared_by_the_t_test_of_their_own_interval() -> None:

@@ -15,8 +15,8 @@ from spd_lightning.evaluation.metrics import (
     PassAtK,
     TextExactMatch,
     TokenNLL,
-    pass_at_k,
 )
+from spd_lightning.scoring.counting import pass_at_k
 
 METRICS = [
     ExactMatchNumber("strict"),

@@ -14,12 +14,12 @@ from spd_lightning.scoring.answers import (
     extract_letter,
     extract_number,
     extract_text,
-    holds_answer,
     letters_up_to,
     normalise_text,
     numbers_equal,
     parses,
 )
+from spd_lightning.scoring.verdicts import holds_answer
 
 CAUSES = ("marker", "boxed", "tag", "answer is", "taken back", "conclusion")
 FLEXIBLE = [

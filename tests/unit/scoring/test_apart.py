@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from spd_lightning.scoring import isolation
-from spd_lightning.scoring.execution import TestedProgram, Verdict, judge_programs
+from spd_lightning.scoring.execution import ProgramVerdict, TestedProgram, judge_programs
 from spd_lightning.scoring.isolation import forced_tier, probe_isolation
 from spd_lightning.scoring.parts import split
 
@@ -187,10 +185,13 @@ def assemble(case: tuple[str, ...]) -> TestedProgram:
 
 def verdicts(
     cases: dict[str, tuple[str, ...]], tier: int | None = None, one_process: bool = False, timeout_s: float = 30.0
-) -> dict[str, Verdict]:
+) -> dict[str, ProgramVerdict]:
     programs = [assemble(case) for case in cases.values()]
     assert not any(program.parts.shared for program in programs)
-    run: Callable[[], list[Verdict]] = lambda: judge_programs(programs, timeout_s=timeout_s, one_process=one_process)  # noqa: E731
+
+    def run() -> list[ProgramVerdict]:
+        return judge_programs(programs, timeout_s=timeout_s, one_process=one_process)
+
     if tier is None:
         return dict(zip(cases, run(), strict=True))
     with forced_tier(tier):

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from spd_lightning.evaluation.metrics import ExactMatchNumber, LetterAccuracy, ParseRate, TextExactMatch
-from spd_lightning.evaluation.worker import correct_completions
-from spd_lightning.scoring.answers import holds_answer, letters_up_to
-from spd_lightning.tasks import Benchmark, Example
+from spd_lightning.scoring.answers import letters_up_to
+from spd_lightning.scoring.judging import correct_completions
+from spd_lightning.scoring.verdicts import holds_answer
+from spd_lightning.tasks import Example
 
 THOUGHT = "<think>12, or (A)?</think>"
 READINGS = {
@@ -27,7 +28,6 @@ READINGS = {
 def test_filtered_and_figures_read_as_the_metrics_do(kind: Any) -> None:
     expected, completions = READINGS[kind]
     examples = tuple(Example(f"e{i}", "Q", f" {expected}", expected=expected) for i in range(len(completions)))
-    benchmark = Benchmark("t", "other", "standard", kind, "generate", examples, 8)
     rest = {"sample": 0, "prompt": "Q", "token_ids": [1], "num_tokens": 1, "finish_reason": "stop", "seed": 0}
     records = [{"id": e.id, "completion": c, **rest} for e, c in zip(examples, completions, strict=True)]
     letters = letters_up_to(e.expected for e in examples) if kind == "letter" else "ABCD"
@@ -38,7 +38,7 @@ def test_filtered_and_figures_read_as_the_metrics_do(kind: Any) -> None:
         "likelihood": ParseRate(),
     }[kind]
     verdicts = [metric.verdict(c) if kind == "likelihood" else metric.verdict(c, expected) for c in completions]
-    assert correct_completions(benchmark, records) == verdicts
+    assert correct_completions(examples, kind, records) == verdicts
     assert any(verdicts) and not all(verdicts)
     answered = [holds_answer(c, kind, letters, ()) for c in completions]
     assert all(a for a, right in zip(answered, verdicts, strict=True) if right)  # what is right was answered
