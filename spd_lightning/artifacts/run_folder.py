@@ -1,4 +1,7 @@
-"""The folder of one run: which configuration owns it, from what its artifacts were made, and its checksums."""
+"""The folder of one run: where everything in it stands, which configuration owns it, and from what it was made.
+
+Every path inside a run folder is named here and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ from spd_lightning.artifacts.files import write_atomic, write_json
 from spd_lightning.artifacts.settings import differences, settings_of
 from spd_lightning.errors import UserError
 
-KEYS = "keys.json"
 CLONE = 0x40049409  # ioctl FICLONE: a copy that shares its blocks until one of the two is changed
 
 
@@ -28,18 +30,45 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = path = Path(path)
+        self.config_file, self.environment_file = path / "config.yaml", path / "environment.json"
+        self.keys_file, self.manifest_file = path / "keys.json", path / "manifest.json"
+        self.lock_file = path / ".lock"
+        self.subspace = path / "subspace" / "subspace.safetensors"
+        self.corpus = path / "corpus" / "generations.jsonl"
+        self.adapter = path / "adapter"  # a PEFT folder, or a checkpoint after full fine-tuning; there once it is whole
+        self.adapter_weights = self.adapter / "adapter_model.safetensors"
+        self.checkpoints, self.checkpoint = path / "checkpoints", path / "checkpoints" / "last.ckpt"
+        self.samples, self.results, self.logs = path / "samples", path / "results.json", path / "logs"
+        self.round_base, self.round_student = path / "base", path / "student"  # of a later round's own folder
+
+    # -- rounds ------------------------------------------------------------------------------------------------------
+
+    def round(self, number: int) -> RunFolder:
+        """The folder of a later round: what it starts from, makes, and ends with."""
+        return RunFolder(self.path / f"round-{number}")
+
+    def rounds(self) -> list[RunFolder]:
+        """The folders of the later rounds that were begun, in order."""
+        found = [(p.name.removeprefix("round-"), p) for p in self.path.glob("round-*") if p.is_dir()]
+        return [RunFolder(p) for _, p in sorted((int(number), p) for number, p in found if number.isdecimal())]
+
+    def student(self) -> Path | None:
+        """The finished student, if there is one: that of the last finished round, the one that ``fit`` scores."""
+        finished = [self.adapter, *(folder.round_student for folder in self.rounds())]
+        return next((folder for folder in reversed(finished) if folder.is_dir()), None)
+
+    # -- its configuration -------------------------------------------------------------------------------------------
 
     def configuration(self) -> dict[str, Any]:
         """What `claim` wrote to ``config.yaml``; empty where there is none."""
         import yaml
 
-        known = self.path / "config.yaml"
-        return yaml.safe_load(known.read_text(encoding="utf-8")) if known.is_file() else {}
+        return yaml.safe_load(self.config_file.read_text(encoding="utf-8")) if self.config_file.is_file() else {}
 
     def environment(self) -> dict[str, Any]:
         """What stands in ``environment.json``; empty where there is none."""
-        file = self.path / "environment.json"
+        file = self.environment_file
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
     def claim(self, config: Mapping[str, Any], dump: str, environment: Mapping[str, Any]) -> None:
@@ -57,7 +86,7 @@ class RunFolder:
         Ranks:
             Rank 0 only.
         """
-        if (self.path / "config.yaml").is_file():
+        if self.config_file.is_file():
             known, there = self.configuration(), self.environment()
             old, new = settings_of(known), settings_of(config)
             if there.get("fingerprint") == environment["fingerprint"] and old.get("template_date") == new.get(
@@ -70,12 +99,12 @@ class RunFolder:
             raise UserError(
                 f"run_dir={self.path} holds another configuration ({what}). Leave --run_dir out, or choose another."
             )
-        if self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir()):
+        if self.path.is_dir() and any(p != self.lock_file for p in self.path.iterdir()):
             raise UserError(
                 f"run_dir={self.path} is not empty and holds no run. Leave --run_dir out, or choose another."
             )
-        write_json(self.path / "environment.json", environment)
-        write_atomic(self.path / "config.yaml", dump)
+        write_json(self.environment_file, environment)
+        write_atomic(self.config_file, dump)
 
     def _sweep(self) -> None:
         """Remove what a killed process was writing: files and folders aside that were not renamed yet."""
@@ -88,8 +117,8 @@ class RunFolder:
         Ranks:
             Rank 0 only.
         """
-        claimed = [self.path / name for name in ("config.yaml", "environment.json")]
-        if all(p in claimed or p.name == ".lock" for p in self.path.iterdir()):
+        claimed = [self.config_file, self.environment_file]
+        if all(p in claimed or p == self.lock_file for p in self.path.iterdir()):
             for file in claimed:
                 file.unlink(missing_ok=True)
 
@@ -108,8 +137,8 @@ class RunFolder:
             The message of a `UserError`; None where all is well.
         """
         there = self.keys().get(stage)
-        made = ("adapter", "results.json", "checkpoints/last.ckpt")
-        if there is None or not any((self.path / name).exists() for name in made):
+        made = (self.adapter, self.results, self.checkpoint)
+        if there is None or not any(path.exists() for path in made):
             return None
         differ = differences(there, key)
         if not differ:
@@ -127,11 +156,11 @@ class RunFolder:
         """
         keys = self.keys()
         if keys.get(stage) != json.loads(json.dumps(key)):
-            write_json(self.path / KEYS, {**keys, stage: dict(key)})
+            write_json(self.keys_file, {**keys, stage: dict(key)})
 
     def keys(self) -> dict[str, Any]:
         """What was recorded, by stage."""
-        file = self.path / KEYS
+        file = self.keys_file
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
     def note_revisions(self, commits: Mapping[str, str]) -> None:
@@ -144,11 +173,10 @@ class RunFolder:
         known = environment.get("revisions", {})
         if commits and environment and known.get("data", {}) != {**known.get("data", {}), **commits}:
             known = {**known, "data": {**known.get("data", {}), **commits}}
-            write_json(self.path / "environment.json", {**environment, "revisions": known})
+            write_json(self.environment_file, {**environment, "revisions": known})
 
-    def add(self, source: Path, name: str) -> Path:
-        """Put a copy of an artifact's file under ``name``, so that editing it leaves the artifact alone."""
-        target = self.path / name
+    def add(self, source: Path, target: Path) -> Path:
+        """Put a copy of an artifact's file at ``target`` (in this folder): editing it leaves the artifact alone."""
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}-new")
         try:
@@ -162,9 +190,8 @@ class RunFolder:
             temporary.unlink(missing_ok=True)
         return target
 
-    def add_folder(self, source: Path, name: str) -> Path:
-        """Put a copy of an artifact's folder under ``name``; it appears when it is whole."""
-        target = self.path / name
+    def add_folder(self, source: Path, target: Path) -> Path:
+        """Put a copy of an artifact's folder at ``target`` (in this folder); it appears when it is whole."""
         aside = target.with_name(f".{target.name}-new")
         shutil.rmtree(aside, ignore_errors=True)
         try:
@@ -180,12 +207,13 @@ class RunFolder:
 
     def write_manifest(self) -> None:
         """List every finished file with its SHA-256; logs and checkpoints, which change, are left out."""
+        left_out = {p.name for p in (self.logs, self.checkpoints, self.manifest_file, self.lock_file)}
         files = {}
         for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
             name = path.relative_to(self.path).as_posix()
-            if name.split("/")[0] not in ("logs", "checkpoints", "manifest.json", ".lock"):
+            if name.split("/")[0] not in left_out:
                 files[name] = file_sha256(path)
-        write_json(self.path / "manifest.json", files)
+        write_json(self.manifest_file, files)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from jsonargparse import ArgumentParser, Namespace
 
+from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
@@ -28,22 +29,19 @@ class Command(Protocol):
         """Run the command."""
 
 
-def run_config(run_dir: Path) -> dict[str, Any]:
+def run_config(run: RunFolder) -> dict[str, Any]:
     """The configuration of a run folder; a hub model's name has its commit behind it (``id@commit``).
 
     Raises:
         UserError: If the folder is no run.
     """
-    import yaml
-
     from spd_lightning.model.chat_template import fix_template_date
     from spd_lightning.model.checkpoint_files import split_revision
     from spd_lightning.model.source import hub_id
 
-    path = run_dir / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{run_dir} is not a run folder: it has no config.yaml. Give a folder that fit wrote.")
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = run.configuration()
+    if not config:
+        raise UserError(f"{run.path} is not a run folder: it has no config.yaml. Give a folder that fit wrote.")
     fix_template_date(config.get("template_date"))
     name, revision = config["subspace"]["model_name_or_path"], config.get("model_revision")
     if revision and (found := hub_id(name)) is not None:
@@ -75,12 +73,11 @@ class Sample:
         from spd_lightning.generation.requests import build_requests
         from spd_lightning.generation.sampling import SamplingParams
         from spd_lightning.model.load import load_model, load_tokenizer, resolve_dtype
-        from spd_lightning.pipeline.stages import student_folder
         from spd_lightning.subspace.projection import fold_projection
         from spd_lightning.subspace.subspace import CapabilitySubspace
 
-        run_dir = Path(args.run_dir)
-        config = run_config(run_dir)
+        run = RunFolder(args.run_dir)
+        config = run_config(run)
         name = config["subspace"]["model_name_or_path"]
         dtype = resolve_dtype(config["data"]["dtype"])
         tokenizer = load_tokenizer(name)
@@ -98,13 +95,11 @@ class Sample:
 
         model = load_model(name, dtype)
         show("base", model)
-        subspace = run_dir / "subspace" / "subspace.safetensors"
-        if subspace.is_file():
-            with fold_projection(model, CapabilitySubspace.load(subspace)):
+        if run.subspace.is_file():
+            with fold_projection(model, CapabilitySubspace.load(run.subspace)):
                 show("projected", model)
-        student = student_folder(run_dir)
-        if student is not None:
-            show("student", student_copy(name, student, dtype))
+        if (student := run.student()) is not None:
+            show("student", student_copy(name, str(student), dtype))
 
 
 class Report:
@@ -145,30 +140,31 @@ class Export:
         """Write a run's student or projected base in a form that other tools load, with a model card."""
         from spd_lightning.finetuning import export
 
-        run_dir = Path(args.run_dir)
-        config = run_config(run_dir)
-        name = config["subspace"]["model_name_or_path"]
-        results = run_dir / "results.json"
+        run = RunFolder(args.run_dir)
+        config = run_config(run)
         facts = export.RunFacts(
-            name,
+            config["subspace"]["model_name_or_path"],
             config["data"]["method"],
             config["subspace"]["task"],
             {k: v for k, v in settings_of(config).items() if k.startswith(("subspace.", "data.", "model."))},
-            json.loads(results.read_text(encoding="utf-8"))["scores"] if results.is_file() else [],
+            json.loads(run.results.read_text(encoding="utf-8"))["scores"] if run.results.is_file() else [],
         )
-        last = sorted(run_dir.glob("round-*/adapter"), key=lambda p: int(p.parent.name.removeprefix("round-")))
+        last = [folder for folder in run.rounds() if folder.adapter.exists()]
         if last and args.form != "projected":  # the student of several rounds: its adapter belongs to that round's base
-            run_dir = last[-1].parent
-            facts = dataclasses.replace(facts, model_name_or_path=str(run_dir / "base"))
-        source = {"projected": "subspace/subspace.safetensors"}.get(args.form, "adapter")
-        if not (run_dir / source).exists():
-            raise UserError(f"{run_dir} has no {source}, which --form {args.form} needs. Run `fit` to its end first.")
+            run = last[-1]
+            facts = dataclasses.replace(facts, model_name_or_path=str(run.round_base))
+        source = run.subspace if args.form == "projected" else run.adapter
+        if not source.exists():
+            raise UserError(
+                f"{run.path} has no {source.relative_to(run.path)}, which --form {args.form} needs. Run `fit` to its "
+                "end first."
+            )
         write: Any = {
             "adapter": export.export_adapter,
             "merged": export.export_merged,
             "projected": export.export_projected,
         }[args.form]
-        print(f"Exported: {write(run_dir / source, args.out, facts)}")
+        print(f"Exported: {write(source, args.out, facts)}")
 
 
 class Compare:
@@ -190,8 +186,7 @@ class Compare:
             raise UserError(f"compare needs at least two subspaces, found {len(args.subspace)}. Name another file.")
         found = {}
         for name, path in zip(short_names(args.subspace), map(Path, args.subspace)):
-            inside = path / "subspace" / "subspace.safetensors"
-            found[name] = CapabilitySubspace.load(inside if path.is_dir() else path)
+            found[name] = CapabilitySubspace.load(RunFolder(path).subspace if path.is_dir() else path)
         rows = compare_subspaces(found)
         print(comparison_table(rows))
         if args.plot:

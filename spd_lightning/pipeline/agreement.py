@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
 from spd_lightning.artifacts.files import read_jsonl
+from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
 from spd_lightning.report.render import Table
 from spd_lightning.report.runs import read_run
-from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -61,7 +60,7 @@ class Reference:
 
     Args:
         path: Its run folder.
-        run_dir: Folder of the run that is checked.
+        run: Folder of the run that is checked.
         store: Store of that run.
         config: Configuration of that run.
 
@@ -70,12 +69,12 @@ class Reference:
             would be compared with its own artifacts.
     """
 
-    def __init__(self, path: Path, run_dir: Path, store: ArtifactStore, config: Mapping[str, Any]) -> None:
-        read_run(path)
-        self.path = path
-        known = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    def __init__(self, path: Path, run: RunFolder, store: ArtifactStore, config: Mapping[str, Any]) -> None:
+        self.method = read_run(path).results["method"]
+        self.folder = RunFolder(path)
+        known = self.folder.configuration()
         self.store = ArtifactStore(known["artifact_dir"] or path.parent / ".artifacts")
-        if path.resolve() == run_dir.resolve() or self.store.root.resolve() == store.root.resolve():
+        if path.resolve() == run.path.resolve() or self.store.root.resolve() == store.root.resolve():
             raise UserError(
                 f"check_against={path} shares the artifact store {self.store.root} with this run, which would take "
                 "that run's artifacts instead of making its own. Set --run_dir and --artifact_dir to new folders."
@@ -86,32 +85,28 @@ class Reference:
             what = "; ".join(f"{k}: {there.get(k)!r} there, {here.get(k)!r} here" for k in differ)
             raise UserError(f"check_against={path} holds a run of other settings ({what}). Use the same for both.")
 
-    @property
-    def subspace(self) -> Path:
-        """Its subspace file."""
-        return self.path / "subspace" / "subspace.safetensors"
-
-    def check_extraction(self, module: SubspaceExtractionModule, subspace: Path, device: torch.device) -> list[Check]:
+    def check_extraction(
+        self, key: Mapping[str, Any], moments: Moments, subspace: Path, device: torch.device
+    ) -> list[Check]:
         """Compare moments and subspace.
 
         Args:
-            module: Of the run that is checked, with its moments.
+            key: What the moments depend on; both runs' are kept under it.
+            moments: Of the run that is checked.
             subspace: Its own subspace file.
             device: That it ran on; the bound depends on it.
 
         Raises:
             UserError: If the other run's store holds no such moments.
         """
-        assert module.moments is not None
-        key, moments = module.moments_key(), module.moments
         folder = self.store.folder("moments", key)
         if not self.store.is_complete(folder):
             raise UserError(
-                f"check_against={self.path}: its store {self.store.root} holds no moments of these settings (another "
-                "device or dtype?). Run it again on this machine."
+                f"check_against={self.folder.path}: its store {self.store.root} holds no moments of these settings "
+                "(another device or dtype?). Run it again on this machine."
             )
         theirs = Moments.load(folder / "moments.safetensors")
-        mine, other = CapabilitySubspace.load(subspace), CapabilitySubspace.load(self.subspace)
+        mine, other = CapabilitySubspace.load(subspace), CapabilitySubspace.load(self.folder.subspace)
         worst, energy, rows = 0.0, 0.0, 0
         for site, reference in theirs.sites.items():
             ours = moments.sites[site]
@@ -127,28 +122,25 @@ class Reference:
             Check("subspace", "captured energy, worst site", energy, ENERGY),
         ]
 
-    def check_run(self, run_dir: Path) -> list[Check]:
-        """Compare corpus, the answers of every model, and the adapter with those in ``run_dir``."""
-        checks = []
-        corpus = "corpus/generations.jsonl"
-        if (self.path / corpus).is_file():
-            lines = differing_lines(*((run / corpus).read_bytes() for run in (self.path, run_dir)))
+    def check_run(self, run: RunFolder) -> list[Check]:
+        """Compare corpus, the answers of every model, and the adapter with those of ``run``."""
+        checks, folders = [], (self.folder, run)
+        if self.folder.corpus.is_file():
+            lines = differing_lines(*(folder.corpus.read_bytes() for folder in folders))
             checks.append(Check("corpus", "lines that differ", lines))
-        trained = read_run(self.path).results["method"]
-        for samples in sorted((self.path / "samples").glob("*.jsonl")):
+        for samples in sorted(self.folder.samples.glob("*.jsonl")):
             task, method = samples.stem.rsplit(".", 1)
-            answers = [_verdicts(run / "samples" / samples.name) for run in (self.path, run_dir)]
+            answers = [_verdicts(folder.samples / samples.name) for folder in folders]
             both = answers[0].keys() & answers[1].keys()
             changed = sum(answers[0][key] != answers[1][key] for key in both)
             # Two students agree up to rounding, so a close decision may fall otherwise: for information.
-            bound = None if method == trained != "base" else 0.0
+            bound = None if method == self.method != "base" else 0.0
             checks += [
                 Check(f"{task}, {method}", "answers in one run alone", len(answers[0].keys() ^ answers[1].keys())),
                 Check(f"{task}, {method}", f"verdicts that differ, of {len(both)}", changed, bound),
             ]
-        weights = "adapter/adapter_model.safetensors"
-        if (self.path / weights).is_file():
-            theirs, mine = (load_file(run / weights) for run in (self.path, run_dir))
+        if self.folder.adapter_weights.is_file():
+            theirs, mine = (load_file(folder.adapter_weights) for folder in folders)
             shared = sorted(mine.keys() & theirs.keys())
             flat = [torch.cat([w[name].flatten().double() for name in shared]) for w in (mine, theirs)]
             checks += [

@@ -1,23 +1,44 @@
-"""Lightning's Trainer, with its refusals as mistakes of the user."""
+"""Lightning's Trainer, for stage 3 and for the stages beside it, with its refusals as mistakes of the user."""
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import distributed
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.constants import default_pg_timeout
 
+from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
+from spd_lightning.evaluation.callback import BenchmarkCallback
+from spd_lightning.finetuning.strategy import ShardedStrategy
+from spd_lightning.pipeline.tracking import default_loggers
 
 # How long processes wait for each other, where the user says nothing: one may have hours of decoding left when another
 # is done. A process that dies ends the others at once, so nothing hangs for so long.
 PATIENCE = timedelta(hours=12)
+
+
+class NoTraining(LightningModule):
+    """A module without weights, under which `BenchmarkCallback` runs in ``Trainer.test``."""
+
+    def test_dataloader(self) -> list[int]:
+        """One step, so that Lightning does not skip the hooks."""
+        return [0]
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing; the callback works in ``on_test_start``."""
 
 
 class StepCheckpoint(ModelCheckpoint):
@@ -61,3 +82,112 @@ def make_trainer(**settings: Any) -> Trainer:
             "--trainer.devices to the processes of a machine."
         )
     return trainer
+
+
+def main_trainer(
+    options: Mapping[str, Any],
+    run: RunFolder,
+    config: Mapping[str, Any],
+    benchmarks: BenchmarkCallback,
+    **instead: Any,
+) -> Trainer:
+    """The trainer of stage 3; files of the run go into its folder.
+
+    Args:
+        options: The trainer's.
+        run: The run folder.
+        config: The run's configuration, for its loggers.
+        benchmarks: Scores amid training, if it is told to.
+        instead: Options that take the place of those in ``options``.
+    """
+    settings = {**options, **instead}
+    if settings["logger"] in (None, True):
+        settings["logger"] = default_loggers(run.path, dict(config))
+    # The same file at the end of every epoch and, in long ones, every ten minutes.
+    place: dict[str, Any] = {
+        "dirpath": run.checkpoint.parent,
+        "filename": run.checkpoint.stem,
+        "enable_version_counter": False,
+    }
+    savers = [ModelCheckpoint(**place), StepCheckpoint(**place, train_time_interval=timedelta(minutes=10))]
+    callbacks = copy.deepcopy(settings["callbacks"]) or []  # they hold state, and every round starts anew
+    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+    bar = [TQDMProgressBar(leave=True)] if settings["enable_progress_bar"] in (None, True) else []
+    settings["callbacks"] = [*callbacks, *([] if settings["enable_checkpointing"] is False else savers), *bar]
+    if benchmarks.every_n_steps or benchmarks.every_n_epochs:
+        benchmarks.when = []  # stage 4 scores before and after
+        settings["callbacks"].append(benchmarks)
+    settings["default_root_dir"] = settings["default_root_dir"] or str(run.logs)
+    if settings["strategy"] == "fsdp":
+        settings["strategy"] = ShardedStrategy()
+    elif isinstance(settings["strategy"], FSDPStrategy) or str(settings["strategy"]).startswith("fsdp"):
+        raise UserError(
+            f"trainer.strategy={settings['strategy']!r} cannot hold a frozen base and its adapter in one unit. "
+            "Set --trainer.strategy fsdp (FSDP2, each weight by itself)."
+        )
+    return make_trainer(**settings)
+
+
+def stage_trainer(
+    options: Mapping[str, Any], run: RunFolder, benchmarks: BenchmarkCallback | None = None, logger: Any = False
+) -> Trainer:
+    """A trainer for another stage: the same devices and strategy, float weights as loaded, no checkpoints.
+
+    Args:
+        options: The trainer's.
+        run: The run folder.
+        benchmarks: For stage 4, which shows bars of its own.
+        logger: Of the stage.
+    """
+    shared = ("accelerator", "strategy", "devices", "num_nodes", "plugins")
+    strategy = options["strategy"]
+    if isinstance(strategy, str) and strategy.startswith(("fsdp", "deepspeed")):
+        strategy = "ddp"  # stages without an optimizer keep whole models
+    show = benchmarks is None and options["enable_progress_bar"] in (None, True)
+    return make_trainer(
+        **{k: options[k] for k in shared} | {"strategy": strategy},
+        callbacks=[benchmarks] if benchmarks is not None else [TQDMProgressBar(leave=True)] if show else [],
+        enable_progress_bar=show,
+        logger=logger,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        inference_mode=False,
+        default_root_dir=str(run.logs),
+    )
+
+
+def start_processes(main: Trainer, options: Mapping[str, Any], run: RunFolder) -> None:
+    """Start the other processes before anything is decided; once, and nothing with one process.
+
+    The stage trainer's strategy is asked: that of FSDP has no launcher in a process that was started by another.
+
+    Args:
+        main: The trainer of stage 3.
+        options: The trainer's.
+        run: The run folder.
+    """
+    several = main.num_devices * main.num_nodes > 1 or main.strategy.launcher is not None
+    if several and not distributed.is_initialized():
+        strategy = (trainer := stage_trainer(options, run)).strategy
+        assert strategy.launcher is not None
+        strategy.launcher.launch(strategy.setup_environment, trainer=trainer)
+
+
+def take_best(trainer: Trainer, module: LightningModule) -> int:
+    """Go back to the best checkpoint, where the user asked for one by a ModelCheckpoint that monitors a loss.
+
+    Returns:
+        The optimiser step of the weights that the module holds now.
+    """
+    for saver in trainer.checkpoint_callbacks:
+        if isinstance(saver, ModelCheckpoint) and saver.monitor and saver.best_model_score is not None:
+            checkpoint = torch.load(saver.best_model_path, map_location="cpu", weights_only=True)
+            options = StateDictOptions(full_state_dict=True, strict=False)
+            set_model_state_dict(module, checkpoint["state_dict"], options=options)
+            rank_zero_info(
+                f"[fine_tune] the student is that of optimiser step {checkpoint['global_step']}, the best by "
+                f"{saver.monitor} ({float(saver.best_model_score):.4f})"
+            )
+            return checkpoint["global_step"]
+    return trainer.global_step

@@ -14,6 +14,7 @@ import yaml
 
 from spd_lightning.artifacts.files import read_jsonl
 from spd_lightning.cli.program import main
+from spd_lightning.errors import UserError
 from spd_lightning.evaluation import callback
 from spd_lightning.finetuning import student as student_files
 from spd_lightning.finetuning.student import student_copy
@@ -452,3 +453,23 @@ def test_a_subspace_file_serves_the_first_round_alone(
     args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={tmp_path / 'run'}", *SETTINGS]
     assert main([*args, subspace, "--model.rounds=2"]) == 2
     assert "Leave --data.subspace out, or set --model.rounds 1." in capsys.readouterr().err
+
+
+def test_a_mistake_amid_a_later_round_leaves_the_run_as_it_stands(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told as it is, and the folder that is given back or keeps its notes is the run's, not the round's."""
+
+    def full(*args: Any) -> None:
+        raise UserError("Cannot write the student: No space left on device.")
+
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setattr("spd_lightning.pipeline.fit.write_merged", full)
+    monkeypatch.setattr("spd_lightning.pipeline.fit.commits_taken", lambda: {"openai/gsm8k": "c" * 40})
+    run = tmp_path / "run"
+    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}", *SETTINGS]
+    assert main([*args, "--model.rounds=2"]) == 2
+    assert "error: Cannot write the student: No space left on device." in capsys.readouterr().err
+    assert not (run / "round-2").exists() and (run / "config.yaml").is_file() and (run / "adapter").is_dir()
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["revisions"] == {"data": {"openai/gsm8k": "c" * 40}}

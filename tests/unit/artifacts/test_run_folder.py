@@ -15,7 +15,7 @@ def test_editing_a_runs_file_leaves_the_artifact_alone(tmp_path: Path) -> None:
     artifact = tmp_path / "store" / "generations.jsonl"
     artifact.parent.mkdir()
     artifact.write_text("one\n")
-    copy = RunFolder(tmp_path / "run").add(artifact, "corpus/generations.jsonl")
+    copy = (run := RunFolder(tmp_path / "run")).add(artifact, run.corpus)
     with copy.open("a") as file:
         file.write("edited\n")
     assert artifact.read_text() == "one\n" and artifact.stat().st_nlink == 1
@@ -30,7 +30,7 @@ def test_a_copy_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(run_folder, "_copy", full)
     (tmp_path / "file").write_text("whole")
     with pytest.raises(UserError, match=r"Cannot write .*run/a/file: No space left on device"):
-        RunFolder(tmp_path / "run").add(tmp_path / "file", "a/file")
+        RunFolder(tmp_path / "run").add(tmp_path / "file", tmp_path / "run" / "a" / "file")
     assert not list((tmp_path / "run" / "a").iterdir())
 
 
@@ -68,3 +68,16 @@ def test_other_inputs_are_refused_once_something_was_made_from_the_old_ones(tmp_
     assert (
         message is not None and "another corpus (prompts: 'aaaaaaaaaaaa...' there, 'bbbbbbbbbbbb...' here)" in message
     )
+
+
+def test_the_student_is_that_of_the_last_finished_round(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert run.student() is None and run.rounds() == []
+    run.adapter.mkdir()
+    assert run.student() == tmp_path / "adapter"
+    for number in (2, 9, 10, 11):
+        run.round(number).round_student.mkdir(parents=True)
+    run.round(11).round_student.rmdir()
+    (tmp_path / "round-trip").mkdir()
+    assert [folder.path.name for folder in run.rounds()] == ["round-2", "round-9", "round-10", "round-11"]
+    assert run.student() == tmp_path / "round-10" / "student", "numbers, not letters; the eleventh is not finished"

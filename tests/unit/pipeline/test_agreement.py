@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from spd_lightning.artifacts.files import write_jsonl
+from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
 from spd_lightning.pipeline.agreement import Reference, agreement_table, differing_lines
@@ -22,16 +23,6 @@ from spd_lightning.subspace.subspace import subspace_from_moments
 
 CONFIG: dict[str, Any] = {"run_dir": None, "artifact_dir": None, "data": {"num_prompts": 3}, "trainer": {"devices": 1}}
 KEY = {"dtype": "float32"}
-
-
-class Extraction:
-    """What is asked of the module of stage 1."""
-
-    def __init__(self, moments: Moments) -> None:
-        self.moments = moments
-
-    def moments_key(self) -> dict[str, Any]:
-        return KEY
 
 
 def some_moments() -> Moments:
@@ -66,15 +57,15 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def reference(runs: tuple[Path, Path], **changes: Any) -> Reference:
-    return Reference(runs[0], runs[1], ArtifactStore(runs[1].parent / ".artifacts"), {**CONFIG, **changes})
+    return Reference(runs[0], RunFolder(runs[1]), ArtifactStore(runs[1].parent / ".artifacts"), {**CONFIG, **changes})
 
 
 def broken(runs: tuple[Path, Path]) -> list[tuple[str, float]]:
-    return [(c.artifact, c.value) for c in reference(runs).check_run(runs[1]) if not c.holds]
+    return [(c.artifact, c.value) for c in reference(runs).check_run(RunFolder(runs[1])) if not c.holds]
 
 
 def test_equal_runs_agree_whatever_the_number_of_devices(runs: tuple[Path, Path]) -> None:
-    checks = reference(runs, trainer={"devices": 2}).check_run(runs[1])
+    checks = reference(runs, trainer={"devices": 2}).check_run(RunFolder(runs[1]))
     assert len(checks) == 7 and all(c.holds and c.value == 0 for c in checks)
     assert "BROKEN" not in (shown := text_table(agreement_table(checks))) and "for information" in shown
 
@@ -96,7 +87,7 @@ def test_another_completion_verdict_or_weight_is_found(runs: tuple[Path, Path]) 
     for size, found in ((1e-4, []), (1e-2, ["adapter"]), (float("nan"), ["adapter"])):
         save_file({**weights, "a": weights["a"] * (1 + size)}, two / "adapter" / "adapter_model.safetensors")
         assert [name for name, _ in broken(runs)] == found
-    assert "BROKEN" in text_table(agreement_table(reference(runs).check_run(two)))
+    assert "BROKEN" in text_table(agreement_table(reference(runs).check_run(RunFolder(two))))
 
 
 @pytest.mark.parametrize(("change", "holds"), [(0.0, True), (1e-12, True), (1e-8, False)])
@@ -104,10 +95,9 @@ def test_moments_are_bound_by_1e_10(runs: tuple[Path, Path], change: float, hold
     moments = some_moments()
     moments.sites[0, "k"].second_moment *= 1 + change
     subspace = runs[1] / "subspace" / "subspace.safetensors"
-    module: Any = Extraction(moments)
-    checks = reference(runs).check_extraction(module, subspace, torch.device("cpu"))
+    checks = reference(runs).check_extraction(KEY, moments, subspace, torch.device("cpu"))
     assert [c.holds for c in checks] == [holds, True, True]
-    gpu = reference(runs).check_extraction(module, subspace, torch.device("cuda"))
+    gpu = reference(runs).check_extraction(KEY, moments, subspace, torch.device("cuda"))
     assert all(c.holds for c in gpu), "a GPU's attention adds gradients in no fixed order"
 
 
@@ -115,17 +105,16 @@ def test_another_subspace_or_count_is_found(runs: tuple[Path, Path], tmp_path: P
     moments = some_moments()
     moments.sites[0, "k"].count = 51
     subspace_from_moments(some_moments(), rank=3, basis="complement").save(tmp_path / "other.safetensors")
-    module: Any = Extraction(moments)
-    checks = reference(runs).check_extraction(module, tmp_path / "other.safetensors", torch.device("cpu"))
+    checks = reference(runs).check_extraction(KEY, moments, tmp_path / "other.safetensors", torch.device("cpu"))
     assert [(c.artifact, c.holds) for c in checks] == [("moments", True), ("moments", False), ("subspace", False)]
 
 
 def test_what_cannot_be_compared_is_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
     one, two = runs
     with pytest.raises(UserError, match=r"nowhere does not exist"):
-        Reference(tmp_path / "nowhere", two, ArtifactStore(tmp_path), CONFIG)
+        Reference(tmp_path / "nowhere", RunFolder(two), ArtifactStore(tmp_path), CONFIG)
     with pytest.raises(UserError, match=r"shares the artifact store .*one/\.artifacts"):
-        Reference(one, two, ArtifactStore(one.parent / ".artifacts"), CONFIG)
+        Reference(one, RunFolder(two), ArtifactStore(one.parent / ".artifacts"), CONFIG)
     with pytest.raises(UserError, match=r"other settings \(data\.num_prompts: 3 there, 4 here\)"):
         reference(runs, data={"num_prompts": 4})
     (one / "results.json").unlink()
@@ -135,9 +124,10 @@ def test_what_cannot_be_compared_is_refused(runs: tuple[Path, Path], tmp_path: P
 
 def test_moments_of_another_dtype_are_refused(runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KEY, "dtype", "bfloat16")
-    module: Any = Extraction(some_moments())
     with pytest.raises(UserError, match=r"holds no moments of these settings"):
-        reference(runs).check_extraction(module, runs[1] / "subspace" / "subspace.safetensors", torch.device("cpu"))
+        reference(runs).check_extraction(
+            KEY, some_moments(), runs[1] / "subspace" / "subspace.safetensors", torch.device("cpu")
+        )
 
 
 def test_differing_lines_counts_places() -> None:

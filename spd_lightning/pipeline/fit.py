@@ -1,0 +1,279 @@
+"""The order of the stages for each command, and the rounds of ``fit``.
+
+    extract      stage 1
+    generate     stages 1 and 2
+    fit          stages 1 to 3 as often as ``model.rounds`` says, then 4 and 5
+    test         stages 4 and 5
+
+The command line makes a `Run` of its options; a stage itself is in `pipeline.stages`. Every round has objects and a
+folder of its own, and nothing of the run's is changed meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
+
+from spd_lightning.artifacts.files import file_lock
+from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.artifacts.store import ArtifactStore
+from spd_lightning.cost.plan import Plan
+from spd_lightning.errors import UserError
+from spd_lightning.finetuning.student import write_merged
+from spd_lightning.model.adapter_beside import read_record
+from spd_lightning.model.load import resolve_dtype
+from spd_lightning.pipeline.agreement import Check, Reference, agreement_table
+from spd_lightning.pipeline.resume import origin_of_student, write_student_of_checkpoint
+from spd_lightning.pipeline.stages import Parts, Pipeline
+from spd_lightning.pipeline.tracking import describe_environment
+from spd_lightning.pipeline.trainers import main_trainer
+from spd_lightning.processes import barrier, is_rank_zero
+from spd_lightning.report.render import text_table
+from spd_lightning.tasks.sources import commits_taken
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command works on.
+
+    Attributes:
+        options: Of the command, as they were parsed.
+        config: The same as plain values, for files and keys.
+        content: What the run is made from beside its options: fingerprints of model and task file.
+        fingerprint: Of options and content.
+        model_commit: Of a hub model.
+        folder: The run folder.
+        store: The artifact store.
+        parts: The objects of the stages.
+        trainer: Of stage 3.
+        make: Makes the objects of other options, for a later round.
+    """
+
+    options: Any
+    config: Mapping[str, Any]
+    content: Mapping[str, Any]
+    fingerprint: str
+    model_commit: str | None
+    folder: RunFolder
+    store: ArtifactStore
+    parts: Parts
+    trainer: Trainer
+    make: Callable[[Any], Parts]
+
+
+@contextlib.contextmanager
+def claimed(run: Run) -> Iterator[None]:
+    """Hold the run folder while the context lasts; a mistake found before any work gives it back.
+
+    Ranks:
+        Rank 0 holds it; the others only work.
+    """
+    if not is_rank_zero():
+        yield
+        return
+    folder = run.folder
+    with file_lock(folder.lock_file, f"run_dir={folder.path}"):
+        environment = {**describe_environment(run.fingerprint), "content": run.content}
+        if run.model_commit is not None:
+            environment["revisions"] = {"model": run.model_commit}
+        folder.claim(run.config, yaml.safe_dump(run.config, sort_keys=False), environment)
+        print(f"Run folder: {folder.path}", file=sys.stderr)
+        try:
+            yield
+        except UserError:
+            folder.release()
+            raise
+        finally:
+            folder.note_revisions(commits_taken())
+        folder.write_manifest()
+
+
+def attach_benchmarks(options: Any, parts: Parts, method: str | None, **place: Any) -> None:
+    """Tell stage 4 what the run knows; ``method`` is None where nothing is trained."""
+    place = {"model_name_or_path": options.subspace.model_name_or_path, **place}
+    parts.benchmarks.attach(
+        data_dir=options.data_dir,
+        task_file=options.subspace.task_file,
+        trained_task=options.subspace.task if method else None,
+        method=method or "base",
+        seed=options.seed_everything,
+        dtype=options.data.dtype,
+        **place,
+    )
+
+
+def estimate(options: Any, parts: Parts, command: str) -> str:
+    """What each stage of a command is going to cost, as a table; nothing is loaded."""
+    attach_benchmarks(options, parts, parts.data.method)
+    return Plan(parts.extraction, parts.data, parts.student, parts.benchmarks, parts.trainer).table(command)
+
+
+def _pipeline(run: Run, method: str | None) -> Pipeline:
+    attach_benchmarks(run.options, run.parts, method, run_dir=run.folder.path, store=run.store)
+    return Pipeline(run.parts, run.trainer, run.folder, run.store, run.config)
+
+
+def extract(run: Run) -> None:
+    """Stage 1."""
+    _pipeline(run, None).extract()
+    if is_rank_zero():
+        print(f"Subspace: {run.folder.subspace}")
+
+
+def generate(run: Run) -> None:
+    """Stages 1 and 2.
+
+    Raises:
+        UserError: If the method generates nothing.
+    """
+    data = run.parts.data
+    if data.method == "base":
+        raise UserError("data.method=base generates nothing. Set --data.method to psr, ssd, spd or filtered.")
+    pipeline = _pipeline(run, None)
+    if data.method == "spd" and data.subspace_path is None:
+        pipeline.extract()
+    pipeline.generate()
+    if is_rank_zero():
+        print(f"Corpus: {run.folder.corpus}")
+
+
+def test(run: Run, ckpt_path: str | None = None) -> None:
+    """Stage 4 alone: base, and a student or a projected base where one is named or already in the run folder."""
+    benchmarks, options = run.parts.benchmarks, run.options
+    adapter = benchmarks.adapter or run.folder.student()
+    if ckpt_path is not None:
+        adapter = write_student_of_checkpoint(ckpt_path, run.parts.student, run.folder)
+    task, method = None, "base"
+    if adapter is not None:
+        named = (options.subspace.task, run.parts.data.method)
+        task, method = origin_of_student(Path(ckpt_path or adapter), *named, options.subspace.task_file is not None)
+    pipeline = _pipeline(run, method if adapter else None)
+    benchmarks.trained_task = task  # of the student, whatever subspace.task of this command is
+    if run.folder.subspace.is_file():
+        benchmarks.run_subspace = run.folder.subspace
+    pipeline.evaluate(str(adapter) if adapter is not None else None)
+    _report(run, pipeline, method, task)
+
+
+def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None) -> bool:
+    """All stages; a later round starts from the student before it.
+
+    Args:
+        run: The run.
+        ckpt_path: Checkpoint to start the first round's training from.
+        check_against: Finished run of the same settings to compare with.
+
+    Returns:
+        Whether every bound of that comparison holds; True without one.
+    """
+    parts, data = run.parts, run.parts.data
+    method, rounds = data.method, int(parts.student.hparams["rounds"])
+    trains = method != "base"
+    pipeline = _pipeline(run, method if trains else None)
+    parts.benchmarks.benchmarks()  # a wrong name is told now, not after hours
+    device = run.trainer.strategy.root_device
+    if rounds > 1:
+        _check_rounds(rounds, parts, device)
+    reference, checks = None, []
+    if check_against:
+        reference = Reference(Path(check_against), run.folder, run.store, run.config)
+    if data.subspace_path is not None:
+        pipeline.use_subspace(Path(data.subspace_path))
+    elif method == "spd" or "projected" in parts.benchmarks.methods:
+        own = pipeline.extract()
+        if reference is not None:
+            module = parts.extraction
+            assert module.moments is not None
+            checks = reference.check_extraction(module.moments_key(), module.moments, own, device)
+            data.subspace_path = str(reference.folder.subspace)
+            pipeline.use_subspace(reference.folder.subspace)
+    student = None
+    if trains:
+        pipeline.generate()
+        student = pipeline.fine_tune(ckpt_path)
+        for number in range(2, rounds + 1):
+            student = _next_round(run, number, student, pipeline)
+    pipeline.evaluate(str(student) if student is not None else None)
+    _report(run, pipeline, method, run.options.subspace.task if trains else None)
+    return reference is None or not is_rank_zero() or _verdict(reference, checks + reference.check_run(run.folder))
+
+
+def _check_rounds(rounds: int, parts: Parts, device: torch.device) -> None:
+    data = parts.data
+    if data.method == "spd" and data.subspace_path is not None:
+        raise UserError(
+            f"data.subspace={data.subspace_path} is one of the first round's model alone, and "
+            f"model.rounds={rounds}. Leave --data.subspace out, or set --model.rounds 1."
+        )
+    dtype = resolve_dtype(data.dtype, device)
+    if data.engine == "vllm" and dtype != torch.float32:
+        raise UserError(
+            f"model.rounds={rounds} with data.engine=vllm in {str(dtype).removeprefix('torch.')} would round away "
+            "what earlier rounds learned. Set --data.engine transformers, or --data.dtype float32."
+        )
+
+
+def _next_round(run: Run, number: int, student: Path, first: Pipeline) -> Path:
+    """Extract, generate and train once more from ``student``; returns the new one as an ordinary checkpoint.
+
+    The student before is written to ``round-<n>/base``, the new one to ``round-<n>/student``: float32 checkpoints
+    that hold base and adapters beside the merged weights.
+    """
+    folder = run.folder.round(number)
+    base = folder.round_base
+    options = run.options.clone()
+    _write_whole(options.subspace.model_name_or_path, student, base)
+    for section in ("subspace", "data", "model"):
+        options[section].model_name_or_path = str(base)
+    parts = run.make(options)
+    attach_benchmarks(options, parts, parts.data.method, run_dir=folder.path, store=run.store)
+    logger = CSVLogger(folder.logs, name="", version="")
+    trainer = main_trainer(parts.trainer, folder, run.config, parts.benchmarks, logger=[logger])
+    pipeline = Pipeline(parts, trainer, folder, run.store, run.config)
+    if parts.data.method == "spd":
+        pipeline.extract()
+    pipeline.generate()
+    adapter = pipeline.fine_tune()
+    _write_whole(str(base), adapter, folder.round_student)
+    if first.student_step is not None and pipeline.student_step is not None:
+        first.student_step += pipeline.student_step  # scores are logged after the steps of all rounds
+    first.stages += [{**row, "stage": f"{row['stage']} (round {number})"} for row in pipeline.stages]
+    return folder.round_student
+
+
+def _write_whole(name: str, student: Path, folder: Path) -> None:
+    """Write a student as an ordinary checkpoint, unless it is there (rank 0 does; the others wait)."""
+    if is_rank_zero() and read_record(folder) is None:
+        write_merged(name, student, folder)
+    barrier()
+
+
+def _report(run: Run, pipeline: Pipeline, method: str, trained_on: str | None) -> None:
+    """Write ``results.json`` and the report, print the one table, and where the page is."""
+    from spd_lightning.report.page import write_report
+    from spd_lightning.report.runs import read_run
+    from spd_lightning.report.schema import write_results
+    from spd_lightning.report.tables import render_table
+
+    if not is_rank_zero():
+        return
+    scores, comparisons = pipeline.benchmarks.score_rows, pipeline.benchmarks.comparison_rows
+    made = (trained_on, method, scores, comparisons, pipeline.stages)
+    write_results(run.folder.path, run.fingerprint, *made, **pipeline.facts)
+    page = write_report([run.folder.path], run.folder.path)
+    print(f"\n{render_table(read_run(run.folder.path))}\n\nReport: {page}", file=sys.stdout, flush=True)
+
+
+def _verdict(reference: Reference, checks: list[Check]) -> bool:
+    """Print what was compared; whether every bound holds."""
+    print(f"\nAgainst {reference.folder.path}:\n{text_table(agreement_table(checks))}", flush=True)
+    return all(check.holds for check in checks)

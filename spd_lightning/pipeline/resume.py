@@ -1,0 +1,161 @@
+"""Students and checkpoints that are there already: what made them, and whether a run may take them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from spd_lightning.artifacts.checksums import file_sha256, weights_sha256
+from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.artifacts.settings import differences
+from spd_lightning.errors import UserError
+from spd_lightning.finetuning.module import SPDFineTuningModule
+from spd_lightning.finetuning.recipe import recipe_of_checkpoint, same_student, student_key
+from spd_lightning.finetuning.student import save_student
+from spd_lightning.generation.datamodule import SelfGenerationDataModule
+from spd_lightning.model.source import model_fingerprint
+from spd_lightning.processes import is_rank_zero
+
+
+def key_of_student(
+    data: SelfGenerationDataModule,
+    module: SPDFineTuningModule,
+    config: Mapping[str, Any],
+    processes: int,
+    run: RunFolder,
+    ckpt_path: str | None,
+) -> dict[str, Any]:
+    """Stage 3's key, once the training texts are known.
+
+    Args:
+        data: Corpus and texts.
+        module: Stage 3.
+        config: The run's configuration.
+        processes: Their number.
+        run: The run folder; its own checkpoint is no other run's.
+        ckpt_path: Checkpoint to start from.
+    """
+    foreign = ckpt_path is not None and Path(ckpt_path).resolve() != run.checkpoint.resolve()
+    return student_key(
+        model_fingerprint(data.model_name_or_path),
+        file_sha256(data.corpus().path),
+        data.train_texts,
+        data.val_texts,
+        module.hparams,
+        config,
+        processes,
+        file_sha256(ckpt_path) if foreign and ckpt_path is not None else None,
+    )
+
+
+def foreign_student(run: RunFolder, key: Mapping[str, Any]) -> str | None:
+    """Why the run's student is not the one of these options and inputs; None if it is, or there is none.
+
+    Args:
+        run: The run folder.
+        key: Stage 3's.
+    """
+    if not run.adapter.is_dir():
+        return None
+    record = run.keys().get("student")
+    if record is None:
+        return (
+            f"{run.adapter} holds a student without a record of what it was made from. Set --run_dir to a new folder."
+        )
+    if differ := differences(same_student(record["key"]), same_student(key)):
+        return (
+            f"{run.adapter} holds a student that was made otherwise ({'; '.join(differ)}). Set --run_dir to a new "
+            "folder; the old one keeps what it has."
+        )
+    if weights_sha256(run.adapter) != record["weights_sha256"]:
+        return (
+            f"The weights in {run.adapter} are not those that were trained: they were changed since. Put the old "
+            "ones back, or remove that folder to have the student made again."
+        )
+    return None
+
+
+def checkpoint_to_continue(run: RunFolder, key: Mapping[str, Any], ckpt_path: str | None) -> str | None:
+    """The checkpoint to continue from: the run's own if it is of this student, else the one that was named.
+
+    Args:
+        run: The run folder.
+        key: Stage 3's.
+        ckpt_path: The one that was named.
+
+    Raises:
+        UserError: If the run's own is of another student, and none was named.
+    """
+    own = run.checkpoint
+    if not own.is_file():
+        return ckpt_path
+    there = recipe_of_checkpoint(own)
+    differ = differences(same_student(there), same_student(key))
+    if not differ:
+        return str(own)
+    if ckpt_path is not None:
+        return ckpt_path
+    what = "; ".join(differ) if there else "it has no record of what it was made from"
+    raise UserError(
+        f"{own} is a checkpoint of another student ({what}). Remove it to start anew, set --run_dir to a new "
+        "folder, or name a checkpoint by --ckpt_path."
+    )
+
+
+def origin_of_student(student: Path, task: str, method: str, custom_task: bool) -> tuple[str, str]:
+    """Task and method that a student was trained with: those of its run folder, else those that are given.
+
+    Args:
+        student: Its folder or checkpoint.
+        task: Taken where the run cannot be found.
+        method: The same.
+        custom_task: Whether a file for the task ``custom`` is known; without one that task cannot be loaded.
+    """
+    file = student.resolve().parent / "config.yaml"
+    file = file if file.is_file() else file.parent.parent / "config.yaml"  # checkpoints/last.ckpt, round-2/student
+    try:
+        saved = yaml.safe_load(file.read_text())
+        trained, by = str(saved["subspace"]["task"]), str(saved["data"]["method"])
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return task, method
+    return (trained if trained != "custom" or custom_task else task), by
+
+
+def write_student_of_checkpoint(ckpt_path: str, module: SPDFineTuningModule, run: RunFolder) -> Path:
+    """Write the student of a training checkpoint as the run's own (rank 0 does; the others wait).
+
+    Args:
+        ckpt_path: The checkpoint.
+        module: Stage 3, which takes its weights.
+        run: The run folder.
+
+    Raises:
+        UserError: If the run folder holds another student, whose scores would go.
+    """
+    folder = run.adapter
+    if not is_rank_zero():
+        return folder
+    module.configure_model()
+    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"], strict=False)
+    assert module.model is not None
+    new = folder.with_name(".adapter-new")
+    shutil.rmtree(new, ignore_errors=True)
+    save_student(module.model, new, module.hparams["model_name_or_path"])
+    if not folder.is_dir():
+        new.rename(folder)
+        return folder
+    same = weights_sha256(new) == weights_sha256(folder)
+    shutil.rmtree(new)
+    if not same:
+        raise UserError(
+            f"ckpt_path={ckpt_path} holds another student than {folder}, whose scores would be overwritten. Set "
+            "--run_dir to a new folder."
+        )
+    return folder
