@@ -29,11 +29,12 @@ from spd_lightning.model.anatomy import resolve_layers
 from spd_lightning.model.load import load_model, load_tokenizer, resolve_dtype
 from spd_lightning.model.packed_linear import packed_linears
 from spd_lightning.subspace.capture import BATCH_TOKENS, capture_gradients, collate, form_batches
+from spd_lightning.subspace.choice import subspace_from_moments
 from spd_lightning.subspace.compare import principal_angles
 from spd_lightning.subspace.correctness import EncodedExample, encode_examples
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.sites import kv_sites
-from spd_lightning.subspace.subspace import CapabilitySubspace, subspace_from_moments
+from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import load_task
 
 MODEL = "smollm2-135m-instruct"

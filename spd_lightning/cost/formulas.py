@@ -16,6 +16,7 @@ import torch
 
 from spd_lightning.cost.machine import Machine
 from spd_lightning.cost.shape import ModelShape
+from spd_lightning.model.anatomy import dtype_name
 
 # Share of the machine's speed (of the binding limit) that a stage reaches; SmolLM2 on 2 CPU cores, docs/scaling.md.
 SHARE = {"extract": 0.6, "generate": 0.4, "fine_tune": 0.4, "evaluate": 0.4}
@@ -110,9 +111,10 @@ def estimate_extract(
     kept = SAVED * above * shape.layer_outputs * batch * dtype.itemsize
     logits = 3 * 4 * shape.vocab_size * batch * head_tokens / max(tokens, 1.0)
     moments = 8.0 * sites * (shape.kv_dim**2 + shape.kv_dim + 1)
+    mean = tokens / max(len(lengths), 1)
     return StageEstimate(
         "extract",
-        f"{len(lengths)} examples of {tokens / max(len(lengths), 1):.0f} tokens, {len(layers)} layers, {_name(dtype)}",
+        f"{len(lengths)} examples of {mean:.0f} tokens, {len(layers)} layers, {dtype_name(dtype)}",
         flops / processes,
         0.0,
         shape.parameters * dtype.itemsize + kept + logits + moments,
@@ -160,7 +162,7 @@ def estimate_generate(
     logits = 6.0 * 4 * together * shape.vocab_size  # filtered, sorted and noisy copies in float32
     return StageEstimate(
         stage,
-        f"{rows} prompts of {mean:.0f} tokens, {new_tokens} new at most, batches of {batch_size}, {_name(dtype)}",
+        f"{rows} prompts of {mean:.0f} tokens, {new_tokens} new at most, batches of {batch_size}, {dtype_name(dtype)}",
         flops * (-(-batches // processes) / max(batches, 1)),
         traffic * (-(-batches // processes) / max(batches, 1)),
         shape.parameters * dtype.itemsize + together * (longest + new_tokens) * cache + prefill + logits,
@@ -223,7 +225,7 @@ def estimate_fine_tune(
     return StageEstimate(
         "fine_tune",
         f"{len(lengths)} texts of {tokens / max(len(lengths), 1):.0f} tokens, {epochs} epochs, {trained:,} trained "
-        f"weights, {_name(compute)}" + (", sharded" if sharded else ""),
+        f"weights, {dtype_name(compute)}" + (", sharded" if sharded else ""),
         epochs * flops / processes,
         0.0,
         held + kept + 3.0 * shape.vocab_size * micro * compute.itemsize,
@@ -247,7 +249,7 @@ def estimate_likelihood(
     """
     return StageEstimate(
         "evaluate",
-        f"{tokens:.0f} tokens read, {_name(dtype)}",
+        f"{tokens:.0f} tokens read, {dtype_name(dtype)}",
         forward_flops(shape, tokens, tokens * longest, head_tokens) / processes,
         0.0,
         shape.parameters * dtype.itemsize + 4096 * shape.layer_outputs * dtype.itemsize,
@@ -259,10 +261,6 @@ def estimate_likelihood(
 def _all_reduced(num_bytes: float, processes: int) -> float:
     """Bytes that each process sends in a ring all-reduce."""
     return num_bytes * 2 * (processes - 1) / processes
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def size(num_bytes: float) -> str:

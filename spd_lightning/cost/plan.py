@@ -128,7 +128,7 @@ class Plan:
         marked = sum(end - start for e in examples for start, end in e.spans)
         share = 1.0 if module.loss == "full" else marked / max(characters, 1)
         layers = resolve_layers(module.layers, self.shape.num_layers)
-        rank = module.subspace_rank if isinstance(module.subspace_rank, int) else self.shape.kv_dim // 2
+        rank = module.rank if isinstance(module.rank, int) else self.shape.kv_dim // 2
         return estimate_extract(
             self.shape,
             lengths,

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM
 
-from spd_lightning.model.anatomy import decoder_layers
+from spd_lightning.model.anatomy import decoder_layers, is_conv1d, is_linear
 from spd_lightning.subspace.sites import base_projection, kv_sites
 
 
@@ -69,10 +68,8 @@ def model_shape(config: Any) -> ModelShape:
         model = AutoModelForCausalLM.from_config(config)
     text = config.get_text_config()
     layers = decoder_layers(model)
-    matrices: dict[str, Any] = {
-        name: base_projection(m).weight for name, m in layers.named_modules() if _is_projection(m)
-    }
-    conv1d = any(type(m).__name__ == "Conv1D" for m in layers.modules())  # holds its weight as [in, out]
+    matrices: dict[str, Any] = {name: base_projection(m).weight for name, m in layers.named_modules() if is_linear(m)}
+    conv1d = any(is_conv1d(m) for m in layers.modules())  # holds its weight as [in, out]
     experts = [p for p in layers.parameters() if p.dim() == 3]  # [experts, out, in]
     chosen = getattr(text, "num_experts_per_tok", None)
     active = [(p, min(chosen or len(p), len(p))) for p in experts]
@@ -96,7 +93,3 @@ def model_shape(config: Any) -> ModelShape:
         kv_dim=max(site.kv_dim for site in sites.values()),
         lora_width=round(sum(sum(w.shape) for w in adapted) / len(layers)),
     )
-
-
-def _is_projection(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"

@@ -33,7 +33,7 @@ from spd_lightning.evaluation.scores import (
 )
 from spd_lightning.evaluation.worker import BenchmarkWorker, Progress, PromptFormat, ShortContext
 from spd_lightning.generation.requests import encode_prompts
-from spd_lightning.model.anatomy import eval_mode
+from spd_lightning.model.anatomy import dtype_name, eval_mode
 from spd_lightning.scoring.isolation import may_execute, probe_isolation
 from spd_lightning.scoring.verdicts import metric_names
 from spd_lightning.tasks.task import Benchmark
@@ -137,7 +137,7 @@ def run_benchmark(
         "fewer_shots": shares[0]["facts"]["fewer_shots"],
         "seconds": max(s["seconds"] for s in shares),
         "isolation": shares[0]["isolation"],
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": dtype_name(model.dtype),
         "batch_size": batch_size,
         "prompt_format": "plain" if likelihood else prompt_format,
         "decoding": "likelihood" if likelihood else "greedy" if samples == 1 else "temperature 0.8, top-p 0.95",

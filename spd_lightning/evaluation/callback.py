@@ -33,6 +33,7 @@ from spd_lightning.finetuning.sharding import is_sharded
 from spd_lightning.finetuning.share_kept import share_kept
 from spd_lightning.finetuning.student import student_copy, whole_copy
 from spd_lightning.model.adapter_beside import all_weights_trained
+from spd_lightning.model.anatomy import dtype_name
 from spd_lightning.model.load import Dtype, check_one_process, load_model, load_tokenizer, resolve_dtype
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.subspace.projection import fold_projection
@@ -431,7 +432,7 @@ class BenchmarkCallback(Callback):
         """What scores of a base depend on beside the benchmark; None where there is no store."""
         if self.store is None:
             return None
-        return {"model": model_fingerprint(name), "dtype": str(dtype).removeprefix("torch."), **more}
+        return {"model": model_fingerprint(name), "dtype": dtype_name(dtype), **more}
 
     def _prompt_tokens(self, name: str, benchmark: Benchmark) -> str:
         """What a model's tokenizer makes of a benchmark's prompts, computed once for all methods."""

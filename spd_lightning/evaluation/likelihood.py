@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from spd_lightning.generation.cache import cache_after, prefix_states
 from spd_lightning.generation.requests import truncate
 from spd_lightning.model.adapter_beside import LinearBeside
-from spd_lightning.model.anatomy import input_device
+from spd_lightning.model.anatomy import head_at, input_device
 from spd_lightning.model.packed_linear import packed_linears
 
 TOKEN_BUDGET = 4096  # padded positions of a batch: enough to keep the matrix products large, small enough for a laptop
@@ -256,7 +256,7 @@ def _score_batch(
     where = [(i, p - skip) for i, row in enumerate(rows) for p in row.positions]
     row_of, position_of = torch.tensor(where, device=device).T
     cache = cache_after(model, shared, [0] * len(rows), skip + width) if skip else None
-    with _head_at(model, row_of, position_of):
+    with head_at(model, row_of, position_of), _head_in_float32(model):
         output = model(input_ids=ids.to(device), past_key_values=cache, use_cache=cache is not None)
     logits = output.logits[0].float()  # [p, vocab]
     normaliser = logits.logsumexp(-1)
@@ -275,17 +275,11 @@ def _score_batch(
 
 
 @contextlib.contextmanager
-def _head_at(model: PreTrainedModel, rows: Tensor, positions: Tensor) -> Iterator[None]:
-    """Let the vocabulary projection see only some positions: hidden states ``[b, s, h]`` become ``[1, p, h]``.
+def _head_in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """Let the vocabulary projection's product be float32 whatever the model's dtype.
 
-    Its product is float32 whatever the model's dtype: bf16 logits stand in steps of 1/16 or 1/8, so that the two best
-    letters of a question are often equal. What the model does to its logits afterwards (soft caps) stays in force.
+    bf16 logits stand in steps of 1/16 or 1/8, so that the two best letters of a question are often equal.
     """
-    head: Any = model.get_output_embeddings()
-
-    def select(module: torch.nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden, *rest = args
-        return hidden[rows.to(hidden.device), positions.to(hidden.device)][None], *rest
 
     def precise(module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if type(module) not in (torch.nn.Linear, LinearBeside) or output.dtype == torch.float32:
@@ -295,9 +289,8 @@ def _head_at(model: PreTrainedModel, rows: Tensor, positions: Tensor) -> Iterato
         parts = [F.linear(hidden, weight.float()) for weight in module.weight.split(_HEAD_ROWS)]
         return torch.cat(parts, -1) if bias is None else torch.cat(parts, -1) + bias
 
-    handles = [head.register_forward_pre_hook(select), head.register_forward_hook(precise)]
+    handle = model.get_output_embeddings().register_forward_hook(precise)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()

@@ -18,6 +18,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.finetuning.share_kept import LOW, share_kept
 from spd_lightning.finetuning.student import merged_copy
 from spd_lightning.model.adapter_beside import is_adapter, merge_inside
+from spd_lightning.model.anatomy import dtype_name
 from spd_lightning.model.checkpoint_files import split_revision
 from spd_lightning.model.load import load_model, save_tokenizer
 from spd_lightning.model.source import resolve_source
@@ -87,7 +88,7 @@ def export_merged(adapter: str | Path, out: str | Path, facts: RunFacts, dtype: 
     """
     _empty_folder(out, make=False)
     share = share_kept(facts.model_name_or_path, adapter, dtype)
-    kept = f"{_name(dtype)} keeps {100 * share:.2f}% of the update that was trained."
+    kept = f"{dtype_name(dtype)} keeps {100 * share:.2f}% of the update that was trained."
     if share < LOW:
         log.warning("%s What is lost is below half a unit of the weights; export the adapter, or float32.", kept)
     else:
@@ -96,7 +97,8 @@ def export_merged(adapter: str | Path, out: str | Path, facts: RunFacts, dtype: 
     out = _empty_folder(out)
     model.save_pretrained(out)
     _keep_decoding_defaults(facts.model_name_or_path, out)
-    how = f"{_trained(facts)} The adapter was merged into the weights in float32 and stored in {_name(dtype)}. {kept}"
+    merged = f"The adapter was merged into the weights in float32 and stored in {dtype_name(dtype)}."
+    how = f"{_trained(facts)} {merged} {kept}"
     return _finish(out, facts, f"A fine-tuned {facts.model_name_or_path}", how, _usage(out))
 
 
@@ -144,10 +146,6 @@ def _usage(out: Path) -> str:
         f'model = AutoModelForCausalLM.from_pretrained("{out.name}")\n'
         f'tokenizer = AutoTokenizer.from_pretrained("{out.name}")\n'
     )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _empty_folder(out: str | Path, make: bool = True) -> Path:

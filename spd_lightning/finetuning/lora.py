@@ -9,11 +9,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.student import _loadable_name
-from spd_lightning.model.anatomy import decoder_layers
+from spd_lightning.model.anatomy import decoder_layers, is_conv1d, is_linear
 from spd_lightning.model.checkpoint_files import split_revision
 from spd_lightning.seeds import seed_of
 
@@ -49,7 +48,7 @@ def lora_targets(model: nn.Module, target_modules: list[str] | None = None) -> l
     Raises:
         UserError: If a name matches no linear layer; the message lists what exists.
     """
-    paths = [name for name, module in decoder_layers(model).named_modules() if _is_linear(module)]
+    paths = [name for name, module in decoder_layers(model).named_modules() if is_linear(module)]
     names = list(ATTENTION_PROJECTIONS) if target_modules is None else list(target_modules)
     found = sorted({n for n in names if any(p.endswith(f".{n}") or p == n for p in paths)})
     missing = [] if target_modules is None else [n for n in names if n not in found]
@@ -61,10 +60,6 @@ def lora_targets(model: nn.Module, target_modules: list[str] | None = None) -> l
             "Set --model.target_modules to some of these."
         )
     return found
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Linear, Conv1D))
 
 
 def add_lora(
@@ -102,7 +97,7 @@ def add_lora(
         lora_dropout=lora_dropout,
         target_modules=lora_targets(model, target_modules),
         task_type="CAUSAL_LM",
-        fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
+        fan_in_fan_out=any(is_conv1d(m) for m in model.modules()),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("lora weights", seed))

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.batching import IGNORE_INDEX, packed_mask
+from spd_lightning.model.anatomy import head_at
 from spd_lightning.model.short_attention import short_attention
 
 CHUNK = 64  # rows of logits whose softmax is held in float32 at a time
@@ -39,13 +40,8 @@ def token_loss_sum(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     input_ids, labels = batch["input_ids"], batch["labels"]
     positions = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
     targets = labels[:, 1:][positions]
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    hook = head.register_forward_pre_hook(lambda module, args: (args[0][positions], *args[1:]))
-    try:
-        with _cheap_bf16(model, input_ids.device.type):
-            logits = model(input_ids=input_ids, use_cache=False, **_packing(model, batch)).logits  # [n, v]
-    finally:
-        hook.remove()
+    with _cheap_bf16(model, input_ids.device.type), head_at(model, *positions):
+        logits = model(input_ids=input_ids, use_cache=False, **_packing(model, batch)).logits.squeeze(0)  # [n, v]
     if not logits.requires_grad:
         return F.cross_entropy(logits.to(_wide(logits)), targets, reduction="sum")
     return _CrossEntropySum.apply(logits, targets)

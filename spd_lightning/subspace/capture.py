@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from spd_lightning.model.anatomy import head_at
 from spd_lightning.model.short_attention import short_attention
 from spd_lightning.subspace.correctness import EncodedExample
 from spd_lightning.subspace.sites import KVSite, SiteKey
@@ -105,8 +106,9 @@ def capture_gradients(model: PreTrainedModel, batch: Batch, sites: Mapping[SiteK
     predicts_s = batch.correctness_mask[:, 1 : width + 1]
     labels = batch.input_ids[:, 1 : width + 1][predicts_s]
     weights = predicts_s / predicts_s.sum(dim=1, keepdim=True).clamp(min=1)
+    at = predicts_s.nonzero(as_tuple=True)
     modules = {site.name: site.module for site in sites.values()}
-    with torch.enable_grad(), short_attention(), _capture_outputs(modules) as outputs, _logits_at(model, predicts_s):
+    with torch.enable_grad(), short_attention(), _capture_outputs(modules) as outputs, head_at(model, *at):
         # Right padding under a causal mask hides nothing from real tokens, so no attention mask is needed.
         logits = model(input_ids=input_ids, use_cache=False).logits
         logits = logits[0].to(torch.promote_types(logits.dtype, torch.float32))
@@ -136,21 +138,3 @@ def _capture_outputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Ten
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _logits_at(model: PreTrainedModel, positions: Tensor) -> Iterator[None]:
-    """Let the vocabulary projection see only ``positions`` ``[b, s]``: logits become ``[1, n, vocab]``.
-
-    A pre-hook rather than a call of the inner model, so that what an architecture does to its logits afterwards
-    (Gemma's soft cap, Cohere's scale) stays in force.
-    """
-
-    def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0][positions.to(args[0].device)].unsqueeze(0), *args[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()

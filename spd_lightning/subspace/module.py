@@ -1,5 +1,8 @@
 """Stage 1 as a LightningModule: `Trainer(...).predict(SubspaceExtractionModule(...))` finds the capability subspace.
 
+What is read and what the keys hold is in `calibration`, the gradients in `capture`, the choice of directions in
+`choice`; here a Trainer runs them.
+
 The moments are the costly artifact; rank, centring, basis and strength are applied to them afterwards, so a sweep over
 those never runs the model again.
 """
@@ -7,47 +10,32 @@ those never runs the model again.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import time
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info
-from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.batches import Batches
 from spd_lightning.errors import UserError
-from spd_lightning.model.anatomy import resolve_layers
-from spd_lightning.model.load import (
-    Dtype,
-    check_one_process,
-    keep_in_place,
-    load_config,
-    load_model,
-    load_tokenizer,
-    resolve_dtype,
-)
+from spd_lightning.model.anatomy import dtype_name
+from spd_lightning.model.load import Dtype, check_one_process, keep_in_place, load_model, load_tokenizer, resolve_dtype
 from spd_lightning.model.packed_linear import packed_linears
 from spd_lightning.model.source import model_fingerprint
+from spd_lightning.subspace import calibration
 from spd_lightning.subspace.capture import BATCH_TOKENS, Batch, capture_gradients, collate, form_batches
+from spd_lightning.subspace.choice import Basis, Rank, choice_problems, subspace_from_moments
 from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample, Loss, SpanRule, encode_examples
 from spd_lightning.subspace.layout_check import check_layout
 from spd_lightning.subspace.moments import Moments
-from spd_lightning.subspace.sites import KVSite, Sides, SiteKey, kv_sites, split_sides, weights_digest
-from spd_lightning.subspace.subspace import (
-    Basis,
-    CapabilitySubspace,
-    choose_rank,
-    subspace_from_moments,
-)
+from spd_lightning.subspace.sites import KVSite, Sides, SiteKey, kv_sites, weights_digest
+from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import load_task
-from spd_lightning.tasks.task import Example, Rows
+from spd_lightning.tasks.task import Example, Rows, Task
 
 
 class SubspaceExtractionModule(LightningModule):
@@ -82,9 +70,6 @@ class SubspaceExtractionModule(LightningModule):
         rows: Which rows of the training split, as data.rows.
     """
 
-    model: PreTrainedModel | None
-    tokenizer: PreTrainedTokenizerBase | None
-
     def __init__(
         self,
         model_name_or_path: str = "smollm2-135m-instruct",
@@ -114,7 +99,7 @@ class SubspaceExtractionModule(LightningModule):
         self.data_dir = data_dir
         self.num_examples = num_examples
         self.max_length = max_length
-        self.subspace_rank: int | str = int(rank) if isinstance(rank, str) and rank.isdigit() else rank
+        self.rank: Rank = int(rank) if isinstance(rank, str) and rank.isdigit() else rank
         self.layers = layers
         self.sides: Sides = sides
         self.loss: Loss = loss
@@ -127,16 +112,16 @@ class SubspaceExtractionModule(LightningModule):
         self.batch_tokens = batch_tokens
         self.device_map = device_map
         self.rows: Rows = rows
-        self.model = None
-        self.tokenizer = None
+        self.model: PreTrainedModel | None = None
+        self.tokenizer: PreTrainedTokenizerBase | None = None
         self.moments: Moments | None = None
+        self._reading = {"task": task, "loss": loss, "span_rule": span_rule, "max_length": max_length}
+        self._batches: list[list[EncodedExample]] = []
         self._sites: dict[SiteKey, KVSite] = {}
         self._running = Moments()
         self._started = 0.0
         self._tokens = 0
         self._packed = contextlib.ExitStack()
-
-    # -- what the options mean, known before any weight is loaded --------------------------------------------------
 
     @cached_property
     def target_sites(self) -> dict[SiteKey, int]:
@@ -145,18 +130,7 @@ class SubspaceExtractionModule(LightningModule):
         Raises:
             UserError: If layers, sides or rank do not fit the model, or its architecture is unknown.
         """
-        config = load_config(self.model_name_or_path)
-        text = config.get_text_config()
-        layers = resolve_layers(self.layers, text.num_hidden_layers)
-        sides = split_sides(self.sides)
-        with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(config)
-        kv_dims = {key: s.kv_dim for key, s in kv_sites(skeleton, layers).items() if key[1] in sides}
-        for (layer, _), kv_dim in kv_dims.items():
-            heads: int = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-            detail = f" (num_key_value_heads={heads} x head_dim={kv_dim // heads})" if kv_dim % heads == 0 else ""
-            choose_rank(self.subspace_rank, torch.ones(kv_dim), layer, detail)
-        return kv_dims
+        return calibration.target_sites(self.model_name_or_path, self.layers, self.sides, self.rank)
 
     def check_options(self) -> None:
         """Refuse what cannot work before anything is loaded; `setup` calls it, and so may a command line.
@@ -164,19 +138,11 @@ class SubspaceExtractionModule(LightningModule):
         Raises:
             UserError: With every option that is wrong, one a line.
         """
-        problems = []
-        if self.num_examples is not None and self.num_examples < 1:
-            problems.append(f"num_examples={self.num_examples} is not positive. Set --subspace.num_examples.")
-        if self.batch_tokens < 1:
-            problems.append(f"batch_tokens={self.batch_tokens} is not positive. Set --subspace.batch_tokens.")
-        if not 0.0 <= self.strength <= 1.0:
-            problems.append(f"strength={self.strength} is not between 0 and 1. Set --subspace.strength.")
-        if self.basis not in ("capability", "random", "complement"):
-            problems.append(
-                f"basis={self.basis!r} is not known. Set --subspace.basis to capability, random, complement."
-            )
+        problems = calibration.count_problems(self.num_examples, self.batch_tokens)
+        problems += choice_problems(self.basis, self.strength)
         try:
-            _ = self.resolved_dtype, self.target_sites
+            _ = self.resolved_dtype
+            calibration.target_sites(self.model_name_or_path, self.layers, self.sides, self.rank)
         except UserError as error:
             problems.append(str(error))
         if problems:
@@ -185,8 +151,7 @@ class SubspaceExtractionModule(LightningModule):
     @cached_property
     def examples(self) -> list[Example]:
         """The calibration pairs: the first rows of the task's training split."""
-        task = load_task(self.task, self.data_dir, self.task_file, "--subspace.task", self.rows)
-        return task.examples("train", self.num_examples or task.default_num_examples)
+        return calibration.first_examples(self._task(), self.num_examples)
 
     @cached_property
     def encoded(self) -> tuple[list[EncodedExample], CalibrationStatistics]:
@@ -215,39 +180,31 @@ class SubspaceExtractionModule(LightningModule):
 
     def moments_key(self) -> dict[str, Any]:
         """Everything that the moments depend on, as JSON values; rank, center, basis and strength are not among it."""
-        task = load_task(self.task, self.data_dir, self.task_file, "--subspace.task", self.rows)
-        content = json.dumps([[e.id, e.prompt, e.target, e.spans] for e in self.examples])
-        return {
-            "model": self.fingerprint,
-            "task": self.task,
-            "task_version": task.version,
-            "rows": self.rows,
-            "examples": hashlib.sha256(content.encode()).hexdigest(),
-            "max_length": self.max_length,
-            "loss": self.loss,
-            "span_rule": self.span_rule,
-            "sites": [f"{layer}.{side}" for layer, side in self.target_sites],
-            "dtype": str(self.resolved_dtype).removeprefix("torch."),
-            "batch_tokens": self.batch_tokens,
-        }
+        return calibration.moments_key(
+            self.fingerprint,
+            self._reading,
+            task_version=self._task().version,
+            rows=self.rows,
+            examples=self.examples,
+            sites=self.target_sites,
+            dtype=self.resolved_dtype,
+            batch_tokens=self.batch_tokens,
+        )
 
     def subspace_key(self) -> dict[str, Any]:
         """Everything that the subspace depends on, as JSON values."""
-        return {
-            "moments": self.moments_key(),
-            "rank": self.subspace_rank,
-            "center": self.center,
-            "basis": self.basis,
-            "strength": self.strength,
-            "seed": self.seed if self.basis == "random" else None,
-        }
+        key, seed = self.moments_key(), self.seed
+        return calibration.subspace_key(
+            key, rank=self.rank, center=self.center, basis=self.basis, strength=self.strength, seed=seed
+        )
 
-    # -- Lightning -------------------------------------------------------------------------------------------------
+    def _task(self) -> Task:
+        return load_task(self.task, self.data_dir, self.task_file, "--subspace.task", self.rows)
 
     def setup(self, stage: str) -> None:
         """Check the options and mark S, before the weights are loaded."""
         self.check_options()
-        _ = self.encoded
+        self._batches = form_batches(self.encoded[0], self.batch_tokens)
 
     def configure_model(self) -> None:
         """Load the frozen model, once; one that was assigned to ``model`` is kept.
@@ -259,7 +216,10 @@ class SubspaceExtractionModule(LightningModule):
             if self._trainer is not None:
                 check_one_process(self.device_map, self.trainer.world_size)
             model = load_model(self.model_name_or_path, self.resolved_dtype, device_map=self.device_map)
-            keep_in_place(self, model) if self.device_map else setattr(self, "model", model)
+            if self.device_map:
+                keep_in_place(self, model)
+            else:
+                self.model = model
         assert self.model is not None
         self.model.requires_grad_(False)
 
@@ -268,7 +228,7 @@ class SubspaceExtractionModule(LightningModule):
 
         A process without a batch gets an empty one, so that it still takes part in the collective at the end.
         """
-        batches = form_batches(self.encoded[0], self.batch_tokens)[self.global_rank :: self.trainer.world_size]
+        batches = self._batches[self.global_rank :: self.trainer.world_size]
         return Batches(batches or [[]], collate)
 
     def on_predict_start(self) -> None:
@@ -278,10 +238,9 @@ class SubspaceExtractionModule(LightningModule):
             UserError: If what is taken for keys or values does not act as such.
         """
         assert self.model is not None
-        wanted = self.target_sites
-        sites = kv_sites(self.model, sorted({i for i, _ in wanted}))
+        sites = kv_sites(self.model, sorted({layer for layer, _ in self.target_sites}))
         check_layout(self.model, sites)
-        self._sites = {k: s for k, s in sites.items() if k in wanted}
+        self._sites = {key: site for key, site in sites.items() if key in self.target_sites}
         self._packed.enter_context(packed_linears(self.model))
         self._running = Moments()
         self._started, self._tokens = time.perf_counter(), 0
@@ -328,40 +287,14 @@ class SubspaceExtractionModule(LightningModule):
         self._packed.close()
         self._running.ensure(self.target_sites)
         self._running.all_reduce(self.device)
-        dtype = str(self.resolved_dtype).removeprefix("torch.")
-        self._check_weights(self.model)
-        self._running.check(dtype)
-        statistics = self.statistics
-        self._running.metadata = {
-            "model": Path(self.model_name_or_path).name
-            if Path(self.model_name_or_path).exists()
-            else self.model_name_or_path,
-            "fingerprint": self.fingerprint,
-            "weights_digest": weights_digest(self._sites),
-            "task": self.task,
-            "loss": self.loss,
-            "span_rule": self.span_rule,
-            "max_length": self.max_length,
-            "dtype": dtype,
-            "num_examples": statistics.num_examples,
-            "num_skipped": statistics.num_skipped,
-            "skipped": {reason: len(ids) for reason, ids in statistics.skipped.items()},
-            "num_cut": len(statistics.cut),
-            "num_tokens": statistics.num_tokens,
-            "num_correctness_tokens": statistics.num_correctness_tokens,
-        }
-        self.moments = self._running
+        moments, dtype, statistics = self._running, dtype_name(self.resolved_dtype), self.statistics
+        if not moments.finite():
+            calibration.check_weights(self.model, self.model_name_or_path)
+        moments.check(dtype)
+        name, digest = self.model_name_or_path, weights_digest(self._sites)
+        moments.metadata = calibration.metadata(name, self.fingerprint, digest, self._reading, dtype, statistics)
+        self.moments = moments
         rank_zero_info(f"Stage 1: {statistics.num_tokens / seconds:.0f} tokens/s, {seconds:.1f} s")
-
-    def _check_weights(self, model: nn.Module) -> None:
-        if all(torch.isfinite(site.second_moment).all() for site in self._running.sites.values()):
-            return
-        bad = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
-        if bad:
-            raise UserError(
-                f"The weights of {self.model_name_or_path} are not finite ({len(bad)} tensors, the first is {bad[0]}). "
-                "Give --subspace.model_name_or_path an intact model, or set --subspace.dtype=float32."
-            )
 
     @property
     def subspace(self) -> CapabilitySubspace:
@@ -374,6 +307,4 @@ class SubspaceExtractionModule(LightningModule):
         """
         if self.moments is None:
             raise UserError("There are no moments yet. Run Trainer.predict(module) first, or load them.")
-        return subspace_from_moments(
-            self.moments, self.subspace_rank, self.center, self.basis, self.strength, self.seed
-        )
+        return subspace_from_moments(self.moments, self.rank, self.center, self.basis, self.strength, self.seed)

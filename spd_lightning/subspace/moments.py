@@ -7,7 +7,6 @@ centred matrix, so rank, centring and basis are chosen afterwards without runnin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +14,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from spd_lightning.artifacts.files import write_atomic
 from spd_lightning.errors import UserError
-from spd_lightning.subspace.sites import Side, SiteKey
-
-HEADER = "spd"  # the key of the safetensors header under which our JSON stands
+from spd_lightning.subspace.files import read_safetensors, site_keys, write_safetensors
+from spd_lightning.subspace.sites import SiteKey
 
 
 @dataclass
@@ -126,6 +121,10 @@ class Moments:
             else:
                 site.second_moment, site.sum = site.second_moment.cpu(), site.sum.cpu()
 
+    def finite(self) -> bool:
+        """Whether every entry is finite."""
+        return all(bool(torch.isfinite(site.second_moment).all()) for site in self.sites.values())
+
     def check(self, dtype: str) -> None:
         """Refuse moments that hold no direction.
 
@@ -155,7 +154,7 @@ class Moments:
             tensors[f"{name}.second_moment"] = site.second_moment.cpu().contiguous()
             tensors[f"{name}.sum"] = site.sum.cpu().contiguous()
             tensors[f"{name}.count"] = torch.tensor(site.count, dtype=torch.int64)
-        return write_atomic(path, save(tensors, metadata={HEADER: json.dumps(self.metadata, sort_keys=True)}))
+        return write_safetensors(path, tensors, self.metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> Moments:
@@ -171,33 +170,3 @@ class Moments:
             second, total, count = (tensors[f"{name}.{part}"] for part in ("second_moment", "sum", "count"))
             sites[layer, side] = SiteMoments(second, total, int(count))
         return cls(sites, metadata)
-
-
-def read_safetensors(path: str | Path, part: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and our header of a safetensors file.
-
-    Raises:
-        UserError: If there is no such file, it is not safetensors, or holds no ``layers.*.<part>``.
-    """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            header = (file.metadata() or {}).get(HEADER)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path} cannot be read as a safetensors file ({error}). Give a file that `extract` wrote."
-        ) from (error)
-    if header is None or not site_keys(tensors, part):
-        raise UserError(f"{path} holds no {part} of capability subspaces. Give a file that `extract` wrote.")
-    return tensors, json.loads(header)
-
-
-def site_keys(tensors: Mapping[str, Tensor], part: str) -> list[SiteKey]:
-    """The ``(layer, side)`` of every tensor ``layers.{layer}.{side}.{part}``, by layer, K before V."""
-    keys: list[SiteKey] = []
-    for name in tensors:
-        words = name.split(".")
-        if len(words) == 4 and words[0] == "layers" and words[3] == part:
-            side: Side = "k" if words[2] == "k" else "v"
-            keys.append((int(words[1]), side))
-    return sorted(keys)

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from spd_lightning.errors import UserError
+from spd_lightning.model.anatomy import is_conv1d
 from spd_lightning.subspace.sites import Index, KVSite, base_projection, kv_sites
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -163,7 +163,7 @@ def _folds(model: nn.Module, subspace: CapabilitySubspace) -> list[Fold]:
 def _output_weights(module: nn.Module) -> Iterator[tuple[Tensor, int]]:
     """Every tensor of a projection that is linear in its output, with the dimension of the output features."""
     base = base_projection(module)
-    yield base.weight, 1 if isinstance(base, Conv1D) else 0  # type: ignore[misc]
+    yield base.weight, 1 if is_conv1d(base) else 0  # type: ignore[misc]
     if isinstance(base.bias, Tensor):
         yield base.bias, 0
     lora_b: Any = getattr(module, "lora_B", {})

@@ -15,11 +15,10 @@ from typing import Any, Literal
 import torch
 from accelerate.utils import align_module_device
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from spd_lightning.errors import UserError
 from spd_lightning.model.adapter_beside import LinearBeside
-from spd_lightning.model.anatomy import decoder_layers
+from spd_lightning.model.anatomy import decoder_layers, is_conv1d, is_linear
 from spd_lightning.subspace.layouts import Index, fused_layout
 
 Side = Literal["k", "v"]
@@ -66,7 +65,7 @@ def base_projection(module: nn.Module) -> nn.Module:
 def out_features(module: nn.Module) -> int:
     """Number of output features of a Linear (weight ``[out, in]``) or Conv1D (weight ``[in, out]``)."""
     base = base_projection(module)
-    return base.weight.shape[1 if isinstance(base, Conv1D) else 0]  # type: ignore[union-attr,index,return-value]
+    return base.weight.shape[1 if is_conv1d(base) else 0]  # type: ignore[union-attr,index,return-value]
 
 
 def split_sides(sides: Sides) -> tuple[Side, ...]:
@@ -117,7 +116,7 @@ def kv_sites(model: nn.Module, layers: Iterable[int] | None = None) -> dict[Site
         raise unknown
     missing = [i for i in wanted if (i, "k") not in sites]
     if missing and (layers is not None or not sites):
-        linear = [n for n, m in blocks[missing[0]].named_modules() if isinstance(m, (nn.Linear, Conv1D))]
+        linear = [n for n, m in blocks[missing[0]].named_modules() if is_linear(m)]
         raise UserError(
             f"No K/V projection known under layer {missing[0]} of {type(model).__name__} "
             f"(found: {', '.join(linear) or 'no projection'}). Known: {KNOWN}. Set --subspace.model_name_or_path to "

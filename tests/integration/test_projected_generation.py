@@ -10,10 +10,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from spd_lightning.generation.engine import build_requests, generate, generate_batch
 from spd_lightning.generation.sampling import SamplingParams
+from spd_lightning.subspace.choice import subspace_from_moments
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.projection import fold_projection, project_kv
 from spd_lightning.subspace.sites import kv_sites, weights_digest
-from spd_lightning.subspace.subspace import CapabilitySubspace, subspace_from_moments
+from spd_lightning.subspace.subspace import CapabilitySubspace
 from tests.conftest import tiny_model
 from tests.unit.generation.test_engine import model_of
 

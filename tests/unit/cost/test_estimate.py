@@ -27,9 +27,9 @@ from spd_lightning.finetuning.loss import token_loss_sum
 from spd_lightning.finetuning.student import save_adapter
 from spd_lightning.generation.cache import empty_cache
 from spd_lightning.subspace.capture import Batch, capture_gradients
+from spd_lightning.subspace.choice import subspace_from_moments
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.sites import kv_sites
-from spd_lightning.subspace.subspace import subspace_from_moments
 from tests.conftest import tiny_model
 
 WIDE = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 4}

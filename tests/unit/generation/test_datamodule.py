@@ -20,9 +20,9 @@ from spd_lightning.artifacts.files import file_lock
 from spd_lightning.artifacts.store import ArtifactStore, fingerprint
 from spd_lightning.errors import UserError
 from spd_lightning.model.load import load_model
+from spd_lightning.subspace.choice import subspace_from_moments
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.sites import kv_sites
-from spd_lightning.subspace.subspace import subspace_from_moments
 from tests.conftest import byte_tokenizer, tiny_model
 
 PROMPTS = ["Hello", "A longer prompt than that", "Two and two?", "b", "What now, and why?", "Hi there"]

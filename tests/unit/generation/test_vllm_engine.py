@@ -19,10 +19,10 @@ from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.generation.vllm_engine import generate_vllm
 from spd_lightning.model.load import load_model
 from spd_lightning.model.source import model_fingerprint
+from spd_lightning.subspace.choice import subspace_from_moments
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.projection import fold_projection
 from spd_lightning.subspace.sites import kv_sites
-from spd_lightning.subspace.subspace import subspace_from_moments
 from tests.conftest import byte_tokenizer
 
 REQUESTS = [Request("a", "Q a", (1, 2, 3)), Request("a", "Q a", (1, 2, 3), 1), Request("b", "Q b", (7,))]

@@ -18,8 +18,8 @@ from spd_lightning.errors import UserError
 from spd_lightning.pipeline.agreement import Reference, agreement_table, differing_lines
 from spd_lightning.report.render import text_table
 from spd_lightning.report.schema import write_results
+from spd_lightning.subspace.choice import subspace_from_moments
 from spd_lightning.subspace.moments import Moments, SiteMoments
-from spd_lightning.subspace.subspace import subspace_from_moments
 
 CONFIG: dict[str, Any] = {"run_dir": None, "artifact_dir": None, "data": {"num_prompts": 3}, "trainer": {"devices": 1}}
 KEY = {"dtype": "float32"}

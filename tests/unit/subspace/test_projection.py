@@ -5,10 +5,10 @@ import torch
 import transformers
 
 from spd_lightning.errors import UserError
+from spd_lightning.subspace.choice import subspace_from_moments
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.projection import fold_into, fold_projection, project, project_kv
 from spd_lightning.subspace.sites import kv_sites, weights_digest
-from spd_lightning.subspace.subspace import subspace_from_moments
 from tests.conftest import tiny_model
 from tests.unit.subspace.test_sites import ARCHITECTURES, make
 

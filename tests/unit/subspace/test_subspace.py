@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from spd_lightning.errors import UserError
+from spd_lightning.subspace.choice import subspace_from_moments
 from spd_lightning.subspace.compare import (
     compare_subspaces,
     comparison_table,
@@ -17,7 +18,7 @@ from spd_lightning.subspace.compare import (
 )
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.sites import kv_sites, weights_digest
-from spd_lightning.subspace.subspace import CapabilitySubspace, subspace_from_moments
+from spd_lightning.subspace.subspace import CapabilitySubspace
 from tests.conftest import tiny_model
 
 KEY = (1, "k")

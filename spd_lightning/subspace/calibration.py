@@ -1,0 +1,147 @@
+"""What stage 1 reads and what its results depend on: calibration examples, target sites, keys and metadata.
+
+All of it is known before any weight is loaded, and nothing here knows of a Trainer or a device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from spd_lightning.errors import UserError
+from spd_lightning.model.anatomy import dtype_name, resolve_layers
+from spd_lightning.model.load import load_config
+from spd_lightning.subspace.choice import Basis, Rank, choose_rank
+from spd_lightning.subspace.correctness import CalibrationStatistics
+from spd_lightning.subspace.sites import Sides, SiteKey, kv_sites, split_sides
+from spd_lightning.tasks.task import Example, Rows, Task
+
+
+def first_examples(task: Task, num_examples: int | None) -> list[Example]:
+    """The calibration pairs: the first rows of the task's training split, the task's own number of them for None."""
+    return task.examples("train", num_examples or task.default_num_examples)
+
+
+def target_sites(model_name_or_path: str, layers: str | list[int], sides: Sides, rank: Rank) -> dict[SiteKey, int]:
+    """``(layer, side)`` to kv_dim of every target site, from the model's config alone.
+
+    Raises:
+        UserError: If layers, sides or rank do not fit the model, or its architecture is unknown.
+    """
+    config = load_config(model_name_or_path)
+    text = config.get_text_config()
+    wanted = resolve_layers(layers, text.num_hidden_layers)
+    both = split_sides(sides)
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(config)
+    kv_dims = {key: site.kv_dim for key, site in kv_sites(skeleton, wanted).items() if key[1] in both}
+    for (layer, _), kv_dim in kv_dims.items():
+        heads: int = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        detail = f" (num_key_value_heads={heads} x head_dim={kv_dim // heads})" if kv_dim % heads == 0 else ""
+        choose_rank(rank, torch.ones(kv_dim), layer, detail)
+    return kv_dims
+
+
+def count_problems(num_examples: int | None, batch_tokens: int) -> list[str]:
+    """What is wrong with these options, one sentence each; empty if nothing is."""
+    problems = []
+    if num_examples is not None and num_examples < 1:
+        problems.append(f"num_examples={num_examples} is not positive. Set --subspace.num_examples.")
+    if batch_tokens < 1:
+        problems.append(f"batch_tokens={batch_tokens} is not positive. Set --subspace.batch_tokens.")
+    return problems
+
+
+def check_weights(model: nn.Module, name: str) -> None:
+    """Refuse a model whose weights are not finite: it, not the dtype, is why its gradients are not.
+
+    Raises:
+        UserError: It names the first such weight.
+    """
+    bad = [weight for weight, values in model.named_parameters() if not torch.isfinite(values).all()]
+    if bad:
+        raise UserError(
+            f"The weights of {name} are not finite ({len(bad)} tensors, the first is {bad[0]}). "
+            "Give --subspace.model_name_or_path an intact model, or set --subspace.dtype=float32."
+        )
+
+
+def moments_key(
+    fingerprint: str,
+    reading: Mapping[str, Any],
+    *,
+    task_version: int,
+    rows: Rows,
+    examples: Sequence[Example],
+    sites: Iterable[SiteKey],
+    dtype: torch.dtype,
+    batch_tokens: int,
+) -> dict[str, Any]:
+    """Everything that the moments depend on, as JSON values; rank, center, basis and strength are not among it.
+
+    Args:
+        fingerprint: Of the model's files.
+        reading: How examples become tokens and S: task, loss, span_rule, max_length.
+        task_version: Of the task's prompts.
+        rows: Which training rows; the examples themselves are in the key as well.
+        examples: The calibration pairs.
+        sites: Target sites.
+        dtype: Of the forward and backward pass.
+        batch_tokens: Size of a batch, by which sums are rounded.
+    """
+    content = json.dumps([[e.id, e.prompt, e.target, e.spans] for e in examples])
+    return {
+        "model": fingerprint,
+        **reading,
+        "task_version": task_version,
+        "rows": rows,
+        "examples": hashlib.sha256(content.encode()).hexdigest(),
+        "sites": [f"{layer}.{side}" for layer, side in sites],
+        "dtype": dtype_name(dtype),
+        "batch_tokens": batch_tokens,
+    }
+
+
+def subspace_key(
+    moments: Mapping[str, Any], *, rank: Rank, center: bool, basis: Basis, strength: float, seed: int
+) -> dict[str, Any]:
+    """Everything that the subspace depends on, as JSON values; the seed only where it is drawn from."""
+    return {
+        "moments": dict(moments),
+        "rank": rank,
+        "center": center,
+        "basis": basis,
+        "strength": strength,
+        "seed": seed if basis == "random" else None,
+    }
+
+
+def metadata(
+    name: str,
+    fingerprint: str,
+    weights_digest: str,
+    reading: Mapping[str, Any],
+    dtype: str,
+    statistics: CalibrationStatistics,
+) -> dict[str, Any]:
+    """What a file of moments says of how they came about; of a folder its last part alone, so that no path is in it."""
+    return {
+        "model": Path(name).name if Path(name).exists() else name,
+        "fingerprint": fingerprint,
+        "weights_digest": weights_digest,
+        **reading,
+        "dtype": dtype,
+        "num_examples": statistics.num_examples,
+        "num_skipped": statistics.num_skipped,
+        "skipped": {reason: len(ids) for reason, ids in statistics.skipped.items()},
+        "num_cut": len(statistics.cut),
+        "num_tokens": statistics.num_tokens,
+        "num_correctness_tokens": statistics.num_correctness_tokens,
+    }

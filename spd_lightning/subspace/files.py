@@ -1,0 +1,56 @@
+"""The files of stage 1, moments and subspaces: safetensors with our JSON in the header, read and written here alone.
+
+Tensors are named ``layers.{layer}.{side}.{part}``. No time and no path is written, so equal content gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from spd_lightning.artifacts.files import write_atomic
+from spd_lightning.errors import UserError
+from spd_lightning.subspace.sites import Side, SiteKey
+
+HEADER = "spd"  # the key of the safetensors header under which our JSON stands
+
+
+def write_safetensors(path: str | Path, tensors: dict[str, Tensor], metadata: Mapping[str, Any]) -> Path:
+    """Write tensors and our header, whole or not at all."""
+    return write_atomic(path, save(tensors, metadata={HEADER: json.dumps(metadata, sort_keys=True)}))
+
+
+def read_safetensors(path: str | Path, part: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and our header of a safetensors file.
+
+    Raises:
+        UserError: If there is no such file, it is not safetensors, or holds no ``layers.*.<part>``.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            header = (file.metadata() or {}).get(HEADER)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path} cannot be read as a safetensors file ({error}). Give a file that `extract` wrote."
+        ) from error
+    if header is None or not site_keys(tensors, part):
+        raise UserError(f"{path} holds no {part} of capability subspaces. Give a file that `extract` wrote.")
+    return tensors, json.loads(header)
+
+
+def site_keys(tensors: Mapping[str, Tensor], part: str) -> list[SiteKey]:
+    """The ``(layer, side)`` of every tensor ``layers.{layer}.{side}.{part}``, by layer, K before V."""
+    keys: list[SiteKey] = []
+    for name in tensors:
+        words = name.split(".")
+        if len(words) == 4 and words[0] == "layers" and words[3] == part:
+            side: Side = "k" if words[2] == "k" else "v"
+            keys.append((int(words[1]), side))
+    return sorted(keys)
