@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spd_lightning.evaluation.callback import BenchmarkCallback
+    from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
     from spd_lightning.finetuning.module import SPDFineTuningModule
-    from spd_lightning.generation.datamodule import SelfGenerationDataModule
     from spd_lightning.subspace.module import SubspaceExtractionModule
     from spd_lightning.subspace.projection import fold_projection, project_kv
     from spd_lightning.subspace.subspace import CapabilitySubspace
@@ -30,7 +30,7 @@ _HOME = {
     "SubspaceExtractionModule": "subspace.module",
     "project_kv": "subspace.projection",
     "fold_projection": "subspace.projection",
-    "SelfGenerationDataModule": "generation.datamodule",
+    "SelfGenerationDataModule": "finetuning.datamodule",
     "SPDFineTuningModule": "finetuning.module",
     "BenchmarkCallback": "evaluation.callback",
 }

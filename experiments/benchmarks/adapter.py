@@ -23,7 +23,8 @@ import torch
 from experiments.benchmarks.generation import gsm8k_requests
 from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.finetuning.student import merged_copy, save_adapter, student_copy
-from spd_lightning.generation.engine import Request, generate
+from spd_lightning.generation.engine import generate
+from spd_lightning.generation.requests import Request
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.model.load import load_model, load_tokenizer
 from spd_lightning.model.source import EMBEDDED_MODEL

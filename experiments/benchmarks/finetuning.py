@@ -26,12 +26,12 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 
 from spd_lightning.artifacts.files import read_jsonl, write_jsonl
-from spd_lightning.finetuning.batching import TextLoader, TrainingText, make_train_loader, make_val_loader
+from spd_lightning.finetuning.batching import TextLoader, make_train_loader, make_val_loader
 from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.finetuning.loss import token_loss_sum
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.optimiser import cosine_factor
-from spd_lightning.finetuning.texts import texts_from_corpus
+from spd_lightning.finetuning.texts import TrainingText, texts_from_corpus
 from spd_lightning.model.load import load_model, load_tokenizer
 from spd_lightning.model.source import EMBEDDED_MODEL
 

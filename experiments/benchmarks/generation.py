@@ -26,7 +26,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from spd_lightning.generation.engine import EngineStats, Request, build_requests, generate
+from spd_lightning.generation.engine import EngineStats, generate
+from spd_lightning.generation.requests import Request, build_requests
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.model.anatomy import eos_token_ids
 from spd_lightning.model.load import load_model, load_tokenizer

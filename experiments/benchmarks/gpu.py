@@ -28,10 +28,12 @@ from experiments.benchmarks.shapes import SHAPES, tiny_config
 from spd_lightning.cost.formulas import estimate_fine_tune, estimate_generate
 from spd_lightning.cost.machine import Machine, measure_machine
 from spd_lightning.cost.shape import model_shape
-from spd_lightning.finetuning.batching import TextLoader, TrainingText, make_train_loader
+from spd_lightning.finetuning.batching import TextLoader, make_train_loader
 from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.finetuning.module import SPDFineTuningModule
-from spd_lightning.generation.engine import EngineStats, Request, generate
+from spd_lightning.finetuning.texts import TrainingText
+from spd_lightning.generation.engine import EngineStats, generate
+from spd_lightning.generation.requests import Request
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.subspace.capture import capture_gradients, collate, form_batches
 from spd_lightning.subspace.correctness import EncodedExample

@@ -25,7 +25,8 @@ import torch
 from experiments.benchmarks.generation import PUBLISHED, gsm8k_requests
 from spd_lightning.generation import engine
 from spd_lightning.generation.corpus import Corpus
-from spd_lightning.generation.engine import EngineStats, Generation, Request, generate
+from spd_lightning.generation.engine import EngineStats, generate
+from spd_lightning.generation.requests import Generation, Request
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.model.load import load_model, load_tokenizer
 from spd_lightning.model.source import EMBEDDED_MODEL

@@ -13,8 +13,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from spd_lightning.cli.commands import COMMANDS
 from spd_lightning.errors import unknown_name
 from spd_lightning.evaluation.callback import BenchmarkCallback
+from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
-from spd_lightning.generation.datamodule import SelfGenerationDataModule
 from spd_lightning.subspace.module import SubspaceExtractionModule
 
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)

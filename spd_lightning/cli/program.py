@@ -26,8 +26,8 @@ from spd_lightning.artifacts.store import ArtifactStore, fingerprint
 from spd_lightning.cli.commands import COMMANDS
 from spd_lightning.cli.parser import PARSER, STAGES, TRAINER_DEFAULTS, Options, StageCommands, explain
 from spd_lightning.errors import UserError
+from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
-from spd_lightning.generation.datamodule import SelfGenerationDataModule
 from spd_lightning.model.chat_template import fix_template_date, prints_date
 from spd_lightning.model.checkpoint_files import split_revision
 from spd_lightning.model.load import load_tokenizer

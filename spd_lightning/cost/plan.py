@@ -27,8 +27,9 @@ from spd_lightning.cost.machine import Machine, measure_machine
 from spd_lightning.cost.shape import ModelShape, model_shape
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
+from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
-from spd_lightning.generation.datamodule import SelfGenerationDataModule
+from spd_lightning.generation.requests import DEFAULT_BATCH_SIZE
 from spd_lightning.model.anatomy import resolve_layers
 from spd_lightning.model.load import load_config, load_tokenizer, resolve_dtype
 from spd_lightning.subspace.module import SubspaceExtractionModule
@@ -84,9 +85,9 @@ class Plan:
         mixed = str(self.trainer["precision"] or "32-true").startswith("bf16")
         return {
             "extract": self._dtype(self.extraction.model_dtype),
-            "generate": self._dtype(self.data.dtype),
+            "generate": self._dtype(self.data.recipe.dtype),
             "fine_tune": torch.bfloat16 if mixed else torch.float32,
-            "evaluate": self._dtype(self.benchmarks.dtype or self.data.dtype),
+            "evaluate": self._dtype(self.benchmarks.dtype or self.data.recipe.dtype),
         }
 
     def _dtype(self, name: Any) -> torch.dtype:
@@ -142,22 +143,21 @@ class Plan:
         )
 
     def _prompts(self) -> list[int]:
-        data = self.data
-        lengths = [min(n, data.max_prompt_length) for n in self._lengths([e.prompt for e in data.prompts])]
-        return [n for n in lengths for _ in range(data.num_generations)]
+        asked = self.data.recipe.questions
+        lengths = [min(n, asked.max_prompt_length) for n in self._lengths([e.prompt for e in asked.prompts])]
+        return [n for n in lengths for _ in range(asked.num_generations)]
 
     def _generate(self) -> StageEstimate:
-        data = self.data
-        new = data.max_new_tokens or data.task.max_new_tokens
-        prompts, rows = self._prompts(), data.batch_size
-        if data.batch_tokens is not None:
-            rows = max(1, data.batch_tokens // (max(prompts) + new))
+        recipe, new = self.data.recipe, self.data.recipe.questions.new_tokens
+        prompts, rows = self._prompts(), recipe.batch_size
+        if recipe.batch_tokens is not None:
+            rows = max(1, recipe.batch_tokens // (max(prompts) + new))
         return estimate_generate(self.shape, prompts, new, self.dtypes["generate"], rows, self.processes)
 
     def _fine_tune(self) -> StageEstimate:
         h: Any = self.student.hparams
         prompts = self._prompts()
-        new = self.data.max_new_tokens or self.data.task.max_new_tokens
+        new = self.data.recipe.questions.new_tokens
         true = self.trainer["precision"] == "bf16-true"
         return estimate_fine_tune(
             self.shape,
@@ -205,7 +205,7 @@ class Plan:
                 self.shape, sum(own), max(prompts, default=0), len(prompts), dtype, self.processes
             )
         samples = settings["num_samples"] if benchmark.answer_type == "program" else 1
-        batch = settings["batch_size"] or 64
+        batch = settings["batch_size"] or DEFAULT_BATCH_SIZE
         rows = [n for n in prompts for _ in range(samples)]
         return estimate_generate(
             self.shape, rows, benchmark.max_new_tokens, dtype, batch, self.processes, stage="evaluate"
@@ -223,7 +223,7 @@ class Plan:
         Args:
             command: fit, extract, generate or test.
         """
-        method = self.data.method
+        method = self.data.recipe.method
         names = list(COMMAND_STAGES[command])
         if method == "base":
             names = [n for n in names if n not in ("generate", "fine_tune")]

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.likelihood import LikelihoodItem, LikelihoodScore, score_choices
-from spd_lightning.generation.engine import EngineStats, Generation, build_requests, encode_prompts, generate
-from spd_lightning.generation.requests import Truncation
+from spd_lightning.generation.engine import EngineStats, generate
+from spd_lightning.generation.requests import Generation, Truncation, build_requests, encode_prompts
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.scoring.answers import evaluation_stops
 from spd_lightning.scoring.counting import RECORD_KEYS, Record

@@ -18,23 +18,14 @@ import torch
 from torch import Tensor
 
 from spd_lightning.errors import UserError
-from spd_lightning.finetuning.texts import TrainingText, split_validation, texts_from_corpus
+from spd_lightning.finetuning.texts import TrainingText
 from spd_lightning.seeds import seed_of
 
-__all__ = [
-    "IGNORE_INDEX",
-    "TextLoader",
-    "TrainingText",
-    "collate",
-    "make_train_loader",
-    "make_val_loader",
-    "packed_mask",
-    "split_validation",
-    "texts_from_corpus",
-]
 IGNORE_INDEX = -100
 POOL = 16  # texts are sorted by length within shuffled pools of this many batches
 ROWS_PER_PACK = 4  # a packed row holds at most this many times max_length tokens
+BATCH_SIZE = 4  # texts per optimiser step, as published
+MAX_LENGTH = 256  # tokens of a text, as published
 LossOn = Literal["all", "completion"]
 
 

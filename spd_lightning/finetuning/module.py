@@ -23,7 +23,7 @@ from torchmetrics import MeanMetric
 from transformers import PreTrainedModel
 
 from spd_lightning.errors import UserError
-from spd_lightning.finetuning.batching import LossOn, TextLoader
+from spd_lightning.finetuning.batching import BATCH_SIZE, MAX_LENGTH, LossOn, TextLoader
 from spd_lightning.finetuning.checkpointing import recompute_layers, recomputes
 from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.finetuning.loss import check_packing, token_loss_sum
@@ -35,7 +35,7 @@ from spd_lightning.model.source import EMBEDDED_MODEL, model_fingerprint
 from spd_lightning.seeds import seed_of
 
 if TYPE_CHECKING:
-    from spd_lightning.generation.engine import Generation, Request
+    from spd_lightning.generation.requests import Generation, Request
 from spd_lightning.finetuning.optimiser import cosine_factor
 
 log = logging.getLogger(__name__)
@@ -81,8 +81,8 @@ class SPDFineTuningModule(LightningModule):
         learning_rate: float = 1e-5,
         weight_decay: float = 0.01,
         warmup_epochs: float = 0.5,
-        batch_size: int = 4,
-        max_length: int = 256,
+        batch_size: int = BATCH_SIZE,
+        max_length: int = MAX_LENGTH,
         loss_on: LossOn = "all",
         packing: bool = False,
         gradient_checkpointing: bool = False,

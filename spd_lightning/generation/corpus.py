@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import statistics as stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts.files import read_jsonl, write_jsonl
+from spd_lightning.artifacts.files import InUseError, file_lock, read_jsonl, write_jsonl
 from spd_lightning.errors import UserError
-from spd_lightning.generation.engine import Generation
 from spd_lightning.generation.requests import Request
+from spd_lightning.processes import agree, is_rank_zero
 
 GENERATIONS = "generations.jsonl"
+WAIT_S = 1.0  # between two looks whether another run has finished the corpus
 
 Key = tuple[str, int]  # example id, sample index
 
@@ -195,53 +196,32 @@ def refuse_empty(records: Sequence[dict[str, Any]]) -> None:
     )
 
 
-def statistics(
-    records: Sequence[dict[str, Any]], answered: Callable[[dict[str, Any]], bool] | None = None
-) -> dict[str, float]:
-    """Figures of a corpus, for the report and the logger.
+@contextlib.contextmanager
+def sole_writer(corpus: Corpus, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a corpus while it is written, waiting for another run that writes the same one: it may then be finished.
 
     Args:
-        records: Records of the corpus.
-        answered: Whether a record's completion, up to evaluation's stop strings, parses or holds an answer; None leaves
-            that figure out. All others are of the whole completions, as they are trained.
-
-    Returns:
-        ``n``; ``tokens_mean``, ``tokens_median``, ``tokens_max``, ``tokens_total``; shares (0 to 1) ``stopped``,
-        ``empty`` and ``answered``; ``distinct_1`` and ``distinct_2``: different token n-grams over all of them.
+        corpus: What is written.
+        say: Is told that it waits.
 
     Raises:
-        UserError: If there are no records.
+        UserError: If its folder cannot be written.
+
+    Ranks:
+        Collective; rank 0 holds the lock for all.
     """
-    if not records:
-        raise UserError("The corpus holds 0 completions; there is nothing to describe. Raise --data.num_prompts.")
-    lengths = [r["num_tokens"] for r in records]
-    figures: dict[str, float] = {
-        "n": len(records),
-        "tokens_mean": stat.fmean(lengths),
-        "tokens_median": stat.median(lengths),
-        "tokens_max": max(lengths),
-        "tokens_total": sum(lengths),
-        "stopped": stat.fmean(r["finish_reason"] == "stop" for r in records),
-        "empty": stat.fmean(not r["completion"].strip() for r in records),
-    }
-    for n in (1, 2):
-        seen: set[tuple[int, ...]] = set()
-        total = 0
-        for r in records:
-            ids = r["token_ids"]
-            grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
-            seen.update(grams)
-            total += len(grams)
-        figures[f"distinct_{n}"] = len(seen) / total if total else 0.0
-    if answered is not None:
-        figures["answered"] = stat.fmean(bool(answered(r)) for r in records)
-    return figures
+    with contextlib.ExitStack() as held:
 
+        def take() -> bool:
+            with contextlib.suppress(InUseError):
+                held.enter_context(file_lock(corpus.folder / ".lock", f"The corpus in {corpus.folder}"))
+                return True
+            return False
 
-def side_by_side(records: Sequence[dict[str, Any]], unprojected: Sequence[Generation]) -> list[dict[str, str]]:
-    """Rows ``id``, ``prompt``, ``base`` and ``projected`` for prompts that were answered both ways."""
-    projected = {(r["id"], r["sample"]): r["completion"] for r in records}
-    return [
-        {"id": g.id, "prompt": g.prompt, "base": g.completion, "projected": projected[g.id, g.sample]}
-        for g in unprojected
-    ]
+        waiting = False
+        while not agree(take() if is_rank_zero() else True):
+            if not waiting:
+                say(f"[generate] another run generates this corpus; waiting for it ({corpus.folder})")
+            waiting = True
+            time.sleep(WAIT_S)
+        yield

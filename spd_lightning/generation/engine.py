@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from spd_lightning.errors import UserError
 from spd_lightning.generation.cache import (
     PreallocatedCache,
     cache_after,
@@ -27,48 +26,12 @@ from spd_lightning.generation.cache import (
     prefix_states,
     shared_length,
 )
-from spd_lightning.generation.requests import Request, build_requests, encode_prompts, form_batches
-from spd_lightning.generation.sampling import SamplingParams, choose_tokens, row_key, step_keys
+from spd_lightning.generation.noise import row_key, step_keys
+from spd_lightning.generation.requests import Generation, Request, check_context, form_batches
+from spd_lightning.generation.sampling import SamplingParams, choose_tokens
 from spd_lightning.generation.text import completion_text, decode, find_stop
 from spd_lightning.model.anatomy import eos_token_ids, eval_mode, input_device
 from spd_lightning.model.packed_linear import packed_linears
-
-__all__ = [
-    "EngineStats",
-    "Generation",
-    "Request",
-    "build_requests",
-    "encode_prompts",
-    "form_batches",
-    "generate",
-    "generate_batch",
-]
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One completion.
-
-    Attributes:
-        token_ids: The sampled tokens, the end-of-sequence token included where the model stopped by it.
-        completion: What they add to the prompt's text (see `text`), without special tokens, cut before a stop string.
-        num_tokens: Length of ``token_ids``.
-        finish_reason: ``stop`` (end of sequence or stop string) or ``length`` (max_new_tokens reached).
-        seed: Of the sampling settings.
-    """
-
-    id: str
-    sample: int
-    prompt: str
-    completion: str
-    token_ids: tuple[int, ...]
-    num_tokens: int
-    finish_reason: Literal["stop", "length"]
-    seed: int
-
-    def record(self) -> dict[str, Any]:
-        """The corpus line as a dict: JSON types, keys in the order of the file."""
-        return asdict(self) | {"token_ids": list(self.token_ids)}
 
 
 @dataclass
@@ -305,26 +268,3 @@ def _batched_logits(
         logits_to_keep=last,
     )
     return output.logits[:, -1]
-
-
-def check_context(config: Any, requests: list[Request], max_new_tokens: int) -> None:
-    """Refuse prompts that do not fit into a model's context together with what is to be generated.
-
-    Args:
-        config: The transformers config of the model.
-        requests: What is asked.
-        max_new_tokens: Limit of a completion.
-
-    Raises:
-        UserError: Naming the longest prompt.
-    """
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if context is None or not requests:
-        return
-    longest = max(requests, key=lambda r: len(r.prompt_ids))
-    if len(longest.prompt_ids) + max_new_tokens > context:
-        raise UserError(
-            f"The prompt of example {longest.id!r} has {len(longest.prompt_ids)} tokens; with max_new_tokens="
-            f"{max_new_tokens} that exceeds the model's context of {context}. Lower max_new_tokens, or limit prompts "
-            f"to {max(context - max_new_tokens, 1)} tokens."
-        )

@@ -1,6 +1,6 @@
 """Stage 2 as a LightningModule: decode batches of prompts under the projection and append them to the corpus.
 
-Run it with ``Trainer.predict(module, datamodule=SelfGenerationDataModule(...))``; the data module holds every setting.
+Run it with ``Trainer.predict(SelfGenerationModule(recipe, corpus))``: it brings the batches that the corpus lacks.
 Reference: arXiv:2605.22675, section on projected self-generation.
 """
 
@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import TQDMProgressBar
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from spd_lightning.batches import Batches
 from spd_lightning.generation.corpus import Corpus
-from spd_lightning.generation.engine import EngineStats, Generation, generate_batch
-from spd_lightning.generation.requests import Request
-from spd_lightning.generation.sampling import SamplingParams
+from spd_lightning.generation.engine import EngineStats, generate_batch
+from spd_lightning.generation.recipe import Recipe, pending_batches
+from spd_lightning.generation.requests import Generation, Request
 from spd_lightning.model.load import check_one_process, keep_in_place, load_model, load_tokenizer
 from spd_lightning.model.packed_linear import packed_linears
 from spd_lightning.subspace.projection import fold_projection
-from spd_lightning.subspace.subspace import CapabilitySubspace
 
 REFRESH = 0.5  # seconds between two looks of the progress bar
 
@@ -31,42 +32,26 @@ class SelfGenerationModule(LightningModule):
     """Generates completions with K and V projected, one batch of requests a step.
 
     Args:
-        model_name_or_path: The base model.
-        params: Decoding settings; complete and explicit.
+        recipe: How the questions are answered, its dtype settled for the device (`Recipe.on`).
         corpus: Where finished batches are appended.
-        subspace: The subspace to project into, or None for plain sampling (PSR, SSD).
-        dtype: Dtype of weights and activations.
         device_map: auto spreads the model over all devices of this one process.
-        compare: A few requests that rank 0 also completes without the projection when all is done, with the same noise.
 
     Attributes:
-        unprojected: Those completions; empty without a subspace.
+        unprojected: Completions of `Recipe.compared` that rank 0 makes without the projection, with the same noise,
+            when all is done; empty without a subspace.
 
     Ranks:
-        Every process decodes its own batches and appends to its own part file; no collective. When
-        all are done, rank 0 calls ``corpus.finalise``.
+        Every process decodes its own batches and appends to its own part file; no collective. When all are done, one
+        process calls `recipe.finish`.
     """
 
-    def __init__(
-        self,
-        model_name_or_path: str,
-        params: SamplingParams,
-        corpus: Corpus,
-        subspace: CapabilitySubspace | None = None,
-        dtype: torch.dtype = torch.float32,
-        device_map: str | None = None,
-        compare: Sequence[Request] = (),
-    ) -> None:
+    def __init__(self, recipe: Recipe, corpus: Corpus, device_map: str | None = None) -> None:
         super().__init__()
-        self.model_name_or_path = model_name_or_path
-        self.params = params
-        self.corpus = corpus
-        self.subspace = subspace
-        self.weight_dtype = dtype
-        self.device_map = device_map
+        self.recipe, self.corpus, self.device_map = recipe, corpus, device_map
+        self.params = recipe.sampling
+        self.subspace = recipe.load_subspace()
         self.model: PreTrainedModel | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
-        self.compare = list(compare) if subspace is not None else []
         self.unprojected: list[Generation] = []
         self.stats = EngineStats()
         self._folded = contextlib.ExitStack()
@@ -76,9 +61,25 @@ class SelfGenerationModule(LightningModule):
         if self.model is None:
             if self._trainer is not None:
                 check_one_process(self.device_map, self.trainer.world_size)
-            model = load_model(self.model_name_or_path, self.weight_dtype, device_map=self.device_map)
-            keep_in_place(self, model) if self.device_map else setattr(self, "model", model)
-            self.tokenizer = load_tokenizer(self.model_name_or_path)
+            name = self.recipe.model_name_or_path
+            model = load_model(name, self.recipe.torch_dtype, device_map=self.device_map)
+            if self.device_map:
+                keep_in_place(self, model)
+            else:
+                self.model = model
+            self.tokenizer = load_tokenizer(name)
+
+    def predict_dataloader(self) -> Batches:
+        """This rank's unfinished batches, one list of `Request` a step; an empty one where it has none to do.
+
+        (Lightning refuses a loader without a batch on one of several processes.)
+        """
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        return Batches(pending_batches(self.recipe, self.corpus, rank, world_size) or [[]])
+
+    def transfer_batch_to_device(self, batch: list[Request], device: torch.device, dataloader_idx: int) -> Any:
+        """Requests hold no tensors and stay as they are."""
+        return batch
 
     def on_predict_start(self) -> None:
         """Fold the projection into the K/V weights for as long as decoding lasts."""
@@ -128,6 +129,6 @@ class SelfGenerationModule(LightningModule):
     def on_predict_end(self) -> None:
         """Restore the weights bit for bit; then answer the compared prompts without the projection."""
         self._folded.close()
-        if self.compare and self._trainer is not None and self.global_rank == 0:
+        if self.subspace is not None and self._trainer is not None and self.global_rank == 0:
             assert self.model is not None and self.tokenizer is not None
-            self.unprojected = generate_batch(self.model, self.tokenizer, self.compare, self.params)
+            self.unprojected = generate_batch(self.model, self.tokenizer, self.recipe.compared(), self.params)

@@ -1,4 +1,4 @@
-"""Stage 2: what is asked of the model, and in which batches.
+"""Stage 2: one completion, asked for and answered, and in which batches they are decoded.
 
 Batches are formed from the whole list in one canonical order (length, then id, then sample) before they are dealt to
 processes. A batch is the unit of work and of resume, so any number of processes does the same arithmetic.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -32,6 +32,32 @@ class Request:
     prompt: str
     prompt_ids: tuple[int, ...]
     sample: int = 0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One completion.
+
+    Attributes:
+        token_ids: The sampled tokens, the end-of-sequence token included where the model stopped by it.
+        completion: What they add to the prompt's text (see `text`), without special tokens, cut before a stop string.
+        num_tokens: Length of ``token_ids``.
+        finish_reason: ``stop`` (end of sequence or stop string) or ``length`` (max_new_tokens reached).
+        seed: Of the sampling settings.
+    """
+
+    id: str
+    sample: int
+    prompt: str
+    completion: str
+    token_ids: tuple[int, ...]
+    num_tokens: int
+    finish_reason: Literal["stop", "length"]
+    seed: int
+
+    def record(self) -> dict[str, Any]:
+        """The corpus line as a dict: JSON types, keys in the order of the file."""
+        return asdict(self) | {"token_ids": list(self.token_ids)}
 
 
 def truncate(
@@ -243,3 +269,26 @@ def form_batches(
         else:
             batches.append([request])
     return batches
+
+
+def check_context(config: Any, requests: list[Request], max_new_tokens: int) -> None:
+    """Refuse prompts that do not fit into a model's context together with what is to be generated.
+
+    Args:
+        config: The transformers config of the model.
+        requests: What is asked.
+        max_new_tokens: Limit of a completion.
+
+    Raises:
+        UserError: Naming the longest prompt.
+    """
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context is None or not requests:
+        return
+    longest = max(requests, key=lambda r: len(r.prompt_ids))
+    if len(longest.prompt_ids) + max_new_tokens > context:
+        raise UserError(
+            f"The prompt of example {longest.id!r} has {len(longest.prompt_ids)} tokens; with max_new_tokens="
+            f"{max_new_tokens} that exceeds the model's context of {context}. Lower max_new_tokens, or limit prompts "
+            f"to {max(context - max_new_tokens, 1)} tokens."
+        )

@@ -18,11 +18,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
-from spd_lightning.generation.engine import Generation
-from spd_lightning.generation.requests import Request
+from spd_lightning.generation.requests import Generation, Request
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.generation.text import completion_text, find_stop
 from spd_lightning.model.adapter_beside import merge_inside, read_record
+from spd_lightning.model.anatomy import dtype_name
 from spd_lightning.model.load import load_model, save_tokenizer
 from spd_lightning.subspace.projection import fold_into
 from spd_lightning.subspace.subspace import CapabilitySubspace
@@ -69,7 +69,7 @@ def check_student(model_name_or_path: str, dtype: torch.dtype) -> None:
     if dtype != torch.float32 and read_record(model_name_or_path) is not None:
         raise UserError(
             f"data.engine=vllm would round what {model_name_or_path} learned in earlier rounds to "
-            f"{str(dtype).removeprefix('torch.')}. Set --data.engine transformers, which keeps its adapters beside the "
+            f"{dtype_name(dtype)}. Set --data.engine transformers, which keeps its adapters beside the "
             "base, or --data.dtype float32."
         )
 

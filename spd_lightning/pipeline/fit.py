@@ -113,7 +113,7 @@ def attach_benchmarks(options: Any, parts: Parts, method: str | None, **place: A
 
 def estimate(options: Any, parts: Parts, command: str) -> str:
     """What each stage of a command is going to cost, as a table; nothing is loaded."""
-    attach_benchmarks(options, parts, parts.data.method)
+    attach_benchmarks(options, parts, parts.data.recipe.method)
     return Plan(parts.extraction, parts.data, parts.student, parts.benchmarks, parts.trainer).table(command)
 
 
@@ -136,10 +136,10 @@ def generate(run: Run) -> None:
         UserError: If the method generates nothing.
     """
     data = run.parts.data
-    if data.method == "base":
+    if data.recipe.method == "base":
         raise UserError("data.method=base generates nothing. Set --data.method to psr, ssd, spd or filtered.")
     pipeline = _pipeline(run, None)
-    if data.method == "spd" and data.subspace_path is None:
+    if data.recipe.method == "spd" and data.recipe.subspace is None:
         pipeline.extract()
     pipeline.generate()
     if is_rank_zero():
@@ -154,7 +154,7 @@ def test(run: Run, ckpt_path: str | None = None) -> None:
         adapter = write_student_of_checkpoint(ckpt_path, run.parts.student, run.folder)
     task, method = None, "base"
     if adapter is not None:
-        named = (options.subspace.task, run.parts.data.method)
+        named = (options.subspace.task, run.parts.data.recipe.method)
         task, method = origin_of_student(Path(ckpt_path or adapter), *named, options.subspace.task_file is not None)
     pipeline = _pipeline(run, method if adapter else None)
     benchmarks.trained_task = task  # of the student, whatever subspace.task of this command is
@@ -176,7 +176,7 @@ def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None
         Whether every bound of that comparison holds; True without one.
     """
     parts, data = run.parts, run.parts.data
-    method, rounds = data.method, int(parts.student.hparams["rounds"])
+    method, rounds = data.recipe.method, int(parts.student.hparams["rounds"])
     trains = method != "base"
     pipeline = _pipeline(run, method if trains else None)
     parts.benchmarks.benchmarks()  # a wrong name is told now, not after hours
@@ -186,15 +186,14 @@ def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None
     reference, checks = None, []
     if check_against:
         reference = Reference(Path(check_against), run.folder, run.store, run.config)
-    if data.subspace_path is not None:
-        pipeline.use_subspace(Path(data.subspace_path))
+    if data.recipe.subspace is not None:
+        pipeline.use_subspace(Path(data.recipe.subspace))
     elif method == "spd" or "projected" in parts.benchmarks.methods:
         own = pipeline.extract()
         if reference is not None:
             module = parts.extraction
             assert module.moments is not None
             checks = reference.check_extraction(module.moments_key(), module.moments, own, device)
-            data.subspace_path = str(reference.folder.subspace)
             pipeline.use_subspace(reference.folder.subspace)
     student = None
     if trains:
@@ -209,13 +208,13 @@ def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None
 
 def _check_rounds(rounds: int, parts: Parts, device: torch.device) -> None:
     data = parts.data
-    if data.method == "spd" and data.subspace_path is not None:
+    if data.recipe.method == "spd" and data.recipe.subspace is not None:
         raise UserError(
-            f"data.subspace={data.subspace_path} is one of the first round's model alone, and "
+            f"data.subspace={data.recipe.subspace} is one of the first round's model alone, and "
             f"model.rounds={rounds}. Leave --data.subspace out, or set --model.rounds 1."
         )
-    dtype = resolve_dtype(data.dtype, device)
-    if data.engine == "vllm" and dtype != torch.float32:
+    dtype = resolve_dtype(data.recipe.dtype, device)
+    if data.recipe.engine == "vllm" and dtype != torch.float32:
         raise UserError(
             f"model.rounds={rounds} with data.engine=vllm in {str(dtype).removeprefix('torch.')} would round away "
             "what earlier rounds learned. Set --data.engine transformers, or --data.dtype float32."
@@ -235,11 +234,11 @@ def _next_round(run: Run, number: int, student: Path, first: Pipeline) -> Path:
     for section in ("subspace", "data", "model"):
         options[section].model_name_or_path = str(base)
     parts = run.make(options)
-    attach_benchmarks(options, parts, parts.data.method, run_dir=folder.path, store=run.store)
+    attach_benchmarks(options, parts, parts.data.recipe.method, run_dir=folder.path, store=run.store)
     logger = CSVLogger(folder.logs, name="", version="")
     trainer = main_trainer(parts.trainer, folder, run.config, parts.benchmarks, logger=[logger])
     pipeline = Pipeline(parts, trainer, folder, run.store, run.config)
-    if parts.data.method == "spd":
+    if parts.data.recipe.method == "spd":
         pipeline.extract()
     pipeline.generate()
     adapter = pipeline.fine_tune()

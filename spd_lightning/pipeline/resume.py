@@ -14,10 +14,10 @@ from spd_lightning.artifacts.checksums import file_sha256, weights_sha256
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import differences
 from spd_lightning.errors import UserError
+from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.recipe import recipe_of_checkpoint, same_student, student_key
 from spd_lightning.finetuning.student import save_student
-from spd_lightning.generation.datamodule import SelfGenerationDataModule
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.processes import is_rank_zero
 
@@ -42,7 +42,7 @@ def key_of_student(
     """
     foreign = ckpt_path is not None and Path(ckpt_path).resolve() != run.checkpoint.resolve()
     return student_key(
-        model_fingerprint(data.model_name_or_path),
+        model_fingerprint(data.recipe.model_name_or_path),
         file_sha256(data.corpus().path),
         data.train_texts,
         data.val_texts,

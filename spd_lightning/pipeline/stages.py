@@ -25,19 +25,20 @@ from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cost.plan import Plan
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
+from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.recipe import StudentStore
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.finetuning.student import save_student
-from spd_lightning.generation.corpus import Corpus
-from spd_lightning.generation.corpus import statistics as corpus_statistics
-from spd_lightning.generation.datamodule import SelfGenerationDataModule
-from spd_lightning.generation.engine import Generation
+from spd_lightning.generation.corpus import Corpus, sole_writer
+from spd_lightning.generation.figures import corpus_figures
+from spd_lightning.generation.module import SelfGenerationModule
+from spd_lightning.generation.recipe import finish, generate_with_vllm, open_corpus
+from spd_lightning.generation.requests import Generation
 from spd_lightning.pipeline.resume import checkpoint_to_continue, foreign_student, key_of_student
 from spd_lightning.pipeline.tracking import log_corpus
 from spd_lightning.pipeline.trainers import NoTraining, stage_trainer, start_processes, take_best
 from spd_lightning.processes import agree, barrier, is_rank_zero
-from spd_lightning.scoring.verdicts import allowed_letters, holds_answer
 from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.subspace.moments import Moments
 
@@ -91,7 +92,7 @@ class Pipeline:
         self.stages: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
         self.student_step: int | None = None
-        self.data.store, self.data.trainer = store, trainer  # the dtype of generation is asked of its device
+        self.recipe = parts.data.recipe.on(trainer.strategy.root_device)
 
     def _stage_trainer(self, benchmarks: BenchmarkCallback | None = None, logger: Any = False) -> Trainer:
         return stage_trainer(self.trainer_options, self.run, benchmarks, logger)
@@ -151,8 +152,8 @@ class Pipeline:
             self.facts["calibration"] = facts
             path = self._save_subspace(module)
         module.model = None  # its memory is wanted by the next stage
-        if self.data.subspace_path is None:
-            self.data.subspace_path = str(path)
+        if self.recipe.subspace is None:
+            self.recipe = self.recipe.under(path)
         self.benchmarks.run_subspace = path
         return path
 
@@ -174,6 +175,7 @@ class Pipeline:
         if not path.is_file():
             raise UserError(f"data.subspace={path}: there is no such file. Give a subspace.safetensors, or none.")
         self.benchmarks.run_subspace = path
+        self.recipe = self.recipe.under(path)
         key = {"file": file_sha256(path)}
         self._refuse(self.run.changed_inputs("subspace", key))
         if is_rank_zero():
@@ -184,48 +186,47 @@ class Pipeline:
 
     def generate(self) -> Path:
         """The corpus, continued where it stopped; batches that are there are not decoded again."""
-        data = self.data
-        with self._stage("generate", f"{len(data.prompts)} prompts of {data.task_name}, method {data.method}") as row:
-            self._refuse(self.run.changed_inputs("corpus", data.key()))
-            corpus, requests = data.corpus(), data.requests
+        recipe, questions = self.recipe, self.recipe.questions
+        what = f"{len(questions.prompts)} prompts of {questions.task_name}, method {recipe.method}"
+        with self._stage("generate", what) as row:
+            self._refuse(self.run.changed_inputs("corpus", recipe.key()))
+            corpus = open_corpus(recipe, self.store, self.data.corpus_dir)
             row["skipped"] = agree(corpus.is_final())
             if not row["skipped"]:
-                with data.sole_writer(corpus):
+                with sole_writer(corpus, rank_zero_info):
                     row["skipped"] = agree(corpus.is_final())  # by the run that was waited for
                     if not row["skipped"]:
-                        self._decode(corpus, len(requests))
+                        self._decode(corpus)
             records = corpus.read()
-            answer_type = data.task.answer_type
-            letters = allowed_letters(answer_type, data.prompts)
-            statistics = corpus_statistics(
-                records, lambda r: holds_answer(data.judged_part(r["completion"]), answer_type, letters, ())
-            )
-            row["tokens"] = statistics["tokens_total"]
+            figures = corpus_figures(records, questions)
+            row["tokens"] = figures["tokens_total"]
             made = self.store.facts(corpus.folder) if self.store.is_complete(corpus.folder) else {}
-            self.facts["corpus"] = {**statistics, "torn_lines": made.get("torn_lines", 0), **data.facts}
+            self.facts["corpus"] = {**figures, "torn_lines": made.get("torn_lines", 0), "prompts": questions.counts}
             self.facts["corpus_samples"] = made.get("samples", [])
             if is_rank_zero():
                 self.run.add(corpus.path, self.run.corpus)
-                self.run.record("corpus", data.key())
+                self.run.record("corpus", recipe.key())
                 if not self.run.adapter.is_dir():  # a run that only repeats keeps its logs
                     lengths = [record["num_tokens"] for record in records]
-                    log_corpus(self.trainer.loggers, statistics, lengths, self.facts["corpus_samples"])
+                    log_corpus(self.trainer.loggers, figures, lengths, self.facts["corpus_samples"])
         return corpus.path
 
-    def _decode(self, corpus: Corpus, wanted: int) -> None:
-        data = self.data
-        rank_zero_info(f"[generate] {len(corpus.finished())} of {wanted} completions are there already")
+    def _decode(self, corpus: Corpus) -> None:
+        recipe = self.recipe
+        rank_zero_info(
+            f"[generate] {len(corpus.finished())} of {len(recipe.questions.requests)} completions are there already"
+        )
         self._say_cost("generate")
         unprojected: list[Generation] = []
-        if data.engine == "transformers":
-            module = data.generation_module(corpus)
-            self._stage_trainer().predict(module, datamodule=data, return_predictions=False)
+        if recipe.engine == "transformers":
+            module = SelfGenerationModule(recipe, corpus, self.data.device_map)
+            self._stage_trainer().predict(module, return_predictions=False)
             unprojected = module.unprojected
         elif is_rank_zero():
-            data.generate_with_vllm(corpus)
+            generate_with_vllm(recipe, corpus)
         barrier()
         if is_rank_zero():
-            data.finish(corpus, unprojected)
+            finish(recipe, corpus, self.store, unprojected)
         barrier()
 
     # Stage 3
@@ -240,7 +241,8 @@ class Pipeline:
         Raises:
             UserError: If the run holds a student or a checkpoint that was made from other inputs.
         """
-        with self._stage("fine_tune", f"{self.data.method} student of {self.data.model_name_or_path}") as row:
+        with self._stage("fine_tune", f"{self.recipe.method} student of {self.recipe.model_name_or_path}") as row:
+            self.data.settle(self.recipe, self.store)
             self.data.setup("fit")
             key = agree(
                 key_of_student(self.data, self.student, self.config, self.trainer.world_size, self.run, ckpt_path)
@@ -275,7 +277,7 @@ class Pipeline:
         weights = trained_weights(model) if is_sharded(model) else None
         if is_rank_zero():
             stored.keep(
-                lambda folder: save_student(model, folder, self.data.model_name_or_path, weights), self.student_step
+                lambda folder: save_student(model, folder, self.recipe.model_name_or_path, weights), self.student_step
             )
         barrier()
 
@@ -293,7 +295,7 @@ class Pipeline:
             row["skipped"] = bench.all_from_store
         self.facts |= {"benchmarks": bench.facts, "not_run": bench.not_run}
         if adapter is not None:
-            sets = {"training prompts": self.data.prompts}
+            sets = {"training prompts": self.recipe.questions.prompts}
             if self.extraction.moments is not None:
                 sets["calibration"] = self.extraction.examples
             self.facts["overlap"] = bench.overlap_rows(sets)

@@ -73,7 +73,7 @@ def log_corpus(
 
     Args:
         loggers: Of the run.
-        statistics: See `generation.corpus.statistics`.
+        statistics: See `generation.figures.corpus_figures`.
         lengths: Of every completion, in tokens.
         samples: Rows ``id``, ``prompt``, ``base``, ``projected``; no table is logged without any.
 

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 
-from spd_lightning.finetuning.batching import TextLoader, TrainingText, make_train_loader
+from spd_lightning.finetuning.batching import TextLoader, make_train_loader
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.finetuning.strategy import ShardedStrategy
 from spd_lightning.finetuning.student import save_student, whole_copy
+from spd_lightning.finetuning.texts import TrainingText
 
 CASES: dict[str, dict[str, Any]] = {
     "lora": {},

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from spd_lightning.generation import engine
-from spd_lightning.generation.engine import EngineStats, Request, build_requests, generate
+from spd_lightning.generation.engine import EngineStats, generate
+from spd_lightning.generation.requests import Request, build_requests
 from spd_lightning.generation.sampling import SamplingParams
 from tests.conftest import tiny_model
 

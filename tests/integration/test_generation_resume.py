@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from spd_lightning.generation.corpus import Corpus
-from spd_lightning.generation.engine import Generation, build_requests, generate
+from spd_lightning.generation.engine import generate
+from spd_lightning.generation.requests import Generation, build_requests
 from spd_lightning.generation.sampling import SamplingParams
 from tests.conftest import byte_tokenizer, tiny_model
 
@@ -62,7 +63,8 @@ def test_interrupted_corpus_has_the_bytes_of_a_straight_one(tmp_path: Path, dtyp
 WORKER = """
 import sys
 from spd_lightning.generation.corpus import Corpus
-from spd_lightning.generation.engine import build_requests, generate
+from spd_lightning.generation.engine import generate
+from spd_lightning.generation.requests import build_requests
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.model.load import load_model, load_tokenizer
 import torch

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from spd_lightning.generation.engine import build_requests, generate, generate_batch
+from spd_lightning.generation.engine import generate, generate_batch
+from spd_lightning.generation.requests import build_requests
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.subspace.choice import subspace_from_moments
 from spd_lightning.subspace.moments import Moments

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 
 from spd_lightning import processes
-from spd_lightning.generation.datamodule import SelfGenerationDataModule
+from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
+from spd_lightning.generation.module import SelfGenerationModule
+from spd_lightning.generation.recipe import pending_batches
 from spd_lightning.pipeline.trainers import PATIENCE, make_trainer
 
 
@@ -100,15 +101,14 @@ def test_what_is_left_of_a_corpus_is_dealt_out_evenly(tiny_model_dir: str, tmp_p
         corpus_dir=str(tmp_path),
     )
     corpus = data.corpus()
-    batches = data.pending_batches(corpus)
+    batches = pending_batches(data.recipe, corpus)
     assert len(batches) == 4
     corpus.append([{"id": r.id, "sample": r.sample} for r in (*batches[0], *batches[2])])
-    assert [data.pending_batches(corpus, rank, 2) for rank in (0, 1)] == [[batches[1]], [batches[3]]]
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    data.trainer = SimpleNamespace(global_rank=2, world_size=3, strategy=strategy)  # type: ignore[assignment]
-    assert list(data.predict_dataloader()) == [[]]
+    assert [pending_batches(data.recipe, corpus, rank, 2) for rank in (0, 1)] == [[batches[1]], [batches[3]]]
     before = sorted(p.read_bytes() for p in tmp_path.iterdir())
-    module = data.generation_module(corpus)
+    module = SelfGenerationModule(data.recipe, corpus)
+    module.trainer = SimpleNamespace(global_rank=2, world_size=3)  # type: ignore[assignment]
+    assert list(module.predict_dataloader()) == [[]]
     module.configure_model()
     assert module.generate([], 2) == []
     assert sorted(p.read_bytes() for p in tmp_path.iterdir()) == before

@@ -26,7 +26,7 @@ from spd_lightning.evaluation.scores import (
     score_records,
 )
 from spd_lightning.evaluation.statistics import wilson_interval
-from spd_lightning.generation.engine import Generation
+from spd_lightning.generation.requests import Generation
 from spd_lightning.scoring.counting import RECORD_KEYS, Record
 from spd_lightning.scoring.isolation import Isolation
 from spd_lightning.scoring.verdicts import KINDS, metric_names, stands_for

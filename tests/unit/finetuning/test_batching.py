@@ -8,16 +8,8 @@ import pytest
 import torch
 
 from spd_lightning.errors import UserError
-from spd_lightning.finetuning.batching import (
-    IGNORE_INDEX,
-    TextLoader,
-    TrainingText,
-    make_train_loader,
-    make_val_loader,
-    packed_mask,
-    split_validation,
-    texts_from_corpus,
-)
+from spd_lightning.finetuning.batching import IGNORE_INDEX, TextLoader, make_train_loader, make_val_loader, packed_mask
+from spd_lightning.finetuning.texts import TrainingText, split_validation, texts_from_corpus
 from spd_lightning.generation.text import completion_text
 from tests.conftest import byte_tokenizer
 from tests.text_tokenizers import gluing_tokenizer, sentencepiece_tokenizer

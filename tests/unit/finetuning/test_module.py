@@ -16,10 +16,11 @@ from lightning.pytorch.callbacks import model_checkpoint
 from torch.nn import functional as F
 
 from spd_lightning.errors import UserError
-from spd_lightning.finetuning.batching import TextLoader, TrainingText, make_train_loader, make_val_loader
+from spd_lightning.finetuning.batching import TextLoader, make_train_loader, make_val_loader
 from spd_lightning.finetuning.loss import check_packing, token_loss_sum
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.optimiser import cosine_factor
+from spd_lightning.finetuning.texts import TrainingText
 from spd_lightning.model.packed_linear import packed_linears
 from spd_lightning.pipeline.trainers import StepCheckpoint
 from tests.conftest import TINY, byte_tokenizer, tiny_model

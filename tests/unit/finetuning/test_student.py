@@ -79,8 +79,9 @@ def test_attention_projections_of_other_architectures(kind: str, expected: list[
     """Only attention gets adapters, and the loss with its hook on the vocabulary projection is the plain one."""
     from torch.nn import functional as F
 
-    from spd_lightning.finetuning.batching import TrainingText, make_train_loader
+    from spd_lightning.finetuning.batching import make_train_loader
     from spd_lightning.finetuning.loss import token_loss_sum
+    from spd_lightning.finetuning.texts import TrainingText
 
     model = other_model(kind)
     assert lora_targets(model) == expected

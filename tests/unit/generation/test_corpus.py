@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from spd_lightning.errors import UserError
-from spd_lightning.generation.corpus import Corpus, statistics
+from spd_lightning.generation.corpus import Corpus
+from spd_lightning.generation.figures import statistics
 from spd_lightning.generation.requests import Request
 
 

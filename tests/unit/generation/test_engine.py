@@ -12,7 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from spd_lightning.errors import UserError
 from spd_lightning.generation import engine
 from spd_lightning.generation.cache import leaving_moves, shared_length
-from spd_lightning.generation.engine import EngineStats, Request, build_requests, form_batches, generate, generate_batch
+from spd_lightning.generation.engine import EngineStats, generate, generate_batch
+from spd_lightning.generation.requests import Request, build_requests, form_batches
 from spd_lightning.generation.sampling import SamplingParams
 from tests.conftest import TINY, tiny_model
 

@@ -18,8 +18,10 @@ from transformers.generation.logits_process import (
 )
 
 from spd_lightning.errors import UserError
+from spd_lightning.generation import noise as noises
 from spd_lightning.generation import sampling
-from spd_lightning.generation.sampling import SamplingParams, choose_tokens, gumbel_noise, row_key, step_keys
+from spd_lightning.generation.noise import gumbel_noise, row_key, step_keys
+from spd_lightning.generation.sampling import SamplingParams, choose_tokens
 
 FILTERS = [
     {"top_p": 0.9},
@@ -116,8 +118,8 @@ def words_of(numbers: torch.Tensor) -> torch.Tensor:
 
 def noise_of(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """The map from words to noise; both numbers 0 to 2^32 - 1, int64."""
-    tail = sampling.tail_noise(words_of(first), second.to(torch.int32))
-    return torch.where(first < sampling.FINE, tail, sampling.body_noise(words_of(first), torch.empty(first.shape)))
+    tail = noises.tail_noise(words_of(first), second.to(torch.int32))
+    return torch.where(first < noises.FINE, tail, noises.body_noise(words_of(first), torch.empty(first.shape)))
 
 
 def former_noise(words: torch.Tensor) -> torch.Tensor:
@@ -128,7 +130,7 @@ def former_noise(words: torch.Tensor) -> torch.Tensor:
 
 def test_the_map_from_words_to_noise_falls_everywhere() -> None:
     generator = torch.Generator().manual_seed(1)
-    edges = torch.tensor([0, 1, 2**7, sampling.SMALL, sampling.FINE, 2**24, 2**31, 2**32 - 1])
+    edges = torch.tensor([0, 1, 2**7, noises.SMALL, noises.FINE, 2**24, 2**31, 2**32 - 1])
     near = (edges[:, None] + torch.arange(-300, 301)).flatten().clamp(0, 2**32 - 1)
     spread = torch.exp2(torch.rand(200_000, generator=generator, dtype=torch.float64) * 32).to(torch.int64) - 1
     first = torch.cat([near, spread]).clamp(0, 2**32 - 1).unique().repeat_interleave(2)
@@ -152,13 +154,13 @@ def test_the_share_of_words_above_a_limit_is_that_of_a_gumbel_variable(limit: fl
 def test_noise_away_from_the_tail_is_what_it_was() -> None:
     """So filtered draws keep their tokens."""
     keys = keys_for(300)
-    hashed = sampling._vocabulary_hash(20_000, keys.device)
-    words = sampling.first_words(hashed, keys, torch.empty(2, 300, 20_000, dtype=torch.int32))
-    body = words >= sampling.FINE - 2**31
+    hashed = noises._vocabulary_hash(20_000, keys.device)
+    words = noises.first_words(hashed, keys, torch.empty(2, 300, 20_000, dtype=torch.int32))
+    body = words >= noises.FINE - 2**31
     before, noise = former_noise(words), gumbel_noise(keys, None, 20_000)
     assert torch.allclose(noise[body], before[body], rtol=0, atol=1e-6)
     assert 250 < int((~body).sum()) < 500 and (noise[~body] > 9.7).all()
-    second = torch.stack([sampling.second_words(hashed, key.expand(20_000, 2)) for key in keys])
+    second = torch.stack([noises.second_words(hashed, key.expand(20_000, 2)) for key in keys])
     assert torch.equal(noise, noise_of(words.to(torch.int64) + 2**31, second.to(torch.int64) & 0xFFFFFFFF))
 
 
@@ -166,16 +168,16 @@ def test_small_first_words_are_as_many_as_they_should_be_and_their_second_words_
     """Of 100 million draws."""
     vocab_size, rows = 500_000, 200
     keys = keys_for(rows, step=3, seed=9)
-    hashed = sampling._vocabulary_hash(vocab_size, keys.device)
+    hashed = noises._vocabulary_hash(vocab_size, keys.device)
     room = torch.empty(2, 1, vocab_size, dtype=torch.int32)
     first, second = [], []
     for key in keys.split(1):
-        words = sampling.first_words(hashed, key, room)[0]
-        rare = (words < sampling.FINE - 2**31).nonzero().flatten()
+        words = noises.first_words(hashed, key, room)[0]
+        rare = (words < noises.FINE - 2**31).nonzero().flatten()
         first.append(words[rare].to(torch.int64) + 2**31)
-        second.append(sampling.second_words(hashed[rare], key.expand(len(rare), 2)).to(torch.int64) & 0xFFFFFFFF)
+        second.append(noises.second_words(hashed[rare], key.expand(len(rare), 2)).to(torch.int64) & 0xFFFFFFFF)
     numbers, more = torch.cat(first), torch.cat(second)
-    for limit in (sampling.SMALL, sampling.FINE):  # 95 and 6104 expected
+    for limit in (noises.SMALL, noises.FINE):  # 95 and 6104 expected
         below = numbers < limit
         expected = vocab_size * rows * limit / 2**32
         assert 1e-3 < stats.poisson.cdf(int(below.sum()), expected) < 1 - 1e-3

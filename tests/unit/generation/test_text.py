@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from spd_lightning.generation import engine
-from spd_lightning.generation.engine import Generation, generate_batch
-from spd_lightning.generation.requests import Request, encode_prompts
+from spd_lightning.generation.engine import generate_batch
+from spd_lightning.generation.requests import Generation, Request, encode_prompts
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.generation.text import completion_text, decode
 from spd_lightning.generation.vllm_engine import generate_vllm

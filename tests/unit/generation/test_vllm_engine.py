@@ -13,7 +13,7 @@ import torch
 
 from spd_lightning import SelfGenerationDataModule
 from spd_lightning.errors import UserError
-from spd_lightning.generation import datamodule, vllm_engine
+from spd_lightning.generation import recipe, vllm_engine
 from spd_lightning.generation.requests import Request, build_requests
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.generation.vllm_engine import generate_vllm
@@ -153,13 +153,13 @@ def test_the_data_module_feeds_vllm_with_a_folded_checkpoint(
         seen.append(load_model(str(folder), torch.float32).model.layers[1].self_attn.k_proj.weight)
         return generated(folder, *args, **kwargs)
 
-    monkeypatch.setattr(datamodule, "generate_vllm", look)
+    monkeypatch.setattr(recipe, "generate_vllm", look)
     data.setup("fit")
     with fold_projection(model, subspace):
         assert torch.allclose(seen[0], model.model.layers[1].self_attn.k_proj.weight, atol=1e-6)
     assert fake_vllm["llm"]["dtype"] == "float32"
     assert {p.name for p in (tmp_path / "corpus").iterdir()} == {"generations.jsonl", "complete.json"}
-    assert len(data.train_texts) == 5 and data.key()["engine"] == "vllm"
+    assert len(data.train_texts) == 5 and data.recipe.key()["engine"] == "vllm"
 
 
 def test_vllm_is_not_imported_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:

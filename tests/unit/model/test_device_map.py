@@ -13,7 +13,8 @@ from spd_lightning.errors import UserError
 from spd_lightning.evaluation.likelihood import LikelihoodItem, score_choices
 from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.finetuning.student import save_adapter, student_copy
-from spd_lightning.generation.engine import build_requests, generate
+from spd_lightning.generation.engine import generate
+from spd_lightning.generation.requests import build_requests
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.model.anatomy import input_device
 from spd_lightning.model.load import check_one_process, load_model, spread

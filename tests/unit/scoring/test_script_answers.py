@@ -146,7 +146,7 @@ def model() -> tuple[Any, Any]:
 
 def written(monkeypatch: pytest.MonkeyPatch, completions: list[str], seen: list[tuple[int, ...]] | None = None) -> None:
     """Let the model write what a test needs; ``seen`` gets the prompts' tokens."""
-    from spd_lightning.generation.engine import Generation
+    from spd_lightning.generation.requests import Generation
 
     def generate(model: Any, tokenizer: Any, requests: Any, params: Any, **rest: Any) -> list[Generation]:
         (seen if seen is not None else []).extend(r.prompt_ids for r in requests)

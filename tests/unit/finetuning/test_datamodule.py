@@ -19,6 +19,8 @@ from spd_lightning import SelfGenerationDataModule, SPDFineTuningModule
 from spd_lightning.artifacts.files import file_lock
 from spd_lightning.artifacts.store import ArtifactStore, fingerprint
 from spd_lightning.errors import UserError
+from spd_lightning.generation.module import SelfGenerationModule
+from spd_lightning.generation.recipe import finish
 from spd_lightning.model.load import load_model
 from spd_lightning.subspace.choice import subspace_from_moments
 from spd_lightning.subspace.moments import Moments
@@ -61,7 +63,7 @@ def make(tiny_model_dir: str, task_file: str, tmp_path: Path) -> Any:
             "dtype": "float32",
         }
         data = SelfGenerationDataModule(**{**defaults, **options})
-        data.store = ArtifactStore(tmp_path / "store")
+        data.settle(data.recipe, ArtifactStore(tmp_path / "store"))
         return data
 
     return made
@@ -91,13 +93,13 @@ def test_predict_with_a_plain_trainer_writes_the_corpus_and_compares_without_pro
 ) -> None:
     data = make(method="spd", subspace=subspace_file, batch_size=4)
     corpus = data.corpus()
-    module = data.generation_module(corpus)
-    trainer().predict(module, datamodule=data, return_predictions=False)
-    corpus.finalise(data.requests)
+    module = SelfGenerationModule(data.recipe, corpus)
+    trainer().predict(module, return_predictions=False)
+    corpus.finalise(data.recipe.questions.requests)
     assert [(g.id, g.prompt) for g in module.unprojected] == [(f"r{i}", PROMPTS[i]) for i in range(4)]
     plain = make()  # the same noise without a subspace
-    trainer().predict(plain.generation_module(plain.corpus()), datamodule=plain, return_predictions=False)
-    plain.corpus().finalise(plain.requests)
+    trainer().predict(SelfGenerationModule(plain.recipe, plain.corpus()), return_predictions=False)
+    plain.corpus().finalise(plain.recipe.questions.requests)
     expected = {r["id"]: r["token_ids"] for r in plain.corpus().read()}
     assert all(list(g.token_ids) == expected[g.id] for g in module.unprojected)
     assert {r["id"]: r["token_ids"] for r in corpus.read()} != expected, "the projection changed nothing"
@@ -108,7 +110,8 @@ def test_predict_with_a_plain_trainer_writes_the_corpus_and_compares_without_pro
 def test_a_finished_corpus_of_other_settings_is_refused(make: Any, tmp_path: Path) -> None:
     """``corpus_dir`` names a folder; what stands in it must be what these options make."""
     folder = tmp_path / "corpus"
-    trainer(max_epochs=1).fit(SPDFineTuningModule(make().model_name_or_path), datamodule=make(corpus_dir=str(folder)))
+    student = SPDFineTuningModule(make().recipe.model_name_or_path)
+    trainer(max_epochs=1).fit(student, datamodule=make(corpus_dir=str(folder)))
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     make(corpus_dir=str(folder)).setup("fit")
     with pytest.raises(UserError, match=r"holds a corpus of other settings \(temperature: 0.7 there, 0.8 here\)"):
@@ -123,12 +126,12 @@ def test_a_finished_corpus_of_other_settings_is_refused(make: Any, tmp_path: Pat
 
 def test_what_the_tokenizer_makes_of_the_prompts_is_in_the_key(make: Any) -> None:
     one, other = make(), make()
-    other.requests[0] = dataclasses.replace(other.requests[0], prompt_ids=(1, 2, 3))
-    assert one.key()["prompts"] == other.key()["prompts"] and one.key() != other.key()
+    other.recipe.questions.requests[0] = dataclasses.replace(other.recipe.questions.requests[0], prompt_ids=(1, 2, 3))
+    assert one.recipe.key()["prompts"] == other.recipe.key()["prompts"] and one.recipe.key() != other.recipe.key()
 
 
 def test_what_a_corpus_depends_on_is_in_its_fingerprint(make: Any, task_file: str) -> None:
-    name = lambda **options: fingerprint("corpus", **make(**options).key())  # noqa: E731
+    name = lambda **options: fingerprint("corpus", **make(**options).recipe.key())  # noqa: E731
     first = name()
     other = [
         {"num_prompts": 3},
@@ -158,31 +161,34 @@ def test_what_a_corpus_depends_on_is_in_its_fingerprint(make: Any, task_file: st
 
 def test_token_budget_forms_the_batches(make: Any) -> None:
     data = make(batch_tokens=64)
-    for batch in data.batches():
+    for batch in data.recipe.batches():
         assert len(batch) == 1 or len(batch) * (max(len(r.prompt_ids) for r in batch) + 6) <= 64
-    assert [len(b) for b in data.batches()] == [3, 2, 1]  # widths 7 11 14 | 24 25 | 31
-    assert [len(b) for b in make(batch_size=4).batches()] == [4, 2]
+    assert [len(b) for b in data.recipe.batches()] == [3, 2, 1]  # widths 7 11 14 | 24 25 | 31
+    assert [len(b) for b in make(batch_size=4).recipe.batches()] == [4, 2]
 
 
 def test_long_prompts_are_cut_or_left_out_counted_and_said(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr("spd_lightning.generation.datamodule.rank_zero_info", said.append)
+    monkeypatch.setattr("spd_lightning.finetuning.datamodule.rank_zero_info", said.append)
     data = make(max_prompt_length=10)
-    assert [len(r.prompt_ids) for r in data.requests] == [5, 10, 10, 1, 10, 8]
-    assert data.facts["prompts"] == {"prompts": 6, "truncated": 3, "rejected": 0, "requests": 6}
+    assert [len(r.prompt_ids) for r in data.recipe.questions.requests] == [5, 10, 10, 1, 10, 8]
+    assert data.recipe.questions.counts == {"prompts": 6, "truncated": 3, "rejected": 0, "requests": 6}
     data = make(max_prompt_length=10, long_prompts="reject")
-    assert [r.id for r in data.requests] == ["r0", "r3", "r5"]
-    assert data.facts["prompts"] == {"prompts": 6, "truncated": 0, "rejected": 3, "requests": 3}
+    assert [r.id for r in data.recipe.questions.requests] == ["r0", "r3", "r5"]
+    assert data.recipe.questions.counts == {"prompts": 6, "truncated": 0, "rejected": 3, "requests": 3}
     assert "3 of 6 prompts are longer than 10 tokens and lose the middle of their text" in said[0]
     assert "3 of 6 prompts are longer than 10 tokens and are left out" in said[1] and len(said) == 2
-    cut = {side: make(max_prompt_length=10, truncation=side).requests for side in ("middle", "start", "end")}
+    cut = {
+        side: make(max_prompt_length=10, truncation=side).recipe.questions.requests
+        for side in ("middle", "start", "end")
+    }
     tokenizer = byte_tokenizer()
     for side, requests in cut.items():
         for request in (r for r in requests if len(r.prompt.encode()) > 10):
             raw = request.prompt.encode()
             left = {"middle": raw[:5] + raw[-5:], "start": raw[-10:], "end": raw[:10]}[side]
             assert tokenizer.decode(request.prompt_ids) == left.decode(errors="replace")
-    assert len(make(max_prompt_length=1024).requests) == 6
+    assert len(make(max_prompt_length=1024).recipe.questions.requests) == 6
     assert len(said) == 5, "nothing is said where nothing is cut"
 
 
@@ -190,13 +196,13 @@ def written(data: SelfGenerationDataModule, completions: list[str]) -> SelfGener
     """The data module set up for fit, with these completions as its corpus, each ended by the model itself."""
     tokenizer = byte_tokenizer()
     records = []
-    for request, text in zip(data.requests, completions, strict=True):
+    for request, text in zip(data.recipe.questions.requests, completions, strict=True):
         ids = [*tokenizer(text)["input_ids"], 257]
         words = {"completion": text, "token_ids": ids, "num_tokens": len(ids), "finish_reason": "stop", "seed": 42}
         records.append({"id": request.id, "sample": request.sample, "prompt": request.prompt, **words})
     corpus = data.corpus()
     corpus.append(records)
-    data.finish(corpus)
+    finish(data.recipe, corpus, data.store)
     data.setup("fit")
     return data
 
@@ -204,26 +210,26 @@ def written(data: SelfGenerationDataModule, completions: list[str]) -> SelfGener
 def test_raw_output_has_no_stop_strings_unless_asked(make: Any) -> None:
     for task in ("arithmetic", "letters", "functions"):
         data = make(task=task, task_file=None, num_prompts=2)
-        assert data.task.stop and data.sampling_params.stop == () and data.key()["stop"] == []
+        assert data.recipe.questions.task.stop and data.recipe.sampling.stop == () and data.recipe.key()["stop"] == []
     asked = make(task="letters", task_file=None, stop=["\n", "Q:"])
-    assert asked.sampling_params.stop == ("\n", "Q:") and asked.key()["stop"] == ["\n", "Q:"]
+    assert asked.recipe.sampling.stop == ("\n", "Q:") and asked.recipe.key()["stop"] == ["\n", "Q:"]
 
 
 def test_what_is_judged_is_cut_and_what_is_trained_is_not(make: Any) -> None:
     data = make(task="arithmetic", task_file=None, num_prompts=4, method="filtered")
-    gold = [example.expected for example in data.prompts]
+    gold = [example.expected for example in data.recipe.questions.prompts]
     later = "\nQuestion: 1 plus 1?\nAnswer: #### 777777"  # a question of its own, answered wrongly
     right = [f" #### {gold[0]}{later}", f" It is {gold[1]}.", "\nQuestion: #### " + gold[2], " #### 777777"]
     written(data, right)
     assert data.facts["filtered"] == {"kept": 2, "of": 4}
-    assert [data.judged_part(text) for text in right[:2]] == [f" #### {gold[0]}", right[1]]
+    assert [data.recipe.questions.judged_part(text) for text in right[:2]] == [f" #### {gold[0]}", right[1]]
     tokenizer = byte_tokenizer()
     assert [tokenizer.decode(t.completion_ids) for t in data.train_texts] == [text + "<eos>" for text in right[:2]]
 
 
 def test_the_corpus_keeps_every_completion_and_says_which_are_empty(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr("spd_lightning.generation.datamodule.rank_zero_info", said.append)
+    monkeypatch.setattr("spd_lightning.finetuning.datamodule.rank_zero_info", said.append)
     data = written(make(), [" a", "", " b", " ", "", " c"])
     assert data.facts["texts"] == {"texts": 6, "empty": 3}
     assert [t.completion_ids[-1] for t in data.train_texts] == [257] * 6
@@ -237,8 +243,10 @@ def test_a_completion_that_ended_at_a_stop_string_is_trained_as_asked(make: Any,
     ids = tokenizer(" a\n")["input_ids"]
     words = {"completion": " a", "token_ids": ids, "num_tokens": len(ids), "finish_reason": "stop", "seed": 42}
     corpus = data.corpus()
-    corpus.append([{"id": r.id, "sample": r.sample, "prompt": r.prompt, **words} for r in data.requests])
-    data.finish(corpus)
+    corpus.append(
+        [{"id": r.id, "sample": r.sample, "prompt": r.prompt, **words} for r in data.recipe.questions.requests]
+    )
+    finish(data.recipe, corpus, data.store)
     data.setup("fit")
     assert {tokenizer.decode(t.completion_ids) for t in data.train_texts} == {left}
 
@@ -253,13 +261,13 @@ def test_whole_prompts_are_held_out(make: Any) -> None:
 
 def test_methods_and_their_sampling(make: Any) -> None:
     options = {"top_p": 0.8, "top_k": 5, "min_p": 0.1, "temperature": 0.6}
-    plain, truncated = make(method="psr", **options).sampling_params, make(method="ssd", **options).sampling_params
+    plain, truncated = make(method="psr", **options).recipe.sampling, make(method="ssd", **options).recipe.sampling
     assert (plain.top_p, plain.top_k, plain.min_p, plain.temperature) == (1.0, 5, 0.0, 0.6)
-    assert make(method="psr").sampling_params.top_k == 0, "no truncation at all unless a top-k is asked for"
+    assert make(method="psr").recipe.sampling.top_k == 0, "no truncation at all unless a top-k is asked for"
     assert (truncated.top_p, truncated.top_k, truncated.min_p) == (0.8, 5, 0.1)
-    assert {make(method=m, repetition_penalty=1.1).sampling_params.repetition_penalty for m in ("psr", "ssd")} == {1.1}
+    assert {make(method=m, repetition_penalty=1.1).recipe.sampling.repetition_penalty for m in ("psr", "ssd")} == {1.1}
     with pytest.raises(UserError, match=r"data.method=spd needs a subspace"):
-        make(method="spd").load_subspace()
+        make(method="spd").recipe.load_subspace()
 
 
 def test_chat_format_wraps_the_prompt(make: Any, tmp_path: Path) -> None:
@@ -268,7 +276,10 @@ def test_chat_format_wraps_the_prompt(make: Any, tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path / "chat")
     tokenizer.save_pretrained(tmp_path / "chat")
     data = make(model_name_or_path=str(tmp_path / "chat"), prompt_format="chat")
-    assert tokenizer.decode(data.requests[0].prompt_ids) == "<user>Hello</>" and data.requests[0].prompt == "Hello"
+    assert (
+        tokenizer.decode(data.recipe.questions.requests[0].prompt_ids) == "<user>Hello</>"
+        and data.recipe.questions.requests[0].prompt == "Hello"
+    )
 
 
 def test_progress_moves_within_a_batch(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +296,7 @@ def test_progress_moves_within_a_batch(make: Any, monkeypatch: pytest.MonkeyPatc
 
     data = make(max_new_tokens=5)
     loop = trainer(callbacks=[Bar()], enable_progress_bar=True)
-    loop.predict(data.generation_module(data.corpus()), datamodule=data, return_predictions=False)
+    loop.predict(SelfGenerationModule(data.recipe, data.corpus()), return_predictions=False)
     assert [n for n, _ in seen] == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert re.fullmatch(r"\d+ tokens/s, 6 of 6 rows open", seen[0][1])
 
@@ -316,7 +327,7 @@ def test_options_out_of_range(make: Any, options: dict, message: str) -> None:
 
 def test_a_prompt_beyond_the_context_is_told_before_anything_is_generated(make: Any) -> None:
     with pytest.raises(UserError, match=r"'r1' has 25 tokens; with max_new_tokens=2030 .* context of 2048"):
-        _ = make(max_new_tokens=2030).requests
+        make(max_new_tokens=2030).recipe.questions.read()
 
 
 def test_subspace_of_another_model_is_refused(make: Any, subspace_file: str, tmp_path: Path) -> None:
@@ -324,7 +335,7 @@ def test_subspace_of_another_model_is_refused(make: Any, subspace_file: str, tmp
     byte_tokenizer().save_pretrained(tmp_path / "other")
     data = make(model_name_or_path=str(tmp_path / "other"), method="spd", subspace=subspace_file)
     with pytest.raises(UserError, match="belongs to"):
-        data.load_subspace()
+        data.recipe.load_subspace()
 
 
 def test_part_of_another_corpus_is_refused(make: Any, tmp_path: Path, tiny_model_dir: str) -> None:
@@ -355,7 +366,7 @@ def test_the_weights_are_given_back_when_decoding_fails(
     make: Any, subspace_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = make(method="spd", subspace=subspace_file)
-    module = data.generation_module(data.corpus())
+    module = SelfGenerationModule(data.recipe, data.corpus())
     module.configure_model()
     assert module.model is not None
     before = {name: value.clone() for name, value in module.model.state_dict().items()}
@@ -366,14 +377,14 @@ def test_the_weights_are_given_back_when_decoding_fails(
 
     monkeypatch.setattr("spd_lightning.generation.module.generate_batch", fail)
     with pytest.raises(RuntimeError, match="broken on purpose"):
-        trainer().predict(module, datamodule=data, return_predictions=False)
+        trainer().predict(module, return_predictions=False)
     assert all(torch.equal(v, before[n]) for n, v in module.model.state_dict().items())
 
 
 def test_a_corpus_that_another_run_writes_is_waited_for(
     make: Any, tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spd_lightning.generation.datamodule.WAIT_S", 0.01)
+    monkeypatch.setattr("spd_lightning.generation.corpus.WAIT_S", 0.01)
     other, data = make(), make()
     corpus = other.corpus()
     held, seen = threading.Event(), threading.Event()
@@ -382,8 +393,8 @@ def test_a_corpus_that_another_run_writes_is_waited_for(
         with file_lock(corpus.folder / ".lock", "the other run"):
             held.set()
             seen.wait(timeout=30)
-            corpus.append([record(r) for r in other.requests])
-            other.finish(corpus)
+            corpus.append([record(r) for r in other.recipe.questions.requests])
+            finish(other.recipe, corpus, other.store)
 
     def record(r: Any) -> dict[str, Any]:
         words = {"completion": " hi", "token_ids": [32, 104], "num_tokens": 2, "finish_reason": "length", "seed": 42}
@@ -393,8 +404,8 @@ def test_a_corpus_that_another_run_writes_is_waited_for(
         assert "another run generates this corpus" in message
         seen.set()
 
-    monkeypatch.setattr("spd_lightning.generation.datamodule.rank_zero_info", told)
-    monkeypatch.setattr(data, "_decode_here", lambda *args: pytest.fail("it was generated twice"))
+    monkeypatch.setattr("spd_lightning.finetuning.datamodule.rank_zero_info", told)
+    monkeypatch.setattr(data, "_decode", lambda *args: pytest.fail("it was generated twice"))
     run = threading.Thread(target=write)
     run.start()
     held.wait(timeout=30)
@@ -424,7 +435,7 @@ def test_filtered_on_code_asks_for_consent_before_anything_runs(
     make: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, allow: bool | None, consent: bool
 ) -> None:
     asked: list[bool | None] = []
-    monkeypatch.setattr("spd_lightning.evaluation.worker.may_execute", lambda given: asked.append(given) or given)
+    monkeypatch.setattr("spd_lightning.scoring.judging.may_execute", lambda given: asked.append(given) or given)
     data = make(task="functions", task_file=None, method="filtered", num_prompts=2, allow_code_execution=allow)
     if consent:
         data.check_options()
