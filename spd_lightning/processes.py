@@ -56,6 +56,24 @@ def agree(value: T) -> T:
     return box[0]
 
 
+def world_size() -> int:
+    """Number of processes of this run."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def gather(part: list[Any]) -> list[list[Any]]:
+    """The lists of all processes, in order of rank, on every process.
+
+    Ranks:
+        Collective; every process calls it.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [part]
+    parts: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(parts, part)
+    return parts
+
+
 def end_with_parent() -> None:
     """End this process as soon as the one that started it is gone, if it was started as one of several."""
     if "LOCAL_RANK" not in os.environ:

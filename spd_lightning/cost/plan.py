@@ -87,7 +87,7 @@ class Plan:
             "extract": self._dtype(self.extraction.model_dtype),
             "generate": self._dtype(self.data.recipe.dtype),
             "fine_tune": torch.bfloat16 if mixed else torch.float32,
-            "evaluate": self._dtype(self.benchmarks.dtype or self.data.recipe.dtype),
+            "evaluate": self._dtype(self.benchmarks.suite.options.dtype or self.data.recipe.dtype),
         }
 
     def _dtype(self, name: Any) -> torch.dtype:
@@ -180,11 +180,11 @@ class Plan:
         return min(limits, default=1)
 
     def _evaluate(self) -> StageEstimate:
-        bench = self.benchmarks
+        bench, methods = self.benchmarks.suite, self.benchmarks.suite.options.methods
         found = [self._benchmark(b) for b in bench.benchmarks()]
-        models = len(bench.methods)
+        models = len(methods)
         dtype = self.dtypes["evaluate"]
-        merged = 4.0 * self.shape.parameters if "student" in bench.methods and self.device.type == "cpu" else 0.0
+        merged = 4.0 * self.shape.parameters if "student" in methods and self.device.type == "cpu" else 0.0
         return StageEstimate(
             "evaluate",
             f"{', '.join(b.task for b in bench.benchmarks())}; {models} models, {str(dtype)[6:]}",
@@ -196,7 +196,7 @@ class Plan:
         )
 
     def _benchmark(self, benchmark: Benchmark) -> StageEstimate:
-        dtype, settings = self.dtypes["evaluate"], self.benchmarks.settings
+        dtype, settings = self.dtypes["evaluate"], self.benchmarks.suite.options.settings
         prompts = self._lengths([e.full_prompt() for e in benchmark.examples])
         if benchmark.output_type == "choices":  # solved examples that questions share are read once
             shared = {e.header + "".join(e.shots) for e in benchmark.examples}
@@ -227,7 +227,7 @@ class Plan:
         names = list(COMMAND_STAGES[command])
         if method == "base":
             names = [n for n in names if n not in ("generate", "fine_tune")]
-        if method != "spd" and command != "extract" and "projected" not in self.benchmarks.methods:
+        if method != "spd" and command != "extract" and "projected" not in self.benchmarks.suite.options.methods:
             names = [n for n in names if n != "extract"]
         rounds = int(self.student.hparams["rounds"]) if command == "fit" else 1
         rows = [self.stage(name) for name in names]

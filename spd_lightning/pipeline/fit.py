@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cost.plan import Plan
 from spd_lightning.errors import UserError
+from spd_lightning.evaluation.context import RunContext
 from spd_lightning.finetuning.student import write_merged
 from spd_lightning.model.adapter_beside import read_record
 from spd_lightning.model.load import resolve_dtype
@@ -100,14 +101,18 @@ def claimed(run: Run) -> Iterator[None]:
 def attach_benchmarks(options: Any, parts: Parts, method: str | None, **place: Any) -> None:
     """Tell stage 4 what the run knows; ``method`` is None where nothing is trained."""
     place = {"model_name_or_path": options.subspace.model_name_or_path, **place}
-    parts.benchmarks.attach(
-        data_dir=options.data_dir,
-        task_file=options.subspace.task_file,
-        trained_task=options.subspace.task if method else None,
-        method=method or "base",
-        seed=options.seed_everything,
-        dtype=options.data.dtype,
-        **place,
+    parts.benchmarks.suite.enter(
+        RunContext(
+            data_dir=options.data_dir,
+            task_file=options.subspace.task_file,
+            trained_task=options.subspace.task if method else None,
+            method=method or "base",
+            seed=options.seed_everything,
+            dtype=options.data.dtype,
+            adapter=options.evaluation.adapter,
+            has_stage=True,
+            **place,
+        )
     )
 
 
@@ -118,7 +123,7 @@ def estimate(options: Any, parts: Parts, command: str) -> str:
 
 
 def _pipeline(run: Run, method: str | None) -> Pipeline:
-    attach_benchmarks(run.options, run.parts, method, run_dir=run.folder.path, store=run.store)
+    attach_benchmarks(run.options, run.parts, method, samples=run.folder.samples, store=run.store)
     return Pipeline(run.parts, run.trainer, run.folder, run.store, run.config)
 
 
@@ -148,8 +153,8 @@ def generate(run: Run) -> None:
 
 def test(run: Run, ckpt_path: str | None = None) -> None:
     """Stage 4 alone: base, and a student or a projected base where one is named or already in the run folder."""
-    benchmarks, options = run.parts.benchmarks, run.options
-    adapter = benchmarks.adapter or run.folder.student()
+    suite, options = run.parts.benchmarks.suite, run.options
+    adapter = options.evaluation.adapter or run.folder.student()
     if ckpt_path is not None:
         adapter = write_student_of_checkpoint(ckpt_path, run.parts.student, run.folder)
     task, method = None, "base"
@@ -157,9 +162,8 @@ def test(run: Run, ckpt_path: str | None = None) -> None:
         named = (options.subspace.task, run.parts.data.recipe.method)
         task, method = origin_of_student(Path(ckpt_path or adapter), *named, options.subspace.task_file is not None)
     pipeline = _pipeline(run, method if adapter else None)
-    benchmarks.trained_task = task  # of the student, whatever subspace.task of this command is
-    if run.folder.subspace.is_file():
-        benchmarks.run_subspace = run.folder.subspace
+    subspace = run.folder.subspace if run.folder.subspace.is_file() else None
+    suite.enter(replace(suite.context, trained_task=task, subspace=subspace))  # the student's task, not the command's
     pipeline.evaluate(str(adapter) if adapter is not None else None)
     _report(run, pipeline, method, task)
 
@@ -179,7 +183,7 @@ def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None
     method, rounds = data.recipe.method, int(parts.student.hparams["rounds"])
     trains = method != "base"
     pipeline = _pipeline(run, method if trains else None)
-    parts.benchmarks.benchmarks()  # a wrong name is told now, not after hours
+    parts.benchmarks.suite.benchmarks()  # a wrong name is told now, not after hours
     device = run.trainer.strategy.root_device
     if rounds > 1:
         _check_rounds(rounds, parts, device)
@@ -188,7 +192,7 @@ def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None
         reference = Reference(Path(check_against), run.folder, run.store, run.config)
     if data.recipe.subspace is not None:
         pipeline.use_subspace(Path(data.recipe.subspace))
-    elif method == "spd" or "projected" in parts.benchmarks.methods:
+    elif method == "spd" or "projected" in parts.benchmarks.suite.options.methods:
         own = pipeline.extract()
         if reference is not None:
             module = parts.extraction
@@ -234,7 +238,7 @@ def _next_round(run: Run, number: int, student: Path, first: Pipeline) -> Path:
     for section in ("subspace", "data", "model"):
         options[section].model_name_or_path = str(base)
     parts = run.make(options)
-    attach_benchmarks(options, parts, parts.data.recipe.method, run_dir=folder.path, store=run.store)
+    attach_benchmarks(options, parts, parts.data.recipe.method, samples=folder.samples, store=run.store)
     logger = CSVLogger(folder.logs, name="", version="")
     trainer = main_trainer(parts.trainer, folder, run.config, parts.benchmarks, logger=[logger])
     pipeline = Pipeline(parts, trainer, folder, run.store, run.config)
@@ -265,8 +269,8 @@ def _report(run: Run, pipeline: Pipeline, method: str, trained_on: str | None) -
 
     if not is_rank_zero():
         return
-    scores, comparisons = pipeline.benchmarks.score_rows, pipeline.benchmarks.comparison_rows
-    made = (trained_on, method, scores, comparisons, pipeline.stages)
+    scored = pipeline.benchmarks.suite
+    made = (trained_on, method, scored.score_rows, scored.comparison_rows, pipeline.stages)
     write_results(run.folder.path, run.fingerprint, *made, **pipeline.facts)
     page = write_report([run.folder.path], run.folder.path)
     print(f"\n{render_table(read_run(run.folder.path))}\n\nReport: {page}", file=sys.stdout, flush=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,7 @@ class Pipeline:
         module.model = None  # its memory is wanted by the next stage
         if self.recipe.subspace is None:
             self.recipe = self.recipe.under(path)
-        self.benchmarks.run_subspace = path
+        self._take(subspace=path)
         return path
 
     def _save_subspace(self, module: SubspaceExtractionModule) -> Path:
@@ -174,7 +174,7 @@ class Pipeline:
         """Take a subspace that the user named instead of extracting one."""
         if not path.is_file():
             raise UserError(f"data.subspace={path}: there is no such file. Give a subspace.safetensors, or none.")
-        self.benchmarks.run_subspace = path
+        self._take(subspace=path)
         self.recipe = self.recipe.under(path)
         key = {"file": file_sha256(path)}
         self._refuse(self.run.changed_inputs("subspace", key))
@@ -283,13 +283,17 @@ class Pipeline:
 
     # Stage 4
 
+    def _take(self, **known: Any) -> None:
+        """Hand stage 4 what the run knows by now."""
+        suite = self.benchmarks.suite
+        suite.enter(replace(suite.context, **known))
+
     def evaluate(self, adapter: str | None) -> None:
         """Score base, student and projected base, as ``evaluation.methods`` says, all in the same dtype."""
-        bench = self.benchmarks
+        bench = self.benchmarks.suite
         with self._stage("evaluate", ", ".join(b.task for b in bench.benchmarks())) as row:
-            bench.adapter = adapter if "student" in bench.methods else None
-            bench.student_step = self.student_step
-            trainer = self._stage_trainer(bench, self.trainer.loggers or False)
+            self._take(adapter=adapter if "student" in bench.options.methods else None, student_step=self.student_step)
+            trainer = self._stage_trainer(self.benchmarks, self.trainer.loggers or False)
             self._say_cost("evaluate")
             trainer.test(NoTraining(), verbose=False)
             row["skipped"] = bench.all_from_store

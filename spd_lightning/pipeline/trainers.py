@@ -115,7 +115,6 @@ def main_trainer(
     bar = [TQDMProgressBar(leave=True)] if settings["enable_progress_bar"] in (None, True) else []
     settings["callbacks"] = [*callbacks, *([] if settings["enable_checkpointing"] is False else savers), *bar]
     if benchmarks.every_n_steps or benchmarks.every_n_epochs:
-        benchmarks.when = []  # stage 4 scores before and after
         settings["callbacks"].append(benchmarks)
     settings["default_root_dir"] = settings["default_root_dir"] or str(run.logs)
     if settings["strategy"] == "fsdp":

@@ -15,7 +15,7 @@ import yaml
 from spd_lightning.artifacts.files import read_jsonl
 from spd_lightning.cli.program import main
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation import callback
+from spd_lightning.evaluation import models
 from spd_lightning.finetuning import student as student_files
 from spd_lightning.finetuning.student import student_copy
 from spd_lightning.model.adapter_beside import LinearBeside, read_record
@@ -352,7 +352,7 @@ def test_a_second_round_starts_from_the_first_student(
         assert model.dtype == torch.bfloat16 and any(isinstance(m, LinearBeside) for m in model.modules())
         return model
 
-    monkeypatch.setattr(callback, "student_copy", merge)
+    monkeypatch.setattr(models, "student_copy", merge)
     args += ["--evaluation.tasks=[letters]", "--model.rounds=2", "--model.learning_rate=0.1", "--data.dtype=bfloat16"]
     assert main([*args, "--evaluation.every_n_steps=2"]) == 0
     second = run / "round-2"

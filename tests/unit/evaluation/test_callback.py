@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch.utils.data import DataLoader
 
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation import callback as callback_module
+from spd_lightning.evaluation import models as models_module
 from spd_lightning.evaluation.callback import BenchmarkCallback
+from spd_lightning.evaluation.context import Occasion, RunContext
 from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.finetuning.student import save_adapter
 from spd_lightning.model.load import load_model
@@ -72,9 +74,11 @@ def test_attached_to_a_run(tiny_model_dir: str, tmp_path: Path) -> None:
 
     def run(name: str, limit: int = 5) -> BenchmarkCallback:
         callback = BenchmarkCallback(["letters:easy", "arithmetic"], limit=limit, dtype="float32", batch_size=4)
-        callback.attach(
-            trained_task="letters", method="spd", run_dir=tmp_path / name, store=store, seed=1,
-            model_name_or_path=tiny_model_dir,
+        callback.suite.enter(
+            RunContext(
+                trained_task="letters", method="spd", samples=tmp_path / name / "samples", store=store, seed=1,
+                model_name_or_path=tiny_model_dir,
+            )
         )  # fmt: skip
         logger = CSVLogger(tmp_path / name, name="logs")
         fit(callback, tiny_model_dir, tmp_path, logger=logger, log_every_n_steps=1)
@@ -135,7 +139,7 @@ def test_an_adapter_folder_without_a_trainer(tiny_model_dir: str, tmp_path: Path
             torch.nn.init.normal_(parameter)
     save_adapter(adapted, tmp_path / "adapter")
     callback = BenchmarkCallback(["letters"], limit=3, dtype="float32", adapter=str(tmp_path / "adapter"))
-    callback.attach(model_name_or_path=tiny_model_dir)
+    callback.suite.enter(replace(callback.suite.context, model_name_or_path=tiny_model_dir))
     callback.score_all()
     assert [r["method"] for r in callback.score_rows] == ["base", "student"]
     assert callback.results[0].records != callback.results[1].records
@@ -155,12 +159,13 @@ def test_projected_uses_the_subspace_and_the_store(tiny_model_dir: str, tmp_path
         yield model
         folded.append("out")
 
-    monkeypatch.setattr(callback_module, "fold_projection", fold)
-    monkeypatch.setattr(callback_module.CapabilitySubspace, "load", lambda source: source)
+    monkeypatch.setattr(models_module, "fold_projection", fold)
+    monkeypatch.setattr(models_module.CapabilitySubspace, "load", lambda source: source)
 
     def run() -> BenchmarkCallback:
         callback = BenchmarkCallback(["letters"], limit=3, dtype="float32", methods=["base", "projected"])
-        callback.attach(model_name_or_path=tiny_model_dir, store=ArtifactStore(tmp_path / "store"), subspace=path)
+        store = ArtifactStore(tmp_path / "store")
+        callback.suite.enter(RunContext(model_name_or_path=tiny_model_dir, store=store, subspace=path))
         callback.score_all()
         return callback
 
@@ -176,7 +181,7 @@ def test_projected_uses_the_subspace_and_the_store(tiny_model_dir: str, tmp_path
 def test_overlap_names_the_sets_and_the_benchmarks() -> None:
     callback = BenchmarkCallback(["letters"], limit=5)
     examples = load_task("letters").examples("test", 3) + load_task("letters").examples("train", 4)
-    assert callback.overlap_rows({"calibration": examples}) == [
+    assert callback.suite.overlap_rows({"calibration": examples}) == [
         {"set": "calibration", "task": "letters", "shared": 3, "of": 7}
     ]
 
@@ -209,12 +214,12 @@ def test_wrong_names_are_told_before_any_work() -> None:
     with pytest.raises(UserError, match="adapter='/no/folder': there is no such folder"):
         BenchmarkCallback(["letters"], adapter="/no/folder").setup(None, None, "test")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no tasks are named"):
-        BenchmarkCallback().benchmarks()
+        BenchmarkCallback().suite.benchmarks()
     callback = BenchmarkCallback()
-    callback.attach(trained_task="letters")
-    assert [b.task for b in callback.benchmarks()] == ["letters"]
+    callback.suite.enter(RunContext(trained_task="letters"))
+    assert [b.task for b in callback.suite.benchmarks()] == ["letters"]
     with pytest.raises(UserError, match="base model is not known"):
         callback.score_all()
-    callback.attach(trained_task="letters", model_name_or_path="x")
+    callback.suite.enter(RunContext(trained_task="letters", model_name_or_path="x"))
     with pytest.raises(UserError, match="there is no subspace"):
-        callback.score_projected()
+        callback.suite.score_projected(Occasion())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from spd_lightning.artifacts.store import ArtifactStore
-from spd_lightning.evaluation.callback import BenchmarkCallback
+from spd_lightning.evaluation.callback import BenchmarkCallback, occasion
 from spd_lightning.evaluation.rounding import rounding_noise
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.student import save_student
@@ -50,7 +51,8 @@ def whole(tiny_model_dir: str, tmp_path: Path) -> str:
 
 def scored(name: str, folder: Path, student: str, **settings: Any) -> BenchmarkCallback:
     callback = BenchmarkCallback(["letters"], limit=3, adapter=student, **settings)
-    callback.attach(model_name_or_path=name, store=ArtifactStore(folder), trained_task="letters", method="spd")
+    known = {"model_name_or_path": name, "store": ArtifactStore(folder), "trained_task": "letters", "method": "spd"}
+    callback.suite.enter(replace(callback.suite.context, **known))
     callback.score_all()
     return callback
 
@@ -72,8 +74,9 @@ def test_students_without_an_adapter(
         assert "rounding" in cast["letters.base"] and "rounding" not in cast["letters.spd"]
     assert cast["letters.spd"]["from_store"]
     module = SPDFineTuningModule(tiny_model_dir, lora_r=None)
-    assert BenchmarkCallback(["letters"])._base(module, None)[1] == torch.float32
-    assert BenchmarkCallback(["letters"])._base(SPDFineTuningModule(tiny_model_dir), None)[1] == torch.bfloat16
+    assert BenchmarkCallback(["letters"]).suite.base(occasion(None, module)).dtype == torch.float32
+    adapted = occasion(None, SPDFineTuningModule(tiny_model_dir))
+    assert BenchmarkCallback(["letters"]).suite.base(adapted).dtype == torch.bfloat16
 
 
 def test_the_report_names_dtype_noise_and_what_is_lost(tmp_path: Path) -> None:

@@ -1,0 +1,241 @@
+"""Stage 4: what is scored, and what was found: benchmarks, results, comparisons, and the samples that are written.
+
+Plain Python: *when* something is scored is the callback's part, and how one benchmark is run that of ``benchmark.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spd_lightning.artifacts.files import write_jsonl
+from spd_lightning.errors import UserError
+from spd_lightning.evaluation.benchmark import evaluate_model, prompt_tokens
+from spd_lightning.evaluation.comparisons import compare_all
+from spd_lightning.evaluation.context import Occasion, RunContext, SuiteOptions
+from spd_lightning.evaluation.models import Base, Source, base_of, base_source, projected_source, student_source
+from spd_lightning.evaluation.progress import BenchmarkBar
+from spd_lightning.evaluation.scores import BenchmarkResult
+from spd_lightning.model.load import check_one_process, load_tokenizer
+from spd_lightning.processes import gather, rank, world_size
+from spd_lightning.subspace.subspace import CapabilitySubspace
+from spd_lightning.tasks import Example, load_task
+from spd_lightning.tasks.task import Benchmark, count_overlap
+
+
+@dataclass
+class BenchmarkSuite:
+    """The benchmarks of a run and what came of them.
+
+    Attributes:
+        options: What the user chose.
+        context: What the run knows.
+        results: Everything scored so far, in order.
+        missing: Task to the reason why it has no data.
+    """
+
+    options: SuiteOptions
+    context: RunContext
+    results: list[BenchmarkResult] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    _benchmarks: list[Benchmark] | None = None
+    _tokens: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def enter(self, context: RunContext) -> None:
+        """Go on in another context: results stay, benchmarks are loaded anew where they depend on what changed."""
+        names = ("trained_task", "data_dir", "task_file")
+        if any(getattr(context, name) != getattr(self.context, name) for name in names):
+            self._benchmarks, self._tokens = None, {}
+        self.context = context
+
+    # -- what was found --------------------------------------------------------------------------------------------
+
+    @property
+    def score_rows(self) -> list[dict[str, Any]]:
+        """``scores`` of results.json; splits are null where nothing was trained."""
+        return [score.row() for result in self._final() for score in result.scores]
+
+    @property
+    def all_from_store(self) -> bool:
+        """Whether no model had to be run: every score was there already."""
+        return bool(self.results) and all(r.facts.get("from_store") for r in self.results)
+
+    @property
+    def comparison_rows(self) -> list[dict[str, Any]]:
+        """``comparisons`` of results.json, corrected over the whole table."""
+        return compare_all(self._final())
+
+    @property
+    def not_run(self) -> list[dict[str, str]]:
+        """Benchmarks that were not run, with the reason."""
+        missing = [{"task": task, "reason": reason} for task, reason in self.missing.items()]
+        return missing + [{"task": r.task, "method": r.method, "reason": r.not_run} for r in self._final() if r.not_run]
+
+    @property
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """How each number was computed and what was seen, by ``<task>.<method>``."""
+        return {f"{r.task}.{r.method}": r.facts for r in self._final() if r.facts}
+
+    def _final(self) -> list[BenchmarkResult]:
+        """The last result of each task and method, base first."""
+        order = {"base": 0, "projected": 1}
+        last = {(r.task, r.method): r for r in self.results}
+        return sorted(last.values(), key=lambda r: order.get(r.method, 2))
+
+    def overlap_rows(self, sets: Mapping[str, Sequence[Example]]) -> list[dict[str, Any]]:
+        """How many examples of each set (calibration, training prompts) also stand in each benchmark.
+
+        Args:
+            sets: Examples by the name that the rows give them.
+        """
+        return [
+            {"set": name, "task": b.task, "shared": count_overlap(examples, b.examples), "of": len(examples)}
+            for b in self.benchmarks()
+            for name, examples in sets.items()
+        ]
+
+    # -- what is scored --------------------------------------------------------------------------------------------
+
+    def benchmarks(self) -> list[Benchmark]:
+        """The benchmarks, loaded once; call it early, so that a wrong name is told before hours of work.
+
+        Raises:
+            UserError: For an unknown task or missing data, or if no task is named anywhere.
+        """
+        if self._benchmarks is None:
+            options, context = self.options, self.context
+            names = options.tasks if options.tasks is not None else [context.trained_task or ""]
+            if names == [""]:
+                raise UserError("There is nothing to score: no tasks are named. Set --evaluation.tasks, e.g. [gsm8k].")
+            tasks = {name: load_task(name, context.data_dir, context.task_file) for name in dict.fromkeys(names)}
+            self._benchmarks, self.missing = [], {}
+            for name, task in tasks.items():
+                limit = options.limit.get(name) if isinstance(options.limit, Mapping) else options.limit
+                try:
+                    self._benchmarks.append(task.benchmark(options.protocol, limit))
+                except UserError as error:
+                    if not options.skip_missing_data:
+                        raise
+                    self.missing[name] = str(error)
+        return self._benchmarks
+
+    def subspace(self) -> str | Path | CapabilitySubspace:
+        """What projected projects into.
+
+        Raises:
+            UserError: If there is none.
+        """
+        source = self.options.subspace if self.options.subspace is not None else self.context.subspace
+        if source is None:
+            raise UserError("methods names projected, but there is no subspace. Set --evaluation.subspace to a file.")
+        if not isinstance(source, CapabilitySubspace) and not Path(source).is_file():
+            raise UserError(f"subspace={str(source)!r}: there is no such file. Set --evaluation.subspace to one.")
+        return source
+
+    def base(self, occasion: Occasion) -> Base:
+        """The base of what is scored; see `base_of`."""
+        check_one_process(self.options.device_map, occasion.world_size)
+        return base_of(
+            self.context.model_name_or_path,
+            self.options.dtype or self.context.dtype,
+            occasion.device,
+            self.options.device_map,
+            adapter=self.context.adapter,
+            hparams=occasion.hparams,
+            say=occasion.say,
+        )
+
+    def score_references(self, occasion: Occasion) -> None:
+        """Score what the student is compared with, as ``methods`` says."""
+        if "base" in self.options.methods:
+            base = self.base(occasion)
+            self._score("base", base, base_source(base), occasion)
+        if "projected" in self.options.methods:
+            self.score_projected(occasion)
+
+    def score_projected(self, occasion: Occasion) -> None:
+        """Score the base model under the projection.
+
+        Raises:
+            UserError: If there is no subspace.
+        """
+        subspace = self.subspace()
+        base = self.base(occasion)
+        self._score("projected", base, projected_source(base, subspace), occasion)
+
+    def score_student(self, occasion: Occasion) -> list[BenchmarkResult]:
+        """Score the trained model; see `student_source`."""
+        base = self.base(occasion)
+        source = student_source(base, self.context.adapter, occasion.live)
+        step = occasion.step if self.context.student_step is None else self.context.student_step
+        return self._score(self.context.method, base, source, occasion, step)
+
+    def _score(
+        self, method: str, base: Base, source: Source, occasion: Occasion, step: int = 0
+    ) -> list[BenchmarkResult]:
+        """Score a model on all benchmarks, keep the results, write samples and log.
+
+        Ranks:
+            Every process calls it alike.
+        """
+        context = self.context
+        notes: dict[str, Any] = {}
+        bar = BenchmarkBar(method) if rank() == 0 else None
+        domain = None
+        if context.trained_task is not None and context.method != "base":
+            domain = load_task(context.trained_task, context.data_dir, context.task_file).domain
+        with ExitStack() as stack:
+            if bar is not None:
+                stack.callback(bar.close)
+            stack.enter_context(torch.random.fork_rng(devices=[]))  # leaves the training's random state alone
+            results = evaluate_model(
+                lambda: source.load(stack, notes),
+                self.benchmarks(),
+                method=method,
+                trained_task=context.trained_task if domain is not None else None,
+                trained_domain=domain,
+                store=context.store,
+                key=None if context.store is None or source.key is None else source.key(),
+                tokens=lambda benchmark: self._prompt_tokens(base.name, benchmark),
+                rank=rank(),
+                world_size=world_size(),
+                gather=gather if world_size() > 1 else None,
+                seed=context.seed,
+                progress=bar,
+                notes=notes,
+                **self.options.settings,
+            )
+        self.results += results
+        if rank() == 0 and context.samples is not None:
+            for r in results:
+                if r.not_run is None:
+                    write_jsonl(context.samples / f"{r.task.replace(':', '_')}.{method}.jsonl", r.records)
+        for logger in occasion.loggers:
+            logger.log_metrics(logged_metrics(results), step=step)
+        return results
+
+    def _prompt_tokens(self, name: str, benchmark: Benchmark) -> str:
+        """What a model's tokenizer makes of a benchmark's prompts, computed once for all methods."""
+        known = (name, benchmark.task)
+        if known not in self._tokens:
+            form = self.options.settings["prompt_format"]
+            self._tokens[known] = prompt_tokens(load_tokenizer(name), benchmark, form)
+        return self._tokens[known]
+
+
+def logged_metrics(results: Sequence[BenchmarkResult]) -> dict[str, float]:
+    """Scores under their logged names.
+
+    ``eval/<task>/<metric>`` is the curve from base (step 0) to student; ``eval_base/...`` and ``eval_projected/...``
+    keep those two apart.
+    """
+    metrics = {}
+    for s in (score for result in results for score in result.scores):
+        names = {"base": ("eval", "eval_base"), "projected": ("eval_projected",)}.get(s.method, ("eval",))
+        metrics.update({f"{name}/{s.task}/{s.metric}": s.value for name in names})
+    return metrics
