@@ -352,11 +352,11 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def summary(run_dirs: Sequence[Path]) -> str:
     """The table that the sweep prints at its end: rank x layers where these vary, else one row per configuration."""
-    from spd_lightning.report import read_run, render, tables
+    from spd_lightning.report import read_run, render, sweeps
 
     runs = [read_run(path) for path in run_dirs]
-    found = tables.sweep_grid(runs)
-    return render.text_table(tables.seeds_table(runs) if found is None else tables.grid_table(found))
+    found = sweeps.sweep_grid(runs)
+    return render.text_table(sweeps.seeds_table(runs) if found is None else sweeps.grid_table(found))
 
 
 if __name__ == "__main__":

@@ -139,15 +139,18 @@ class Export:
     def run(self, args: Namespace) -> None:
         """Write a run's student or projected base in a form that other tools load, with a model card."""
         from spd_lightning.finetuning import export
+        from spd_lightning.report.render import markdown_table
+        from spd_lightning.report.tables import model_card_table
 
         run = RunFolder(args.run_dir)
         config = run_config(run)
+        scores = json.loads(run.results.read_text(encoding="utf-8"))["scores"] if run.results.is_file() else []
         facts = export.RunFacts(
             config["subspace"]["model_name_or_path"],
             config["data"]["method"],
             config["subspace"]["task"],
             {k: v for k, v in settings_of(config).items() if k.startswith(("subspace.", "data.", "model."))},
-            json.loads(run.results.read_text(encoding="utf-8"))["scores"] if run.results.is_file() else [],
+            markdown_table(model_card_table(scores), plain=True) if scores else "",
         )
         last = [folder for folder in run.rounds() if folder.adapter.exists()]
         if last and args.form != "projected":  # the student of several rounds: its adapter belongs to that round's base
@@ -179,7 +182,9 @@ class Compare:
 
     def run(self, args: Namespace) -> None:
         """Compare subspaces site by site: principal angles, overlap, distance, and what chance would give."""
-        from spd_lightning.subspace.compare import compare_subspaces, comparison_table, plot_comparison, short_names
+        from spd_lightning.report.render import markdown_table
+        from spd_lightning.report.tables import overlap_table
+        from spd_lightning.subspace.compare import compare_subspaces, short_names
         from spd_lightning.subspace.subspace import CapabilitySubspace
 
         if len(args.subspace) < 2:
@@ -188,9 +193,11 @@ class Compare:
         for name, path in zip(short_names(args.subspace), map(Path, args.subspace)):
             found[name] = CapabilitySubspace.load(RunFolder(path).subspace if path.is_dir() else path)
         rows = compare_subspaces(found)
-        print(comparison_table(rows))
+        print(markdown_table(overlap_table(rows), plain=True))
         if args.plot:
-            print(f"Plot: {plot_comparison(rows, args.plot)}")
+            from spd_lightning.report.plots import plot_sites, write_plot
+
+            print(f"Plot: {write_plot(plot_sites(rows), args.plot)}")
 
 
 class Artifacts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,14 @@ class RunFacts:
         method: ``psr``, ``ssd``, ``spd`` or ``filtered``.
         task: What was calibrated and trained on.
         settings: Options and their values, in the order in which they are shown.
-        scores: Rows of results.json's ``scores``.
+        scores: The table of its scores, ready to be shown (Markdown); empty for none.
     """
 
     model_name_or_path: str
     method: str
     task: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    scores: Sequence[Mapping[str, Any]] = ()
+    scores: str = ""
 
 
 def export_adapter(adapter: str | Path, out: str | Path, facts: RunFacts) -> Path:
@@ -194,17 +194,5 @@ def model_card(facts: RunFacts, title: str, how: str, usage: str) -> str:
         lines += ["## Settings", "", "| option | value |", "| --- | --- |"]
         lines += [f"| {name} | {value} |" for name, value in facts.settings.items()] + [""]
     if facts.scores:
-        lines += [
-            "## Scores",
-            "",
-            "| model | task | split | protocol | metric | value | n | 95% interval |",
-            "| --- | --- | --- | --- | --- | ---: | ---: | --- |",
-        ]
-        for row in facts.scores:
-            interval = "-" if row["ci95"] is None else "{:.4g} to {:.4g}".format(*row["ci95"])
-            lines.append(
-                f"| {row['method']} | {row['task']} | {row['split'] or '-'} | {row['protocol']} | {row['metric']} | "
-                f"{row['value']:.4g} | {row['n']} | {interval} |"
-            )
-        lines.append("")
+        lines += ["## Scores", "", facts.scores, ""]
     return "\n".join(lines)

@@ -6,8 +6,10 @@ Colours are those of Okabe and Ito, which colour-blind readers can tell apart; l
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,12 +17,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from spd_lightning.artifacts.files import write_atomic
 from spd_lightning.report.render import clean
-from spd_lightning.report.runs import Run, is_share
-from spd_lightning.report.tables import Grid, benchmark_name, format_value, method_order, metric_name
+from spd_lightning.report.runs import Run
+from spd_lightning.report.sweeps import Grid
+from spd_lightning.report.wording import benchmark_name, format_value, method_order, metric_name
+from spd_lightning.scoring.verdicts import is_share
+
+if TYPE_CHECKING:
+    from spd_lightning.subspace.compare import SiteComparison
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
@@ -95,7 +103,7 @@ def plot_scores(run: Run) -> Figure | None:
     scores = [s for s in run.scores if is_share(s["metric"])]
     if not scores:
         return None
-    methods = method_order(scores)
+    methods = method_order(s["method"] for s in scores)
     keys = list(dict.fromkeys((s["task"], s["protocol"], s["metric"]) for s in scores))
     figure, axes = _figure(7.2, 1.2 + 0.22 * len(keys) * max(len(methods), 2))
     step = 0.7 / max(len(methods), 1)
@@ -165,6 +173,17 @@ def plot_lengths(run: Run) -> Figure | None:
     return figure
 
 
+def _cells(axes: Axes, values: np.ndarray, cells: list[list[str]], limits: tuple[float, float]) -> AxesImage:
+    """Coloured cells with their text, black or white, whichever can be read on the colour."""
+    low, high = limits
+    image = axes.imshow(values, cmap="cividis", vmin=low, vmax=high if high > low else low + 1e-9, aspect="auto")
+    for i, j in np.ndindex(*values.shape):
+        blank = np.isnan(values[i, j])
+        colour = "black" if blank or values[i, j] > low + 0.55 * (high - low) else "white"
+        axes.text(j, i, cells[i][j], ha="center", va="center", fontsize=8, color=colour)
+    return image
+
+
 def _heat_map(
     values: np.ndarray,
     rows: Sequence[str],
@@ -176,16 +195,9 @@ def _heat_map(
     """A heat map with the value written in every cell; NaN stays blank."""
     figure = Figure(figsize=(2.6 + 0.85 * len(columns), 1.9 + 0.5 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    low, high = limits
-    image = axes.imshow(values, cmap="cividis", vmin=low, vmax=high if high > low else low + 1e-9, aspect="auto")
+    image = _cells(axes, values, cells, limits)
     axes.set_xticks(range(len(columns)), [_text(c) for c in columns], rotation=30, ha="right", fontsize=8)
     axes.set_yticks(range(len(rows)), [_text(r) for r in rows], fontsize=8)
-    for i in range(len(rows)):
-        for j in range(len(columns)):
-            bright = not np.isnan(values[i, j]) and values[i, j] > low + 0.55 * (high - low)
-            blank = np.isnan(values[i, j])
-            colour = "black" if bright or blank else "white"
-            axes.text(j, i, cells[i][j], ha="center", va="center", fontsize=8, color=colour)
     bar = figure.colorbar(image, ax=axes, shrink=0.9)
     bar.set_label(unit, fontsize=8)
     bar.ax.tick_params(labelsize=8)
@@ -205,6 +217,33 @@ def plot_overlap(matrix: Sequence[Sequence[float]], labels: Sequence[str], expec
     figure, axes = _heat_map(values, labels, labels, cells, "mean squared cosine", (0.0, 1.0))
     chance = "" if expected is None else f" (by chance {expected:.2f})"
     axes.set_title(f"Overlap of subspaces{chance}", fontsize=10)
+    return figure
+
+
+def plot_sites(rows: Sequence[SiteComparison]) -> Figure:
+    """Overlap of subspaces, pair by pair, one panel a site, with what chance would give."""
+    names = list(dict.fromkeys(name for row in rows for name in (row.a, row.b)))
+    sites = sorted({(row.layer, row.side) for row in rows})
+    columns = min(4, len(sites))
+    lines = math.ceil(len(sites) / columns)
+    panel = 1.6 + 0.5 * len(names)  # inches
+    figure = Figure(figsize=(panel * columns + 1.5, panel * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    for unused in panels[len(sites) :]:
+        unused.set_axis_off()
+    for number, (axes, (layer, side)) in enumerate(zip(panels, sites)):
+        here = [row for row in rows if (row.layer, row.side) == (layer, side)]
+        values = np.full((len(names), len(names)), np.nan)
+        np.fill_diagonal(values, 1.0)
+        for row in here:
+            i, j = names.index(row.a), names.index(row.b)
+            values[i, j] = values[j, i] = row.mean_squared_cosine
+        image = _cells(axes, values, [["" if np.isnan(v) else f"{v:.2f}" for v in line] for line in values], (0.0, 1.0))
+        axes.set_title(f"layer {layer}, {side} (random {here[0].random_expectation:.2f})", fontsize=9)
+        axes.set_xticks(range(len(names)), [_text(n) for n in names], rotation=45, ha="right", fontsize=8)
+        shown = [_text(n) for n in names] if number % columns == 0 else [""] * len(names)
+        axes.set_yticks(range(len(names)), shown, fontsize=8)
+    figure.colorbar(image, ax=figure.axes, label="mean squared cosine", shrink=0.8)
     return figure
 
 

@@ -114,12 +114,18 @@ def escape_markdown(text: Any) -> str:
     return shown
 
 
-def markdown_table(table: Table) -> str:
-    """The table in GitHub's Markdown; stressed cells are bold."""
+def markdown_table(table: Table, plain: bool = False) -> str:
+    """The table in GitHub's Markdown; stressed cells are bold.
+
+    Args:
+        table: What to render.
+        plain: Write cells as they are, for names that are also read as they stand: on a terminal, in a model card.
+    """
+    cell = clean if plain else escape_markdown
     rule = ["---" if j in table.text_columns else "---:" for j in range(len(table.header))]
-    lines = [" | ".join(escape_markdown(c) for c in table.header), " | ".join(rule)]
+    lines = [" | ".join(cell(c) for c in table.header), " | ".join(rule)]
     for i, row in enumerate(table.rows):
-        cells = [escape_markdown(c) for c in row]
+        cells = [cell(c) for c in row]
         lines.append(" | ".join(f"**{c}**" if (i, j) in table.marked else c for j, c in enumerate(cells)))
     text = "\n".join(f"| {line} |" for line in lines)
     return f"{text}\n\n{escape_markdown(table.note)}" if table.note else text

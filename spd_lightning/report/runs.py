@@ -1,4 +1,4 @@
-"""Stage 5: read run folders, and put runs that differ only in their seed together.
+"""Stage 5: read run folders.
 
 Everything a report shows comes from the files of a run; nothing is measured here.
 """
@@ -6,9 +6,8 @@ Everything a report shows comes from the files of a run; nothing is measured her
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,22 +15,16 @@ from typing import Any
 
 import numpy as np
 import yaml
-from safetensors import SafetensorError, safe_open
 
 from spd_lightning.artifacts.files import read_jsonl
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.statistics import over_seeds
-from spd_lightning.report.schema import ROWS, SCHEMA, check_results, write_results
-from spd_lightning.scoring.verdicts import is_share
-
-__all__ = ["Run", "Spectrum", "combine_seeds", "combined_results", "is_share", "read_run", "write_results"]
+from spd_lightning.report.schema import check_results
 
 # Options that say where and when a run took place, not what it computed.
 PLACES = {"run_dir", "artifact_dir", "config", "ckpt_path", "default_root_dir", "logger"}
 PLACES |= {"data_dir", "model_revision", "data_revision"}  # their content is known (`Run.conditions`)
 COMPUTE = ("spd_lightning", "torch", "lightning", "transformers", "tokenizers", "peft", "numpy")  # what numbers need
 SEEDS = {"seed", "seed_everything"}
-LONGEST_LABEL = 80  # characters; the table of runs has every option in which runs differ
 # What is scored or shown, and when, not how it is computed: runs that differ in these alone are the same configuration.
 SHOWN = {
     "tasks",
@@ -212,21 +205,18 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _read_subspace(path: Path) -> tuple[dict[str, Any], tuple[Spectrum, ...]]:
     if not path.is_file():
         return {}, ()
-    spectra = []
+    from spd_lightning.subspace.subspace import CapabilitySubspace
+
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = json.loads((file.metadata() or {}).get("spd", "{}"))
-            for key in file.keys():  # noqa: SIM118  (not a mapping)
-                if key.endswith(".singular_values"):
-                    site = key.removesuffix(".singular_values")
-                    _, layer, side = site.split(".")
-                    rank = int(file.get_slice(f"{site}.basis").get_shape()[1])
-                    values = np.asarray(file.get_tensor(key))
-                    energy = metadata.get("energy", {}).get(f"{layer}.{side}", _leading_share(values, rank))
-                    spectra.append(Spectrum(int(layer), side, values, rank, energy))
-    except (SafetensorError, ValueError) as error:
+        found = CapabilitySubspace.load(path)
+    except UserError as error:
         raise UserError(f"{path}: not a subspace file ({error}). Extract it again.") from error
-    return metadata, tuple(sorted(spectra, key=lambda s: (s.layer, s.side)))
+    spectra = []
+    for layer, side in found.sites:
+        values, rank = found.singular_values(layer, side).numpy(), found.basis(layer, side).shape[1]
+        energy = found.metadata.get("energy", {}).get(f"{layer}.{side}", _leading_share(values, rank))
+        spectra.append(Spectrum(layer, side, values, rank, energy))
+    return found.metadata, tuple(spectra)
 
 
 def _leading_share(values: np.ndarray, rank: int) -> float:
@@ -249,101 +239,3 @@ def options(config: Mapping[str, Any]) -> dict[str, Any]:
 
     visit(config, "")
     return flat
-
-
-def group_by_configuration(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs that differ in nothing but the seed, together; in the order given."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        key = json.dumps(
-            [run.conditions, run.results["trained_on"], run.results["method"]], sort_keys=True, default=str
-        )
-        groups.setdefault(key, []).append(run)
-    return list(groups.values())
-
-
-def varying_options(runs: Sequence[Run]) -> list[str]:
-    """Dotted names of the options, contents and versions in which runs differ, seeds and places aside."""
-    flats = [run.conditions for run in runs]
-    names = sorted({name for flat in flats for name in flat})
-    return [name for name in names if len({json.dumps(flat.get(name), default=str) for flat in flats}) > 1]
-
-
-def label(run: Run, names: Sequence[str]) -> str:
-    """A short name: the values of the options in which runs differ, else the method; the run's own where that is long.
-
-    An option stands by its last name where no other of ``names`` has that.
-    """
-    last = [name.rsplit(".", 1)[-1] for name in names]
-    shown = [short if last.count(short) == 1 else name for short, name in zip(last, names)]
-    text = ", ".join(f"{word}={run.option(name)}" for word, name in zip(shown, names))
-    return run.name if len(text) > LONGEST_LABEL else text or str(run.results["method"] or run.name)
-
-
-def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Mean, standard deviation and interval over seeds: a row per configuration, method, task, protocol and metric.
-
-    ``std`` is the sample standard deviation (divisor: seeds - 1), None for a single seed. It is the spread of whole
-    runs, which an interval computed from the examples of one run does not contain. ``ci95`` is Student's t interval of
-    the mean over seeds, from three seeds on; the examples are taken as they are, never pooled over seeds. Runs of one
-    seed count once, as their mean.
-    """
-    names = varying_options(runs)
-    rows = []
-    for group in group_by_configuration(runs):
-        cells: dict[tuple[Any, ...], list[tuple[dict[str, Any], Run]]] = {}
-        for run in group:
-            for score in run.scores:
-                key = tuple(score[k] for k in ("method", "task", "split", "protocol", "metric"))
-                cells.setdefault((*key, _examples(run, score)), []).append((score, run))
-        several = {key[:-1] for key in cells if sum(other[:-1] == key[:-1] for other in cells) > 1}
-        for (method, task, split, protocol, metric, examples), found in cells.items():
-            other_data = (method, task, split, protocol, metric) in several
-            of_seed: dict[Any, list[float]] = {}  # a run repeated with the same seed is no further seed
-            for score, run in found:
-                of_seed.setdefault(run.seed, []).append(score["value"])
-            mean, std, ci95 = over_seeds(
-                [sum(values) / len(values) for values in of_seed.values()], (0.0, 1.0) if is_share(metric) else None
-            )
-            rows.append(
-                {
-                    "configuration": label(group[0], names)
-                    + (f" (examples {str(examples)[:8]})" if other_data else ""),
-                    "method": method,
-                    "task": task,
-                    "split": split,
-                    "protocol": protocol,
-                    "metric": metric,
-                    "mean": mean,
-                    "std": std,
-                    "ci95": None if ci95 is None else list(ci95),
-                    "seeds": list(of_seed),
-                    "n": found[0][0]["n"],
-                    "runs": [run.name for _, run in found],
-                }
-            )
-    return rows
-
-
-def _examples(run: Run, score: Mapping[str, Any]) -> str | None:
-    """Content of the examples that a score is of; None for a run that does not say."""
-    return ((run.results.get("benchmarks") or {}).get(f"{score['task']}.{score['method']}") or {}).get("examples")
-
-
-def combined_results(runs: Sequence[Run]) -> dict[str, Any]:
-    """One ``results.json`` for several runs: all rows, each with the name of its ``run``, and the means over seeds."""
-
-    def common(key: str) -> Any:
-        values = {run.results[key] for run in runs}
-        return values.pop() if len(values) == 1 else None
-
-    joined = ",".join(sorted(str(run.results["fingerprint"]) for run in runs))
-    return {
-        "schema": SCHEMA,
-        "fingerprint": hashlib.sha256(joined.encode()).hexdigest()[:16],
-        "trained_on": common("trained_on"),
-        "method": common("method"),
-        **{key: [{"run": run.name, **row} for run in runs for row in run.results[key]] for key in ROWS},
-        "combined": combine_seeds(runs),
-        "runs": [{"run": run.name, "seed": run.seed, "options": options(run.config)} for run in runs],
-    }

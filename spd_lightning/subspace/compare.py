@@ -7,7 +7,6 @@ only what lies above it is signal.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -22,7 +21,7 @@ from spd_lightning.subspace.sites import Side, SiteKey
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SiteComparison:
     """Two subspaces at one site.
 
@@ -123,76 +122,18 @@ def compare_subspaces(subspaces: Mapping[str, CapabilitySubspace]) -> list[SiteC
             angles, expected = compare_bases(basis_a, basis_b)
             rows.append(
                 SiteComparison(
-                    name_a,
-                    name_b,
-                    layer,
-                    side,
-                    len(basis_a),
-                    basis_a.shape[1],
-                    basis_b.shape[1],
-                    float(angles.cos().square().mean()),
-                    expected,
-                    float(angles.cos().min()),
-                    float(angles.norm()),
-                    tuple(angles.tolist()),
+                    a=name_a,
+                    b=name_b,
+                    layer=layer,
+                    side=side,
+                    kv_dim=len(basis_a),
+                    rank_a=basis_a.shape[1],
+                    rank_b=basis_b.shape[1],
+                    mean_squared_cosine=float(angles.cos().square().mean()),
+                    random_expectation=expected,
+                    smallest_cosine=float(angles.cos().min()),
+                    grassmann_distance=float(angles.norm()),
+                    angles=tuple(angles.tolist()),
                 )
             )
     return rows
-
-
-def comparison_table(rows: Sequence[SiteComparison]) -> str:
-    """A Markdown table, one line a pair and site; ``random`` is what two random subspaces would show."""
-    lines = [
-        "| a | b | layer | side | rank | mean cos² | random | smallest cos | largest angle (deg) | Grassmann (rad) |",
-        "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        rank = str(row.rank_a) if row.rank_a == row.rank_b else f"{row.rank_a}/{row.rank_b}"
-        largest = torch.rad2deg(torch.tensor(row.angles[-1])).item()
-        lines.append(
-            f"| {row.a} | {row.b} | {row.layer} | {row.side} | {rank} of {row.kv_dim} | "
-            f"{row.mean_squared_cosine:.4f} | {row.random_expectation:.4f} | "
-            f"{row.smallest_cosine:.4f} | {largest:.2f} | {row.grassmann_distance:.3f} |"
-        )
-    return "\n".join(lines)
-
-
-def plot_comparison(rows: Sequence[SiteComparison], path: str | Path) -> Path:
-    """Heat maps of the mean squared cosine, subspaces against subspaces, one panel a site; written as an image.
-
-    Args:
-        rows: From `compare_subspaces`.
-        path: Image file; its suffix chooses the format.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = list(dict.fromkeys(name for row in rows for name in (row.a, row.b)))
-    sites = sorted({(row.layer, row.side) for row in rows})
-    columns = min(4, len(sites))
-    lines = math.ceil(len(sites) / columns)
-    panel = 1.6 + 0.5 * len(names)  # inches
-    figure = Figure(figsize=(panel * columns + 1.5, panel * lines), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(lines, columns, squeeze=False).flatten()
-    for unused in panels[len(sites) :]:
-        unused.set_axis_off()
-    for axis, (layer, side) in zip(panels, sites):
-        here = [row for row in rows if (row.layer, row.side) == (layer, side)]
-        grid = torch.full((len(names), len(names)), math.nan).fill_diagonal_(1.0)
-        for row in here:
-            i, j = names.index(row.a), names.index(row.b)
-            grid[i, j] = grid[j, i] = row.mean_squared_cosine
-        image = axis.imshow(grid.numpy(), vmin=0, vmax=1, cmap="viridis")
-        axis.set_title(f"layer {layer}, {side} (random {here[0].random_expectation:.2f})", fontsize=9)
-        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
-        first = axis.get_subplotspec().is_first_col()
-        axis.set_yticks(range(len(names)), names if first else [""] * len(names), fontsize=8)
-        for i, j in grid.isfinite().nonzero().tolist():
-            color = "black" if grid[i, j] > 0.6 else "white"
-            axis.text(j, i, f"{grid[i, j]:.2f}", ha="center", va="center", color=color, fontsize=8)
-    figure.colorbar(image, ax=figure.axes, label="mean squared cosine", shrink=0.8)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return path

@@ -163,7 +163,8 @@ def test_real_points_differ_only_in_the_sweep_and_share_what_they_can(
     parameters = {**{k: {"value": v} for k, v in small.items()}, **varied}
     path.write_text(yaml.safe_dump({"program": "x", "method": "grid", "parameters": parameters, "command": command}))
     assert run(path) == 0
-    from spd_lightning.report.runs import read_run, varying_options
+    from spd_lightning.report.runs import read_run
+    from spd_lightning.report.sweeps import varying_options
 
     runs = [read_run(tmp_path / "out" / p.name) for p in sweep.points(sweep.read_sweep(path))]
     assert sorted(varying_options(runs)) == ["model.lora_r", "subspace.rank"]

@@ -16,8 +16,8 @@ from spd_lightning.evaluation.rounding import rounding_noise
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.student import save_student
 from spd_lightning.model.load import load_model
-from spd_lightning.report.arithmetic import arithmetic_blocks
 from spd_lightning.report.render import render_markdown
+from spd_lightning.report.sections import arithmetic_blocks
 from spd_lightning.tasks import load_task
 from tests.conftest import byte_tokenizer, tiny_model
 

@@ -46,8 +46,7 @@ def adapter_dir(tiny_model_dir: str, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def facts(tiny_model_dir: str) -> RunFacts:
-    score = {"method": "spd", "task": "gsm8k", "split": "in", "protocol": "standard", "metric": "acc", "value": 0.25}
-    return RunFacts(tiny_model_dir, "spd", "gsm8k", {"lora_r": 4}, [{**score, "n": 8, "ci95": [0.07, 0.59]}])
+    return RunFacts(tiny_model_dir, "spd", "gsm8k", {"lora_r": 4}, "| model | value |\n| --- | ---: |\n| spd | 0.25 |")
 
 
 # -- targets -------------------------------------------------------------------------------------------------------
@@ -291,7 +290,7 @@ def test_export_adapter(tiny_model_dir: str, adapter_dir: Path, tmp_path: Path, 
     assert torch.equal(plain(input_ids=IDS).logits, trained_adapter(tiny_model_dir)(input_ids=IDS).logits)
     card = (out / "README.md").read_text()
     assert "library_name: peft" in card and "arXiv:2605.22675" in card and "| lora_r | 4 |" in card
-    assert "| spd | gsm8k | in | standard | acc | 0.25 | 8 | 0.07 to 0.59 |" in card
+    assert "## Scores\n\n| model | value |" in card and card.endswith("| spd | 0.25 |\n")
     assert f"base_model: {tiny_model_dir}" in card
 
 

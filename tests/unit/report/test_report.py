@@ -20,9 +20,19 @@ from spd_lightning.errors import UserError
 from spd_lightning.evaluation.paired import share_difference
 from spd_lightning.evaluation.power import examples_needed
 from spd_lightning.evaluation.statistics import wilson_interval
-from spd_lightning.report import plots, read_run, render, render_table, tables, write_report, write_results
-from spd_lightning.report.page import caveats
-from spd_lightning.report.runs import combine_seeds, group_by_configuration, label, varying_options
+from spd_lightning.report import (
+    plots,
+    read_run,
+    render,
+    render_table,
+    sweeps,
+    tables,
+    wording,
+    write_report,
+    write_results,
+)
+from spd_lightning.report.sections import caveats
+from spd_lightning.report.sweeps import combine_seeds, group_by_configuration, label, varying_options
 
 HOSTILE = 'x</pre><script>alert("1")</script> ``` & $x$ \x1b[31m \ud800 | <img src=http://e.test/a.png>'
 
@@ -271,7 +281,7 @@ def test_seeds_are_combined_by_hand_computed_mean_and_std(tmp_path: Path) -> Non
     half = 4.302653 * values.std(ddof=1) / math.sqrt(3)  # Student's t, 2 degrees of freedom
     assert three["ci95"] == pytest.approx([values.mean() - half, values.mean() + half])
     assert rows["rank=4", "base", "arithmetic"]["ci95"] is None, "equal scores show no spread"
-    table = tables.seeds_table(runs)
+    table = sweeps.seeds_table(runs)
     assert table.marked == frozenset(), "examples answered under three seeds are not three times as many"
     assert "42.0 ± 10.6" in table.rows[1][4] and table.rows[1][5] == "[15.7, 68.3]", table.rows[1]
 
@@ -388,9 +398,9 @@ def test_one_row_representation_renders_three_ways() -> None:
 
 
 def test_formats() -> None:
-    assert tables.format_value(0.1234, "pass@1") == "12.3" and tables.format_value(0.1234, "nll_per_char") == "0.123"
-    assert tables.format_interval([-0.1, 0.25], "acc", sign=True) == "[-10.0, +25.0]"
-    assert [tables.format_p(p) for p in (None, 0.0001, 0.25)] == ["-", "<0.001", "0.250"]
+    assert wording.format_value(0.1234, "pass@1") == "12.3" and wording.format_value(0.1234, "nll_per_char") == "0.123"
+    assert wording.format_interval([-0.1, 0.25], "acc", sign=True) == "[-10.0, +25.0]"
+    assert [wording.format_p(p) for p in (None, 0.0001, 0.25)] == ["-", "<0.001", "0.250"]
 
 
 def test_caveats_follow_the_data(tmp_path: Path) -> None:
@@ -528,7 +538,7 @@ def test_report_of_several_runs(tmp_path: Path) -> None:
     results = json.loads((out / "results.json").read_text())
     assert len(results["runs"]) == 8 and len(results["scores"]) == 48 and results["method"] == "spd"
     assert (out / "plots" / "sweep.png").is_file() and "subspace.rank \\ subspace.layers" in text
-    grid = tables.sweep_grid([read_run(r) for r in runs])
+    grid = sweeps.sweep_grid([read_run(r) for r in runs])
     assert grid is not None and grid.rows == ["4", "8"] and grid.columns == ["[0]", "[1]"]
     assert grid.values == [[pytest.approx(0.2415)] * 2, [pytest.approx(0.2815)] * 2]
     with pytest.raises(UserError, match="out is itself a report over several runs"):
@@ -559,9 +569,9 @@ def test_sweep_grid_leaves_missing_cells_empty(tmp_path: Path) -> None:
         read_run(make_run(tmp_path / "a", rank=16, layers=[0])),
         read_run(make_run(tmp_path / "b", rank=4, layers=[1])),
     ]
-    grid = tables.sweep_grid(runs)
+    grid = sweeps.sweep_grid(runs)
     assert grid is not None and grid.rows == ["4", "16"] and grid.values[0][0] is None and grid.values[1][1] is None
-    assert tables.sweep_grid(runs[:1]) is None
+    assert sweeps.sweep_grid(runs[:1]) is None
     figure = plots.plot_grid(grid)
     assert [t.get_text() for t in figure.axes[0].texts] == ["-", "50.0", "50.0", "-"]
 

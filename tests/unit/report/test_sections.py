@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.report.programs import program_notes
 from spd_lightning.report.runs import Run
+from spd_lightning.report.sections import program_notes
 
 
 def run_with(facts: dict[str, Any]) -> Run:

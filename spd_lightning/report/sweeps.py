@@ -1,0 +1,188 @@
+"""Runs that differ: in which options, which in the seed alone, means over seeds, and a score over two options."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spd_lightning.evaluation.statistics import over_seeds
+from spd_lightning.report.render import Table
+from spd_lightning.report.runs import Run
+from spd_lightning.report.tables import benchmark_key
+from spd_lightning.report.wording import benchmark_name, format_interval, format_value, metric_name
+from spd_lightning.scoring.verdicts import is_share
+
+LONGEST_LABEL = 80  # characters; the table of runs has every option in which runs differ
+
+
+def group_by_configuration(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs that differ in nothing but the seed, together; in the order given."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        key = json.dumps(
+            [run.conditions, run.results["trained_on"], run.results["method"]], sort_keys=True, default=str
+        )
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def varying_options(runs: Sequence[Run]) -> list[str]:
+    """Dotted names of the options, contents and versions in which runs differ, seeds and places aside."""
+    flats = [run.conditions for run in runs]
+    names = sorted({name for flat in flats for name in flat})
+    return [name for name in names if len({json.dumps(flat.get(name), default=str) for flat in flats}) > 1]
+
+
+def label(run: Run, names: Sequence[str]) -> str:
+    """A short name: the values of the options in which runs differ, else the method; the run's own where that is long.
+
+    An option stands by its last name where no other of ``names`` has that.
+    """
+    last = [name.rsplit(".", 1)[-1] for name in names]
+    shown = [short if last.count(short) == 1 else name for short, name in zip(last, names)]
+    text = ", ".join(f"{word}={run.option(name)}" for word, name in zip(shown, names))
+    return run.name if len(text) > LONGEST_LABEL else text or str(run.results["method"] or run.name)
+
+
+def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Mean, standard deviation and interval over seeds: a row per configuration, method, task, protocol and metric.
+
+    ``std`` is the sample standard deviation (divisor: seeds - 1), None for a single seed. It is the spread of whole
+    runs, which an interval computed from the examples of one run does not contain. ``ci95`` is Student's t interval of
+    the mean over seeds, from three seeds on; the examples are taken as they are, never pooled over seeds. Runs of one
+    seed count once, as their mean.
+    """
+    names = varying_options(runs)
+    rows = []
+    for group in group_by_configuration(runs):
+        cells: dict[tuple[Any, ...], list[tuple[dict[str, Any], Run]]] = {}
+        for run in group:
+            for score in run.scores:
+                key = tuple(score[k] for k in ("method", "task", "split", "protocol", "metric"))
+                cells.setdefault((*key, _examples(run, score)), []).append((score, run))
+        several = {key[:-1] for key in cells if sum(other[:-1] == key[:-1] for other in cells) > 1}
+        for (method, task, split, protocol, metric, examples), found in cells.items():
+            other_data = (method, task, split, protocol, metric) in several
+            of_seed: dict[Any, list[float]] = {}  # a run repeated with the same seed is no further seed
+            for score, run in found:
+                of_seed.setdefault(run.seed, []).append(score["value"])
+            mean, std, ci95 = over_seeds(
+                [sum(values) / len(values) for values in of_seed.values()], (0.0, 1.0) if is_share(metric) else None
+            )
+            rows.append(
+                {
+                    "configuration": label(group[0], names)
+                    + (f" (examples {str(examples)[:8]})" if other_data else ""),
+                    "method": method,
+                    "task": task,
+                    "split": split,
+                    "protocol": protocol,
+                    "metric": metric,
+                    "mean": mean,
+                    "std": std,
+                    "ci95": None if ci95 is None else list(ci95),
+                    "seeds": list(of_seed),
+                    "n": found[0][0]["n"],
+                    "runs": [run.name for _, run in found],
+                }
+            )
+    return rows
+
+
+def _examples(run: Run, score: Mapping[str, Any]) -> str | None:
+    """Content of the examples that a score is of; None for a run that does not say."""
+    return ((run.results.get("benchmarks") or {}).get(f"{score['task']}.{score['method']}") or {}).get("examples")
+
+
+def seeds_table(runs: Sequence[Run]) -> Table:
+    """Mean +- standard deviation and interval over seeds, one row per configuration, method and benchmark; no stars."""
+    rows = []
+    for row in combine_seeds(runs):
+        spread = "" if row["std"] is None else f" ± {format_value(row['std'], row['metric'])}"
+        rows.append(
+            (
+                row["configuration"],
+                row["method"],
+                benchmark_name(row),
+                metric_name(row["metric"]),
+                format_value(row["mean"], row["metric"]) + spread,
+                format_interval(row["ci95"], row["metric"]) or "-",
+                str(len(row["seeds"])),
+                str(row["n"]),
+            )
+        )
+    note = (
+        "± is the standard deviation over seeds (divisor: seeds - 1); one seed has none. The interval is Student's t "
+        "for the mean over seeds on these examples; fewer than three seeds, or equal scores, give none. Nothing is "
+        "starred: examples answered under several seeds are not that many examples."
+    )
+    return Table(
+        ("configuration", "method", "benchmark", "metric", "mean", "95% interval", "seeds", "n"),
+        rows,
+        text_columns=frozenset({0, 1, 2, 3}),
+        note=note,
+    )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A score over two options: ``values[i][j]`` for row i and column j, shares as fractions, None where no run is."""
+
+    title: str
+    metric: str
+    row_option: str
+    column_option: str
+    rows: list[str]
+    columns: list[str]
+    values: list[list[float | None]]
+
+
+def _order(values: set[Any]) -> list[Any]:
+    """Numbers by size, then everything else by its text."""
+    is_number = {v: isinstance(v, int | float) and not isinstance(v, bool) for v in values}
+    return sorted(values, key=lambda v: (not is_number[v], v if is_number[v] else math.inf, str(v)))
+
+
+def sweep_grid(
+    runs: Sequence[Run], row_option: str = "subspace.rank", column_option: str = "subspace.layers"
+) -> Grid | None:
+    """The trained method's in-domain score over rank and layers, averaged over runs of a cell.
+
+    None where the runs differ in neither option.
+    """
+    if not {row_option, column_option} & set(varying_options(runs)):
+        return None
+    target = None
+    for run in runs:
+        trained = [s for s in run.scores if s["method"] == run.results["method"]] or run.scores
+        target = next(
+            (benchmark_key(s) for s in trained if s["split"] == "in"), benchmark_key(trained[0]) if trained else None
+        )
+        if target is not None:
+            break
+    if target is None:
+        return None
+
+    def place(run: Run, option: str) -> Any:
+        value = run.option(option)
+        return value if isinstance(value, int | float | str) else str(value)
+
+    cells: dict[tuple[Any, Any], list[float]] = {}
+    for run in runs:
+        for s in run.scores:
+            if benchmark_key(s) == target and s["method"] == run.results["method"]:
+                cells.setdefault((place(run, row_option), place(run, column_option)), []).append(s["value"])
+    rows, columns = _order({k[0] for k in cells}), _order({k[1] for k in cells})
+    values = [[sum(v) / len(v) if (v := cells.get((r, c))) else None for c in columns] for r in rows]
+    title = f"{target[0]}, {metric_name(target[2])}"
+    return Grid(title, target[2], row_option, column_option, [str(r) for r in rows], [str(c) for c in columns], values)
+
+
+def grid_table(grid: Grid) -> Table:
+    """The sweep summary as a table."""
+    corner = f"{grid.row_option} \\ {grid.column_option}"
+    rows = [(name, *(format_value(v, grid.metric) for v in values)) for name, values in zip(grid.rows, grid.values)]
+    return Table((corner, *grid.columns), rows, note=grid.title)

@@ -1,0 +1,71 @@
+"""How values, intervals, p-values, metrics, benchmarks and methods are written, in every table, plot and sentence.
+
+Shares are printed in per cent with one decimal, negative log-likelihoods in nats with three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from spd_lightning.scoring.verdicts import is_share
+
+METHODS = ("base", "projected", "psr", "ssd", "spd", "filtered")  # the order in which they are shown
+
+
+def format_value(value: float | None, metric: str, sign: bool = False) -> str:
+    """A score: per cent with one decimal for shares, nats with three otherwise."""
+    if value is None:
+        return "-"
+    return f"{100 * value:{'+' if sign else ''}.1f}" if is_share(metric) else f"{value:{'+' if sign else ''}.3f}"
+
+
+def format_interval(interval: Sequence[float] | None, metric: str, sign: bool = False) -> str:
+    """``[low, high]`` in the unit of the metric; empty without an interval."""
+    return "" if interval is None else "[" + ", ".join(format_value(v, metric, sign) for v in interval) + "]"
+
+
+def format_p(p: float | None) -> str:
+    """A p-value with three decimals, or ``<0.001``."""
+    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def equals_p(p: float) -> str:
+    """A p-value in a sentence: ``= 0.012``, ``<0.001``."""
+    text = format_p(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def format_any(value: Any) -> str:
+    """Whatever a fact holds, in one line: large counts grouped, floats with four digits."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        shown = ", ".join(format_any(v) for v in value[:8])
+        return shown + (f", ... ({len(value)} in all)" if len(value) > 8 else "")
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {format_any(v)}" for k, v in value.items())
+    return str(value)
+
+
+def benchmark_name(row: Mapping[str, Any]) -> str:
+    """Task of a row, with its protocol unless that is the standard one."""
+    protocol = row["protocol"]
+    return (
+        row["task"] if protocol == "standard" or row["task"].endswith(f":{protocol}") else f"{row['task']} ({protocol})"
+    )
+
+
+def metric_name(metric: str) -> str:
+    """Metric with its unit and, where lower is better, a word on that."""
+    return f"{metric} (%)" if is_share(metric) else f"{metric} (nats, lower is better)"
+
+
+def method_order(methods: Iterable[str]) -> list[str]:
+    """Methods in the order in which they are shown: base, projected, then what was trained."""
+    found = set(methods)
+    return [m for m in METHODS if m in found] + sorted(found - set(METHODS))
