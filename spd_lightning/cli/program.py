@@ -24,6 +24,13 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
 from spd_lightning.artifacts.store import ArtifactStore, fingerprint
 from spd_lightning.cli.commands import COMMANDS
+from spd_lightning.cli.lifetime import (
+    await_cause,
+    end_with_parent,
+    ended_by_sigterm,
+    let_gloo_finish_at_exit,
+    lost_process,
+)
 from spd_lightning.cli.parser import PARSER, STAGES, TRAINER_DEFAULTS, Options, StageCommands, explain
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
@@ -36,14 +43,7 @@ from spd_lightning.pipeline import fit
 from spd_lightning.pipeline.fit import Run
 from spd_lightning.pipeline.stages import Parts
 from spd_lightning.pipeline.trainers import main_trainer
-from spd_lightning.processes import (
-    await_cause,
-    end_with_parent,
-    ended_by_sigterm,
-    is_rank_zero,
-    lost_process,
-    rank,
-)
+from spd_lightning.processes import is_rank_zero, rank
 from spd_lightning.tasks.sources import fix_revisions
 
 
@@ -203,6 +203,7 @@ def main(args: list[str] | None = None) -> int:
     """
     _quiet()
     end_with_parent()
+    let_gloo_finish_at_exit()
     given = sys.argv[1:] if args is None else args
     try:
         with ended_by_sigterm():

@@ -16,13 +16,13 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import TQDMProgressBar
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from spd_lightning.batches import Batches
 from spd_lightning.generation.corpus import Corpus
 from spd_lightning.generation.engine import EngineStats, generate_batch
 from spd_lightning.generation.recipe import Recipe, pending_batches
 from spd_lightning.generation.requests import Generation, Request
 from spd_lightning.model.load import check_one_process, keep_in_place, load_model, load_tokenizer
 from spd_lightning.model.packed_linear import packed_linears
+from spd_lightning.processes import Batches
 from spd_lightning.subspace.projection import fold_projection
 
 REFRESH = 0.5  # seconds between two looks of the progress bar

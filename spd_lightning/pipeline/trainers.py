@@ -27,7 +27,7 @@ from spd_lightning.pipeline.tracking import default_loggers
 
 # How long processes wait for each other, where the user says nothing: one may have hours of decoding left when another
 # is done. A process that dies ends the others at once, so nothing hangs for so long.
-PATIENCE = timedelta(hours=12)
+WAIT_FOR_OTHERS = timedelta(hours=12)
 
 
 class NoTraining(LightningModule):
@@ -73,7 +73,7 @@ def make_trainer(**settings: Any) -> Trainer:
             "with them. Set --trainer.strategy=ddp."
         )
     if isinstance(trainer.strategy, DDPStrategy) and trainer.strategy._timeout in (None, default_pg_timeout):
-        trainer.strategy._timeout = PATIENCE
+        trainer.strategy._timeout = WAIT_FOR_OTHERS
     started = int(os.environ.get("WORLD_SIZE", trainer.world_size))
     if "LOCAL_RANK" in os.environ and started != trainer.world_size:
         raise UserError(

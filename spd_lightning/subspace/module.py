@@ -20,12 +20,12 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from spd_lightning.batches import Batches
 from spd_lightning.errors import UserError
 from spd_lightning.model.anatomy import dtype_name
 from spd_lightning.model.load import Dtype, check_one_process, keep_in_place, load_model, load_tokenizer, resolve_dtype
 from spd_lightning.model.packed_linear import packed_linears
 from spd_lightning.model.source import model_fingerprint
+from spd_lightning.processes import Batches
 from spd_lightning.subspace import calibration
 from spd_lightning.subspace.capture import BATCH_TOKENS, Batch, capture_gradients, collate, form_batches
 from spd_lightning.subspace.choice import Basis, Rank, choice_problems, subspace_from_moments

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 
+from spd_lightning.cli.lifetime import let_gloo_finish_at_exit
 from spd_lightning.finetuning.batching import TextLoader, make_train_loader
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
@@ -113,4 +114,5 @@ def main(model: str, out: Path, accelerator: str = "cpu") -> None:
 
 
 if __name__ == "__main__":
+    let_gloo_finish_at_exit()
     main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
