@@ -142,7 +142,7 @@ def put_beside(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
     model = wrapped.unload()
     for path, (inner, outer) in parts.items():
         model.set_submodule(path, LinearBeside(model.get_submodule(path), inner, outer))
-    return model.requires_grad_(False).eval()  # type: ignore[return-value,no-any-return]
+    return model.requires_grad_(False).eval()
 
 
 def merge_inside(model: PreTrainedModel) -> PreTrainedModel:

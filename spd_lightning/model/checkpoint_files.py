@@ -75,11 +75,17 @@ def weight_entry(names: Iterable[str], config: dict[str, Any] | None = None) -> 
 def weight_names(folder: Path) -> list[str]:
     """Names of the weight files of a local folder that transformers would load, the index of shards included."""
     config = folder / "config.json"
-    entry = weight_entry(_names(folder), json.loads(config.read_text(encoding="utf-8")) if config.is_file() else None)
+    entry = weight_entry(_names(folder), _read(config) if config.is_file() else None)
     if entry is None or not entry.endswith(".index.json"):
         return [entry] if entry else []
-    shards = json.loads((folder / entry).read_text(encoding="utf-8"))["weight_map"].values()
-    return [entry, *sorted(set(shards))]
+    return [entry, *sorted(set(_read(folder / entry)["weight_map"].values()))]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}). Copy or download the model again.") from error
 
 
 def _names(folder: Path) -> list[str]:

@@ -190,8 +190,13 @@ def keep_in_place(owner: nn.Module, model: PreTrainedModel) -> None:
 
 def _from_pretrained(auto: Any, name: str, source: str, local: bool, **kwargs: Any) -> Any:
     try:
-        return auto.from_pretrained(source, local_files_only=local or None, **kwargs)
+        return auto.from_pretrained(source, local_files_only=local or None, trust_remote_code=False, **kwargs)
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"model_name_or_path={name!r} needs code that its repository brings along (auto_map in config.json), "
+                "which is never run. Give a model of a type that transformers has."
+            ) from error
         first_line = str(error).strip().splitlines()[0]
         raise UserError(
             f"model_name_or_path={name!r} cannot be loaded: {first_line} Give an existing folder, a .gguf file, a hub "

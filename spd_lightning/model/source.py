@@ -104,13 +104,13 @@ def _dequantised(gguf: Path) -> Path:
         ) from error
     try:
         source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(**source, trust_remote_code=False, dtype=torch.float32)
         model.config.__dict__.pop(
             "quantization_config", None
         )  # else save_pretrained refuses: the weights are dense now
         model.__dict__["hf_quantizer"] = None
         model.save_pretrained(partial)
-        AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
+        AutoTokenizer.from_pretrained(**source, trust_remote_code=False).save_pretrained(partial)
         try:
             partial.rename(folder)
         except OSError:  # another process was first; its copy is the same
