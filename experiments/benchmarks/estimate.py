@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", default=EMBEDDED_MODEL)
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--quick", action="store_true", help="a tiny shape and 4 prompts: shows that it runs")
-    args, args.options = parser.parse_known_args(argv)  # what is left goes to fit
+    args, options = parser.parse_known_args(argv)
+    args.options = options  # what is left goes to fit
     parts = {"operations": operations, "run": run, "example": example}
     for name in [args.part] if args.part else parts:
         parts[name](args)

@@ -110,6 +110,7 @@ def train_ours(
         enable_progress_bar=False,
         enable_model_summary=False,
     ).fit(module, Data())
+    assert module.model is not None
     return module.model
 
 

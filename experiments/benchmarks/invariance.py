@@ -44,7 +44,7 @@ def add_noise(size: float) -> None:
         logits = batched(*args)
         return logits + size * (2 * torch.rand_like(logits) - 1)
 
-    engine._batched_logits = noisy
+    engine._batched_logits = noisy  # type: ignore[assignment]
 
 
 def write_corpus(

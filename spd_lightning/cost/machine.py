@@ -40,7 +40,7 @@ def measure_machine(device: torch.device | str, dtypes: Iterable[torch.dtype]) -
         layer = nn.Linear(size, size, bias=False, device=device, dtype=dtype).requires_grad_(False)
         x = torch.ones(size, size, device=device, dtype=dtype)
         with packed_linears(layer):
-            flops[dtype] = 2 * size**3 / _fastest(lambda f=layer, x=x: f(x), device)  # type: ignore[misc]
+            flops[dtype] = 2 * size**3 / _fastest(lambda f=layer, x=x: f(x), device)
     block = torch.ones(2**25, dtype=torch.int64, device=device)
     bandwidth = block.numel() * 8 / _fastest(block.sum, device)
     return Machine(flops, bandwidth, overhead=_resident() if device.type == "cpu" else 2**29)

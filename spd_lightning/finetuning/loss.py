@@ -44,7 +44,7 @@ def token_loss_sum(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         logits = model(input_ids=input_ids, use_cache=False, **_packing(model, batch)).logits.squeeze(0)  # [n, v]
     if not logits.requires_grad:
         return F.cross_entropy(logits.to(_wide(logits)), targets, reduction="sum")
-    return _CrossEntropySum.apply(logits, targets)
+    return _CrossEntropySum.apply(logits, targets)  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
@@ -114,7 +114,7 @@ class _CrossEntropySum(torch.autograd.Function):
     """Sum of cross-entropies whose gradient is made in the same pass, so that no float32 copy of [n, v] is held."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         gradient = torch.empty_like(logits)
         total = torch.zeros((), dtype=_wide(logits), device=logits.device)
         for rows, target, out in zip(logits.split(CHUNK), targets.split(CHUNK), gradient.split(CHUNK)):
@@ -128,6 +128,6 @@ class _CrossEntropySum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return gradient.mul_(grad_output.to(gradient.dtype)), None  # in place: it is as large as the logits

@@ -46,7 +46,7 @@ def _lora_updates(name: str, student: str | Path) -> Iterator[tuple[Tensor, Tens
         wrapped = load_adapter(base, adapter)
         for path, part in lora_parts(wrapped, adapter).items():
             factors.setdefault(path, []).append(part)
-        base = wrapped.unload()  # type: ignore[assignment]
+        base = wrapped.unload()
     for path, parts in factors.items():
         layer: Any = base.get_submodule(path)
         update = sum(outer.double() @ inner.double() for inner, outer in parts)

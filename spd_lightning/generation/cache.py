@@ -22,7 +22,7 @@ class _Layer(CacheLayerMixin):
     is_sliding = False  # every position is kept; a sliding window is the mask's matter
 
     def __init__(self, capacity: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.keys: Any = None
         self.values: Any = None
         self.capacity = capacity

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -127,7 +127,7 @@ def _capture_outputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Ten
     try:
         for name, module in modules.items():
 
-            def hook(module: nn.Module, args: tuple, output: Tensor, name: str = name) -> Tensor:
+            def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor, name: str = name) -> Tensor:
                 if not output.requires_grad:  # nothing below is differentiated: the graph starts here
                     output = output.detach().requires_grad_()
                 outputs[name] = output

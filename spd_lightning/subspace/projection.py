@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from spd_lightning.errors import UserError
 from spd_lightning.model.anatomy import is_conv1d
-from spd_lightning.subspace.sites import Index, KVSite, base_projection, kv_sites
+from spd_lightning.subspace.layouts import Index
+from spd_lightning.subspace.sites import KVSite, base_projection, kv_sites
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
 
@@ -76,7 +77,7 @@ def project_kv(model: nn.Module, subspace: CapabilitySubspace) -> Iterator[nn.Mo
 
 
 def _hook(site: KVSite, basis: Tensor, strength: float) -> Any:
-    def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         projected = project(site.select(output), basis.to(output.device), strength)
         if site.index is None:
             return projected

@@ -65,7 +65,7 @@ def base_projection(module: nn.Module) -> nn.Module:
 def out_features(module: nn.Module) -> int:
     """Number of output features of a Linear (weight ``[out, in]``) or Conv1D (weight ``[in, out]``)."""
     base = base_projection(module)
-    return base.weight.shape[1 if is_conv1d(base) else 0]  # type: ignore[union-attr,index,return-value]
+    return base.weight.shape[1 if is_conv1d(base) else 0]  # type: ignore[index,return-value]
 
 
 def split_sides(sides: Sides) -> tuple[Side, ...]:

@@ -45,7 +45,7 @@ class Custom(Task):
 
     name = "custom"
     domain = "other"
-    answer_type = "text"
+    answer_type: AnswerType = "text"  # until the file is read
     stop = ()
     default_num_examples: ClassVar[int] = 50
 

@@ -6,6 +6,7 @@ import datetime
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -38,7 +39,7 @@ def dated_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def on_day(monkeypatch: pytest.MonkeyPatch, date: str) -> None:
     class Day(datetime.date):
         @classmethod
-        def today(cls) -> datetime.date:
+        def today(cls) -> Any:
             return datetime.date.fromisoformat(date)
 
     monkeypatch.setattr(cli, "datetime", SimpleNamespace(date=Day, timedelta=datetime.timedelta))

@@ -177,10 +177,12 @@ def build(code):  # type: ignore[no-untyped-def]
 
 function = type(build)
 main_code, wrap_code, audit_code = (
-    build(code) for code in compile(TEXT, "<runner>", "exec").co_consts if hasattr(code, "co_code")
+    build(code)  # type: ignore[no-untyped-call]
+    for code in compile(TEXT, "<runner>", "exec").co_consts
+    if hasattr(code, "co_code")
 )
 constants["WRAP"] = wrap_code
-main = function(build(main_code), {})  # type: ignore[misc]
+main = function(build(main_code), {})  # type: ignore[misc,no-untyped-call]
 sys.addaudithook(function(audit_code, {}))  # type: ignore[misc]
 sys.modules["__main__"] = program
 sys.argv[:] = [""]

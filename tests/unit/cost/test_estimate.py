@@ -40,7 +40,7 @@ def model_of(kind: str):  # type: ignore[no-untyped-def]
     """A tiny model whose attention is computed as whole matrices, so that every operation is counted."""
     if kind != "gpt2":
         return tiny_model(kind, **WIDE, attn_implementation="eager")
-    config = transformers.GPT2Config(
+    config = transformers.GPT2Config(  # type: ignore[call-arg]
         n_embd=64, n_layer=4, n_head=4, vocab_size=258, n_positions=512, attn_implementation="eager"
     )
     return transformers.AutoModelForCausalLM.from_config(config).eval()
@@ -73,7 +73,7 @@ def test_forward_operations(kind: str) -> None:
 
 
 def test_a_mixture_of_experts_computes_with_some_and_reads_all() -> None:
-    config = transformers.Qwen3MoeConfig(
+    config = transformers.Qwen3MoeConfig(  # type: ignore[call-arg]
         hidden_size=64,
         intermediate_size=160,
         moe_intermediate_size=32,

@@ -63,7 +63,7 @@ def test_hooks_still_run() -> None:
 def test_what_cannot_be_packed_is_left_alone() -> None:
     trained, replaced = nn.Linear(4, 4), nn.Linear(4, 4).requires_grad_(False)
     wide = nn.Linear(4, 4).double().requires_grad_(False)
-    replaced.forward = lambda x: x  # type: ignore[method-assign]
+    replaced.forward = lambda x: x  # type: ignore[method-assign,assignment]
     model = nn.ModuleList([trained, replaced, wide])
     with packed_linears(model):
         assert "forward" not in trained.__dict__ and "forward" not in wide.__dict__

@@ -105,7 +105,7 @@ def test_nan(wire: ModuleType) -> None:
 
 
 def test_named_tuples_views_and_factories(wire: ModuleType) -> None:
-    pair = collections.namedtuple("pair", "left right")(1, [2])
+    pair = collections.namedtuple("pair", "left right")(1, [2])  # type: ignore[call-arg]
     found = cross(wire, pair)
     assert found == (1, [2]) and found.right == [2] and found._fields == ("left", "right")
     assert found._asdict() == {"left": 1, "right": [2]} and type(found).__name__ == "pair"
