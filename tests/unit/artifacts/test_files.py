@@ -1,0 +1,55 @@
+"""Files appear whole or not at all, JSON Lines tell where they are broken, and one process holds a lock."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from spd_lightning.artifacts import files
+from spd_lightning.artifacts.files import InUseError, file_lock, read_jsonl, write_atomic, write_json, write_jsonl
+from spd_lightning.errors import UserError
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_atomic(tmp_path / "deep" / "a.txt", "old")
+
+    def full(*args: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(UserError, match="Cannot write"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_text_and_bytes_are_written_as_they_are(tmp_path: Path) -> None:
+    assert write_atomic(tmp_path / "a", "é\n").read_bytes() == "é\n".encode()
+    assert write_atomic(tmp_path / "a", b"\x00\r\n").read_bytes() == b"\x00\r\n"
+    assert write_json(tmp_path / "b.json", {"b": 1, "a": "é"}).read_text(encoding="utf-8").endswith("}\n")
+
+
+def test_rows_come_back(tmp_path: Path) -> None:
+    rows = [{"text": "two\nlines\u2028é"}, {"n": 1.5}]
+    assert list(read_jsonl(write_jsonl(tmp_path / "rows.jsonl", rows))) == rows
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a": \n')
+    with pytest.raises(UserError, match=r"rows\.jsonl.*2"):
+        list(read_jsonl(tmp_path / "rows.jsonl"))
+
+
+def test_a_lock_is_held_by_one_and_given_back(tmp_path: Path) -> None:
+    with (
+        file_lock(tmp_path / "lock", "the first"),
+        pytest.raises(InUseError),
+        file_lock(tmp_path / "lock", "the second"),
+    ):
+        pass
+    with file_lock(tmp_path / "lock", "the third"):
+        pass

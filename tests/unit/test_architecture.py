@@ -1,0 +1,271 @@
+"""The house: which folder may import which, who may know Lightning, how long a file is, where its tests stand.
+
+Read from the sources alone, with `ast`; nothing is imported. A rule that stands in the way is changed here, in the
+same commit and with the reason, or not at all.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = "spd_lightning"
+
+# A room may import what stands on a later floor. Rooms of one floor do not know each other.
+FLOORS = (
+    ("cli",),
+    ("pipeline",),
+    ("report", "cost"),
+    ("evaluation",),
+    ("finetuning",),
+    ("generation",),
+    ("scoring", "subspace"),
+    ("tasks", "model"),
+    ("artifacts",),
+    ("processes", "errors", "seeds"),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+# The shells: what Lightning calls, and what calls Lightning.
+SHELL_NAMES = ("module.py", "datamodule.py", "callback.py")
+SHELL_FILES = ("finetuning/strategy.py",)
+SHELL_ROOMS = ("pipeline", "cli")
+
+# What must go, as the rules below word it. Empty is the goal.
+EXCEPTIONS: tuple[str, ...] = (
+    "model/checkpoint_files.py imports model/source.py in a circle",
+    "model/source.py imports model/checkpoint_files.py in a circle",
+)
+
+MOST_LINES = 310
+LONG = {
+    "scoring/sandbox/plain.py": "both sides of the pipe read one grammar, which stands in one file",
+    # to be cut
+    "evaluation/benchmark.py": "to be cut",
+    "finetuning/module.py": "to be cut",
+}
+
+# Modules whose tests stand in a file of another name, under tests/.
+TESTED_IN = {
+    "artifacts/checksums.py": "unit/model/test_checkpoint_files.py",
+    "cli/commands.py": "integration/test_cli_fit.py",
+    "cli/parser.py": "integration/test_configs.py",
+    "cli/program.py": "integration/test_cli_errors.py",
+    "cost/formulas.py": "unit/cost/test_estimate.py",
+    "cost/machine.py": "unit/cost/test_estimate.py",
+    "cost/shape.py": "unit/cost/test_estimate.py",
+    "evaluation/comparisons.py": "unit/evaluation/test_benchmark.py",
+    "evaluation/context.py": "unit/evaluation/test_callback.py",
+    "evaluation/distributions.py": "unit/evaluation/test_statistics.py",
+    "evaluation/execution.py": "unit/scoring/test_execution.py",  # the promised address of what is tested there
+    "evaluation/models.py": "unit/evaluation/test_callback.py",
+    "evaluation/power.py": "unit/evaluation/test_paired.py",
+    "evaluation/progress.py": "integration/test_cli_fit.py",
+    "evaluation/scores.py": "unit/evaluation/test_benchmark.py",
+    "evaluation/suite.py": "unit/evaluation/test_callback.py",
+    "evaluation/worker.py": "unit/evaluation/test_benchmark.py",
+    "finetuning/export.py": "unit/finetuning/test_student.py",
+    "finetuning/filtered.py": "unit/finetuning/test_datamodule.py",
+    "finetuning/lora.py": "unit/finetuning/test_student.py",
+    "finetuning/loss.py": "unit/finetuning/test_module.py",
+    "finetuning/optimiser.py": "unit/finetuning/test_module.py",
+    "finetuning/sharding.py": "integration/test_fsdp.py",  # needs processes
+    "finetuning/share_kept.py": "unit/model/test_adapter_beside.py",
+    "finetuning/strategy.py": "integration/test_fsdp.py",  # needs processes
+    "finetuning/texts.py": "unit/finetuning/test_recipe.py",
+    "generation/cache.py": "unit/generation/test_engine.py",
+    "generation/figures.py": "unit/generation/test_corpus.py",
+    "generation/module.py": "unit/finetuning/test_datamodule.py",
+    "generation/noise.py": "unit/generation/test_sampling.py",
+    "generation/questions.py": "unit/finetuning/test_datamodule.py",
+    "generation/recipe.py": "unit/finetuning/test_datamodule.py",
+    "model/anatomy.py": "unit/model/test_device_map.py",
+    "model/source.py": "unit/model/test_checkpoint_files.py",
+    "pipeline/fit.py": "integration/test_cli_fit.py",
+    "pipeline/resume.py": "integration/test_student_key.py",
+    "report/page.py": "unit/report/test_report.py",
+    "report/plots.py": "unit/report/test_report.py",
+    "report/render.py": "unit/report/test_report.py",
+    "report/runs.py": "unit/report/test_report.py",
+    "report/schema.py": "unit/pipeline/test_agreement.py",
+    "report/several.py": "unit/report/test_report.py",
+    "report/sweeps.py": "unit/report/test_report.py",
+    "scoring/answers_code.py": "unit/scoring/test_answers.py",  # one grammar, asked through `answers`
+    "scoring/answers_conclusion.py": "unit/scoring/test_answers.py",
+    "scoring/answers_cut.py": "unit/scoring/test_answers.py",
+    "scoring/answers_letters.py": "unit/scoring/test_answers.py",
+    "scoring/answers_numbers.py": "unit/scoring/test_answers.py",
+    "scoring/isolation.py": "unit/scoring/test_execution.py",
+    "scoring/judging.py": "unit/scoring/test_one_reading.py",
+    "subspace/calibration.py": "unit/subspace/test_module.py",
+    "subspace/layouts.py": "unit/subspace/test_layout_check.py",
+    "tasks/coding.py": "unit/tasks/test_tasks.py",
+    "tasks/math_word.py": "unit/tasks/test_tasks.py",
+    "tasks/multiple_choice.py": "unit/tasks/test_tasks.py",
+    "tasks/task.py": "unit/tasks/test_tasks.py",
+}
+
+
+def files(package: Path) -> list[str]:
+    """Every file that has a room, relative to the package: not its front doors, and not the sandbox's world apart."""
+    found = sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
+    return [name for name in found if name not in ("__init__.py", "__main__.py") and "/sandbox/" not in name]
+
+
+def room(name: str) -> str:
+    return name.split("/")[0].removesuffix(".py")
+
+
+def imported(source: Path, name: str) -> Iterator[str]:
+    """Dotted names that a file imports, at its top, in functions and for types alike; ``from a import b`` is a.b."""
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = [PACKAGE, *name.split("/")][: -node.level or None] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def inside(package: Path, name: str) -> set[str]:
+    """The package's files that a file imports."""
+    found = set()
+    for dotted in imported(package / name, name):
+        first, *parts = dotted.split(".")
+        for end in range(len(parts), 0, -1) if first == PACKAGE else ():
+            path = "/".join(parts[:end])
+            hit = next((p for p in (f"{path}.py", f"{path}/__init__.py") if (package / p).is_file()), None)
+            if hit:
+                found.add(hit)
+                break
+    return found - {name}
+
+
+def against_the_order(package: Path) -> list[str]:
+    """Imports that run back or across, rooms that no floor names, and circles of files."""
+    wrong = [f"{name} has no floor" for name in files(package) if room(name) not in FLOOR]
+    graph = {name: inside(package, name) for name in files(package)}
+    for name, others in graph.items():
+        for other in sorted(others):
+            here, there = room(name), room(other)
+            if here != there and here in FLOOR and there in FLOOR and FLOOR[there] <= FLOOR[here]:
+                wrong.append(f"{name} imports {other}")
+    circles = [(name, other) for name, others in graph.items() for other in others if name in _reached(graph, other)]
+    return wrong + [f"{name} imports {other} in a circle" for name, other in sorted(circles)]
+
+
+def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    """What a file imports, directly or through others."""
+    found: set[str] = set()
+    ahead = {start}
+    while ahead:
+        found |= ahead
+        ahead = {other for name in ahead for other in graph.get(name, ())} - found
+    return found
+
+
+def knows_lightning(package: Path) -> list[str]:
+    """Files of the core that import Lightning."""
+    wrong = []
+    for name in files(package):
+        shell = name.rpartition("/")[2] in SHELL_NAMES or name in SHELL_FILES or room(name) in SHELL_ROOMS
+        tops = {dotted.split(".")[0] for dotted in imported(package / name, name)}
+        if not shell and tops & {"lightning", "pytorch_lightning", "lightning_fabric"}:
+            wrong.append(f"{name} imports lightning")
+    return wrong
+
+
+def knows_the_package(package: Path) -> list[str]:
+    """Files of the sandbox that import what a process without the package cannot have."""
+    found = sorted((package / "scoring" / "sandbox").glob("*.py"))
+    return [f"scoring/sandbox/{p.name} imports {PACKAGE}" for p in found if PACKAGE in _tops(p)]
+
+
+def _tops(path: Path) -> set[str]:
+    return {dotted.split(".")[0] for dotted in imported(path, path.name)}
+
+
+def too_long(package: Path) -> list[str]:
+    names = sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
+    lines = {name: len((package / name).read_text(encoding="utf-8").splitlines()) for name in names}
+    return [f"{name} has {count} lines" for name, count in lines.items() if count > MOST_LINES and name not in LONG]
+
+
+RULES = (against_the_order, knows_lightning, knows_the_package, too_long)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_house_is_in_order(rule) -> None:  # type: ignore[no-untyped-def]
+    assert [line for line in rule(ROOT / PACKAGE) if line not in EXCEPTIONS] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "rule"),
+    [
+        ("scoring/answers.py", "from spd_lightning.evaluation.metrics import share", against_the_order),
+        ("scoring/answers.py", "from spd_lightning.subspace import sites", against_the_order),  # of the same floor
+        ("tasks/task.py", "import spd_lightning.model.load", against_the_order),
+        ("subspace/moments.py", "from ..generation.sampling import sample", against_the_order),
+        ("errors.py", "def lazy():\n    from spd_lightning.artifacts.files import file_sha256", against_the_order),
+        ("tasks/task.py", "from spd_lightning.tasks import load_task", against_the_order),  # a circle in one room
+        ("hall.py", "", against_the_order),
+        ("subspace/projection.py", "from lightning.pytorch import Trainer", knows_lightning),
+        ("scoring/answers.py", "def lazy():\n    import lightning.pytorch as pl", knows_lightning),
+        ("scoring/sandbox/kernel.py", "from spd_lightning.errors import UserError", knows_the_package),
+        ("errors.py", "\n" * MOST_LINES, too_long),
+    ],
+)
+def test_what_breaks_a_rule_is_found(file: str, line: str, rule, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """The rules can fail: one line more in a copy of the package, and they do."""
+    package = tmp_path / PACKAGE
+    shutil.copytree(ROOT / PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    before = rule(package)
+    with (package / file).open("a", encoding="utf-8") as copy:
+        copy.write(f"\n{line}\n")
+    found = set(rule(package)) - set(before)
+    assert any(line.startswith(f"{file} ") for line in found), found
+
+
+def test_every_module_has_its_tests() -> None:
+    """``tests/unit/<room>/test_<module>.py``, or the file that TESTED_IN names: a unit test knows something of it."""
+    lacking = []
+    for name in files(ROOT / PACKAGE):
+        if name.endswith("__init__.py"):
+            continue
+        folder, _, file = name.rpartition("/")
+        own = Path("unit", folder, f"test_{file}")
+        path = ROOT / "tests" / (TESTED_IN.get(name) or own)
+        if not path.is_file():
+            lacking.append(f"{name} has no test")
+        elif TESTED_IN.get(name, "").startswith("unit/") and not _names(ROOT / PACKAGE / name) & _words(path):
+            lacking.append(f"{name} is not known to {path.name}")
+    assert lacking == []
+
+
+def _names(path: Path) -> set[str]:
+    """The module's name and what it defines at its top."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    return {path.stem} | defined | {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def _words(path: Path) -> set[str]:
+    return set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+
+
+def test_no_exception_outlives_its_reason() -> None:
+    """What the lists above allow is still there; what is not, is taken out of them."""
+    package = ROOT / PACKAGE
+    broken = [line for rule in RULES for line in rule(package)]
+    assert [line for line in EXCEPTIONS if line not in broken] == []
+    assert [n for n in LONG if len((package / n).read_text(encoding="utf-8").splitlines()) <= MOST_LINES] == []
+    own = [n for n in TESTED_IN if (ROOT / "tests" / "unit" / n).with_name(f"test_{Path(n).name}").is_file()]
+    assert own == []
+    assert [n for n in TESTED_IN if not (package / n).is_file()] == []
