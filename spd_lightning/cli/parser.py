@@ -30,7 +30,7 @@ LINKS = {
     "data_dir": ("subspace.data_dir", "data.data_dir"),
     "seed_everything": ("subspace.seed", "data.seed", "model.seed"),
 }
-STAGES = ("fit", "extract", "generate", "test")
+STAGE_COMMANDS = ("fit", "extract", "generate", "test")
 
 
 PARSER: dict[str, Any] = {"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False}
@@ -83,7 +83,7 @@ class Options(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """The stage commands; ckpt_path and check_against are options of a command itself."""
-        return {name: set() for name in STAGES}
+        return {name: set() for name in STAGE_COMMANDS}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that names this program."""

@@ -31,7 +31,7 @@ from spd_lightning.cli.lifetime import (
     let_gloo_finish_at_exit,
     lost_process,
 )
-from spd_lightning.cli.parser import PARSER, STAGES, TRAINER_DEFAULTS, Options, StageCommands, explain
+from spd_lightning.cli.parser import PARSER, STAGE_COMMANDS, TRAINER_DEFAULTS, Options, StageCommands, explain
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
@@ -65,21 +65,21 @@ class SPDCLI(Options):
             trainer_class=StageCommands,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=42,
-            parser_kwargs=PARSER | {name: PARSER for name in STAGES},
+            parser_kwargs=PARSER | {name: PARSER for name in STAGE_COMMANDS},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=args,
         )
 
     def _set_seed(self) -> None:
-        if self.subcommand in STAGES:
+        if self.subcommand in STAGE_COMMANDS:
             super()._set_seed()
 
     # -- from options to objects -----------------------------------------------------------------------------------
 
     def instantiate_classes(self) -> None:
         """Objects of the stages; the other commands need none."""
-        if self.subcommand not in STAGES:
+        if self.subcommand not in STAGE_COMMANDS:
             return
         options = self.config[self.subcommand]
         plain = yaml.safe_load(self._parser(self.subcommand).dump(options, skip_none=False, skip_link_targets=True))

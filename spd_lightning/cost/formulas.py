@@ -24,7 +24,7 @@ SAVED = 1.5  # numbers kept for backward, in units of the output features of a l
 RECORD_BYTES = 11  # of a corpus line per token: its text, and its id with separators
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageEstimate:
     """What one process needs for a stage.
 
@@ -113,13 +113,13 @@ def estimate_extract(
     moments = 8.0 * sites * (shape.kv_dim**2 + shape.kv_dim + 1)
     mean = tokens / max(len(lengths), 1)
     return StageEstimate(
-        "extract",
-        f"{len(lengths)} examples of {mean:.0f} tokens, {len(layers)} layers, {dtype_name(dtype)}",
-        flops / processes,
-        0.0,
-        shape.parameters * dtype.itemsize + kept + logits + moments,
-        moments + 4.0 * sites * shape.kv_dim * (rank + 1),
-        _all_reduced(moments, processes),
+        stage="extract",
+        what=f"{len(lengths)} examples of {mean:.0f} tokens, {len(layers)} layers, {dtype_name(dtype)}",
+        flops=flops / processes,
+        traffic=0.0,
+        memory=shape.parameters * dtype.itemsize + kept + logits + moments,
+        disk=moments + 4.0 * sites * shape.kv_dim * (rank + 1),
+        exchanged=_all_reduced(moments, processes),
     )
 
 
@@ -161,13 +161,14 @@ def estimate_generate(
     prefill = together * longest * shape.layer_outputs * dtype.itemsize / max(shape.num_layers, 1)
     logits = 6.0 * 4 * together * shape.vocab_size  # filtered, sorted and noisy copies in float32
     return StageEstimate(
-        stage,
-        f"{rows} prompts of {mean:.0f} tokens, {new_tokens} new at most, batches of {batch_size}, {dtype_name(dtype)}",
-        flops * (-(-batches // processes) / max(batches, 1)),
-        traffic * (-(-batches // processes) / max(batches, 1)),
-        shape.parameters * dtype.itemsize + together * (longest + new_tokens) * cache + prefill + logits,
-        RECORD_BYTES * (tokens + steps) + 150.0 * rows,
-        0.0,
+        stage=stage,
+        what=f"{rows} prompts of {mean:.0f} tokens, {new_tokens} new at most, batches of {batch_size}, "
+        f"{dtype_name(dtype)}",
+        flops=flops * (-(-batches // processes) / max(batches, 1)),
+        traffic=traffic * (-(-batches // processes) / max(batches, 1)),
+        memory=shape.parameters * dtype.itemsize + together * (longest + new_tokens) * cache + prefill + logits,
+        disk=RECORD_BYTES * (tokens + steps) + 150.0 * rows,
+        exchanged=0.0,
     )
 
 
@@ -223,14 +224,16 @@ def estimate_fine_tune(
     if sharded:
         exchanged += steps * accumulate * 2.0 * base * (processes - 1) / processes
     return StageEstimate(
-        "fine_tune",
-        f"{len(lengths)} texts of {tokens / max(len(lengths), 1):.0f} tokens, {epochs} epochs, {trained:,} trained "
-        f"weights, {dtype_name(compute)}" + (", sharded" if sharded else ""),
-        epochs * flops / processes,
-        0.0,
-        held + kept + 3.0 * shape.vocab_size * micro * compute.itemsize,
-        4.0 * trained + 12.0 * trained,
-        exchanged,
+        stage="fine_tune",
+        what=(
+            f"{len(lengths)} texts of {tokens / max(len(lengths), 1):.0f} tokens, {epochs} epochs, {trained:,} trained "
+            f"weights, {dtype_name(compute)}" + (", sharded" if sharded else "")
+        ),
+        flops=epochs * flops / processes,
+        traffic=0.0,
+        memory=held + kept + 3.0 * shape.vocab_size * micro * compute.itemsize,
+        disk=4.0 * trained + 12.0 * trained,
+        exchanged=exchanged,
     )
 
 
@@ -248,13 +251,13 @@ def estimate_likelihood(
         processes: G.
     """
     return StageEstimate(
-        "evaluate",
-        f"{tokens:.0f} tokens read, {dtype_name(dtype)}",
-        forward_flops(shape, tokens, tokens * longest, head_tokens) / processes,
-        0.0,
-        shape.parameters * dtype.itemsize + 4096 * shape.layer_outputs * dtype.itemsize,
-        0.0,
-        0.0,
+        stage="evaluate",
+        what=f"{tokens:.0f} tokens read, {dtype_name(dtype)}",
+        flops=forward_flops(shape, tokens, tokens * longest, head_tokens) / processes,
+        traffic=0.0,
+        memory=shape.parameters * dtype.itemsize + 4096 * shape.layer_outputs * dtype.itemsize,
+        disk=0.0,
+        exchanged=0.0,
     )
 
 

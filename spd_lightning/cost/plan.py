@@ -30,8 +30,9 @@ from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.generation.requests import DEFAULT_BATCH_SIZE
-from spd_lightning.model.anatomy import resolve_layers
+from spd_lightning.model.anatomy import dtype_name, resolve_layers
 from spd_lightning.model.load import load_config, load_tokenizer, resolve_dtype
+from spd_lightning.model.packed_linear import packs_in_training
 from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.tasks.task import Benchmark
 
@@ -118,8 +119,9 @@ class Plan:
 
     def _packs_in_training(self) -> bool:
         sharded = str(self.trainer["strategy"]).startswith("fsdp")
-        spare = self.student.hparams["gradient_checkpointing"] or self.student.hparams["lora_r"] is None
-        return not (sharded or spare or self.trainer["precision"] == "bf16-mixed")
+        frozen = self.student.hparams["lora_r"] is not None  # weights that are trained are never packed
+        checkpointing = self.student.hparams["gradient_checkpointing"]
+        return frozen and packs_in_training(self.trainer["precision"], sharded, checkpointing)
 
     def _extract(self) -> StageEstimate:
         module = self.extraction
@@ -186,13 +188,13 @@ class Plan:
         dtype = self.dtypes["evaluate"]
         merged = 4.0 * self.shape.parameters if "student" in methods and self.device.type == "cpu" else 0.0
         return StageEstimate(
-            "evaluate",
-            f"{', '.join(b.task for b in bench.benchmarks())}; {models} models, {str(dtype)[6:]}",
-            models * sum(e.flops for e in found),
-            models * sum(e.traffic for e in found),
-            max([merged, *(e.memory for e in found)]),
-            models * sum(e.disk for e in found),
-            models * sum(e.disk for e in found) / self.processes if self.processes > 1 else 0.0,
+            stage="evaluate",
+            what=f"{', '.join(b.task for b in bench.benchmarks())}; {models} models, {dtype_name(dtype)}",
+            flops=models * sum(e.flops for e in found),
+            traffic=models * sum(e.traffic for e in found),
+            memory=max([merged, *(e.memory for e in found)]),
+            disk=models * sum(e.disk for e in found),
+            exchanged=models * sum(e.disk for e in found) / self.processes if self.processes > 1 else 0.0,
         )
 
     def _benchmark(self, benchmark: Benchmark) -> StageEstimate:
@@ -259,7 +261,7 @@ class Plan:
         if self.machine is None:
             notes.append("No time is given: the device that trainer.accelerator names is not here to be measured.")
         else:
-            speeds = ", ".join(f"{f / 1e9:,.0f} GFLOP/s in {str(d)[6:]}" for d, f in self.machine.flops.items())
+            speeds = ", ".join(f"{f / 1e9:,.0f} GFLOP/s in {dtype_name(d)}" for d, f in self.machine.flops.items())
             notes.append(f"Measured here: {speeds}; {self.machine.bandwidth / 1e9:,.0f} GB/s read from memory.")
             notes.append(
                 "Times are estimates (docs/scaling.md says how good): every completion is taken as long as allowed, "

@@ -21,7 +21,7 @@ from spd_lightning.evaluation.worker import PromptFormat, ShortContext
 from spd_lightning.model.load import Dtype
 from spd_lightning.tasks.task import Protocol
 
-Method = Literal["base", "student", "projected"]
+ScoredModel = Literal["base", "student", "projected"]
 Moment = Literal["before", "after"]
 
 
@@ -62,7 +62,7 @@ class BenchmarkCallback(Callback):
         protocol: Protocol = "standard",
         limit: int | dict[str, int] | None = None,
         num_samples: int = 1,
-        methods: list[Method] | None = None,
+        methods: list[ScoredModel] | None = None,
         when: list[Moment] | None = None,
         every_n_steps: int | None = None,
         every_n_epochs: int | None = None,

@@ -21,7 +21,7 @@ from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import TASKS
 from spd_lightning.tasks.task import Protocol
 
-METHODS = ("base", "projected", "student")
+SCORED_MODELS = ("base", "projected", "student")
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class SuiteOptions:
 
     def __post_init__(self) -> None:
         """Refuse what is not possible, before anything costs time."""
-        check_names("methods", self.methods, METHODS)
+        check_names("methods", self.methods, SCORED_MODELS)
         limits = list(self.limit.values()) if isinstance(self.limit, Mapping) else [self.limit]
         for number in limits:
             check_count("limit", number)

@@ -19,9 +19,10 @@ from spd_lightning.finetuning.batching import BATCH_SIZE, MAX_LENGTH, TextLoader
 from spd_lightning.finetuning.filtered import keep_correct
 from spd_lightning.finetuning.texts import TrainingText, split_validation, texts_from_corpus
 from spd_lightning.generation.corpus import Corpus, sole_writer
+from spd_lightning.generation.methods import Method
 from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.questions import Questions
-from spd_lightning.generation.recipe import Method, Recipe, finish, generate_with_vllm, open_corpus, pending_batches
+from spd_lightning.generation.recipe import Recipe, finish, generate_with_vllm, open_corpus, pending_batches
 from spd_lightning.generation.requests import DEFAULT_BATCH_SIZE, Truncation
 from spd_lightning.model.load import Dtype, load_tokenizer
 from spd_lightning.processes import agree

@@ -17,6 +17,7 @@ from spd_lightning.artifacts.files import write_atomic
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.share_kept import LOW, share_kept
 from spd_lightning.finetuning.student import merged_copy
+from spd_lightning.generation.methods import METHODS
 from spd_lightning.model.adapter_beside import is_adapter, merge_inside
 from spd_lightning.model.anatomy import dtype_name
 from spd_lightning.model.checkpoint_files import split_revision
@@ -26,14 +27,6 @@ from spd_lightning.subspace.projection import fold_into
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
 log = logging.getLogger(__name__)
-METHODS = {
-    "psr": "PSR, plain self-retraining: trained on its own plainly sampled completions",
-    "ssd": "SSD, simple self-distillation (arXiv:2604.01193): trained on its own completions, truncated sampling",
-    "spd": "SPD, Self-Policy Distillation (arXiv:2605.22675): trained on its own completions, sampled while keys and "
-    "values were projected onto the capability subspace",
-    "filtered": "filtered self-distillation: trained on those of its own completions that agree with the gold answer "
-    "(an external signal)",
-}
 
 
 @dataclass(frozen=True)

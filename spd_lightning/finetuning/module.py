@@ -30,7 +30,7 @@ from spd_lightning.finetuning.loss import check_packing, token_loss_sum
 from spd_lightning.finetuning.sharding import is_sharded, shard, whole
 from spd_lightning.finetuning.student import student_copy
 from spd_lightning.model.load import load_model, load_tokenizer
-from spd_lightning.model.packed_linear import packed_linears
+from spd_lightning.model.packed_linear import packed_linears, packs_in_training
 from spd_lightning.model.source import EMBEDDED_MODEL, model_fingerprint
 from spd_lightning.seeds import seed_of
 
@@ -223,9 +223,8 @@ class SPDFineTuningModule(LightningModule):
             f"norm {self._norm(p for p in self._model.parameters() if p.requires_grad):.6g}."
         )
         self._packed.close()
-        # Under bf16-mixed the layers compute in another dtype than their weights have, which packed ones do not.
-        spare = self._options.gradient_checkpointing or is_sharded(self._model)
-        if self.trainer.precision != "bf16-mixed" and not spare:
+        checkpointing = self._options.gradient_checkpointing
+        if packs_in_training(self.trainer.precision, is_sharded(self._model), checkpointing):
             self._packed.enter_context(packed_linears(self._model))
         self._real_tokens = self._all_tokens = 0
         self._step_start = self._fit_start = time.perf_counter()

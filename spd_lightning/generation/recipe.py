@@ -22,6 +22,7 @@ from spd_lightning.artifacts.store import COMPLETE, STAGE_VERSION, ArtifactStore
 from spd_lightning.errors import UserError
 from spd_lightning.generation.corpus import Corpus
 from spd_lightning.generation.figures import side_by_side
+from spd_lightning.generation.methods import Method
 from spd_lightning.generation.questions import Questions
 from spd_lightning.generation.requests import DEFAULT_BATCH_SIZE, Generation, Request, form_batches
 from spd_lightning.generation.sampling import SamplingParams
@@ -33,8 +34,6 @@ from spd_lightning.processes import agree
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
 COMPARED = 4  # prompts that are also answered without the projection, to be shown side by side
-
-Method = Literal["base", "psr", "ssd", "spd", "filtered"]
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,15 @@ def packed_linears(model: nn.Module) -> Iterator[nn.Module]:
             layer.__dict__.pop("forward", None)
 
 
+def packs_in_training(precision: str | int | None, sharded: bool, checkpointing: bool) -> bool:
+    """Whether training computes its frozen layers from packed weights.
+
+    Not under bf16-mixed, where layers compute in another dtype than their weights have; not with sharded weights, which
+    are gathered layer by layer; not with gradient checkpointing, which is asked for where memory is short.
+    """
+    return not (precision == "bf16-mixed" or sharded or checkpointing)
+
+
 def _can_pack(layer: nn.Linear) -> bool:
     weight = layer.weight
     if type(layer) not in (nn.Linear, LinearBeside) or "forward" in layer.__dict__ or weight.device.type != "cpu":

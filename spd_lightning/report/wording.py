@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from spd_lightning.generation.methods import METHODS
 from spd_lightning.scoring.verdicts import is_share
 
-METHODS = ("base", "projected", "psr", "ssd", "spd", "filtered")  # the order in which they are shown
+SHOWN_METHODS = ("base", "projected", *METHODS)  # in this order
 
 
 def format_value(value: float | None, metric: str, sign: bool = False) -> str:
@@ -68,4 +69,4 @@ def metric_name(metric: str) -> str:
 def method_order(methods: Iterable[str]) -> list[str]:
     """Methods in the order in which they are shown: base, projected, then what was trained."""
     found = set(methods)
-    return [m for m in METHODS if m in found] + sorted(found - set(METHODS))
+    return [m for m in SHOWN_METHODS if m in found] + sorted(found - set(SHOWN_METHODS))

@@ -188,7 +188,7 @@ def test_exchange_of_stage_1_is_the_moments_whatever_the_tokens() -> None:
 
 def test_time_is_the_binding_limit_over_the_share() -> None:
     machine = Machine({torch.float32: 100.0}, 10.0, link=5.0, overhead=7)
-    row = StageEstimate("generate", "", flops=1000.0, traffic=20.0, memory=3.0, disk=0.0, exchanged=10.0)
+    row = StageEstimate(stage="generate", what="", flops=1000.0, traffic=20.0, memory=3.0, disk=0.0, exchanged=10.0)
     assert row.timed(machine, torch.float32).seconds == pytest.approx(10 / 0.4 + 2)
     assert row.timed(machine, torch.float32).memory == 10
     assert "about 27 s" in row.timed(machine, torch.float32).line()

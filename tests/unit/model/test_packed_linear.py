@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from spd_lightning.model import packed_linear
-from spd_lightning.model.packed_linear import packed_linears
+from spd_lightning.model.packed_linear import packed_linears, packs_in_training
 from tests.conftest import tiny_model
 
 
@@ -82,3 +82,11 @@ def test_a_build_of_torch_without_the_operators_computes_as_before(monkeypatch, 
     plain = layer(x)
     with packed_linears(layer):
         assert "forward" not in layer.__dict__ and torch.equal(layer(x), plain)
+
+
+def test_training_packs_only_where_layers_compute_as_they_are_held():
+    assert packs_in_training("32-true", sharded=False, checkpointing=False)
+    assert packs_in_training("bf16-true", sharded=False, checkpointing=False)
+    assert not packs_in_training("bf16-mixed", sharded=False, checkpointing=False)
+    assert not packs_in_training(None, sharded=True, checkpointing=False)
+    assert not packs_in_training(None, sharded=False, checkpointing=True)
