@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
-import itertools
 import json
 import os
 import queue
-import re
 import signal
 import subprocess
 import sys
@@ -27,149 +24,11 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from experiments.grid import Point, Sweep, cover, grid, points, read_sweep, waves
 from spd_lightning.artifacts.files import file_lock, write_json
 from spd_lightning.errors import UserError
-
-# What an artifact does not depend on, by the start of an option's name: points that differ only in these share it.
-NOT_IN_CORPUS = ("model.", "trainer.", "evaluation.")
-NOT_IN_MOMENTS = (*NOT_IN_CORPUS, "data.", "subspace.rank", "subspace.center", "subspace.basis", "subspace.strength")
-NOT_IN_BASE_SCORES = ("",)
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep file: what is varied, and the command of a point with W&B's macros in it."""
-
-    path: Path
-    parameters: dict[str, list[Any]]
-    command: list[str]
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of the grid: its options, its command, and the name of its run folder."""
-
-    options: dict[str, Any]
-    command: list[str]
-    name: str
-
-
-def read_sweep(path: str | Path) -> Sweep:
-    """Read a W&B sweep file; whatever its search method, its values are taken as a grid.
-
-    Raises:
-        UserError: If the file is absent or malformed, a parameter has no finite list of values, or the command is not
-            one that takes ``${args}``.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"Sweep file {path} does not exist. Shipped ones stand in configs/sweeps/.")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({error}). Mend it.") from error
-    given = content.get("parameters") if isinstance(content, dict) else None
-    if not isinstance(given, dict) or not given:
-        raise UserError(f"{path}: parameters={given!r}, but a sweep needs at least one, e.g. subspace.rank.")
-    parameters: dict[str, list[Any]] = {}
-    for name, spec in given.items():
-        values = spec.get("values", [spec["value"]] if "value" in spec else None) if isinstance(spec, dict) else None
-        if not isinstance(values, list) or not values:
-            raise UserError(
-                f"{path}: parameter {name}={spec!r} is no list of values. A local grid needs: {{values: [...]}}."
-            )
-        if None in values:
-            raise UserError(
-                f"{path}: parameter {name} holds null, which W&B hands on as the text None. Write null in quotes."
-            )
-        parameters[str(name)] = values
-    command = content.get("command")
-    if not isinstance(command, list) or "${args}" not in command:
-        raise UserError(
-            f"{path}: command={command!r} must be a list that holds ${{args}}; only that form is understood."
-        )
-    return Sweep(path, parameters, [str(part) for part in command])
-
-
-def grid(parameters: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """Every combination, the last parameter varying fastest."""
-    return [dict(zip(parameters, values)) for values in itertools.product(*parameters.values())]
-
-
-def render_command(command: Sequence[str], options: dict[str, Any]) -> list[str]:
-    """The command of a point: macros replaced, options as ``--key=value``, as ``wandb agent`` renders them."""
-    rendered: list[str] = []
-    for part in command:
-        if part == "${args}":
-            rendered += [f"--{key}={value}" for key, value in options.items()]
-        elif part == "${env}":
-            rendered.append("/usr/bin/env")
-        elif part == "${interpreter}":
-            rendered.append("python")
-        else:
-            rendered.append(part)
-    return rendered
-
-
-def points(sweep: Sweep) -> list[Point]:
-    """The points of a sweep, each with a name that covers its command and the content of its config files."""
-    found = []
-    for options in grid(sweep.parameters):
-        command = render_command(sweep.command, options)
-        digest = hashlib.sha256(json.dumps(command).encode())
-        for flag, value in itertools.pairwise(command):
-            if flag == "--config":
-                if not Path(value).is_file():
-                    raise UserError(
-                        f"{sweep.path}: config file {value} does not exist. Start in the folder that holds it."
-                    )
-                digest.update(Path(value).read_bytes())
-        words = "-".join(f"{key.rsplit('.', 1)[-1]}{value}" for key, value in options.items())
-        slug = re.sub(r"[^A-Za-z0-9.]+", "_", words).strip("_")[:60]
-        found.append(Point(options, command, f"{slug}-{digest.hexdigest()[:8]}"))
-    return found
-
-
-def waves(todo: Sequence[Point]) -> list[list[Point]]:
-    """Order points so that what they share is computed once; those of a wave run side by side.
-
-    First a single point (scores of the base model), then one per set of gradients, then one per corpus, then the rest.
-    """
-    found: list[list[Point]] = []
-    left = list(todo)
-    for unused in (NOT_IN_BASE_SCORES, NOT_IN_MOMENTS, NOT_IN_CORPUS):
-        seen = {_shared(point, unused) for wave in found for point in wave}
-        wave: list[Point] = []
-        rest: list[Point] = []
-        for point in left:
-            key = _shared(point, unused)
-            (rest if key in seen else wave).append(point)
-            seen.add(key)
-        found.append(wave)
-        left = rest
-    return [wave for wave in (*found, left) if wave]
-
-
-def _shared(point: Point, unused: tuple[str, ...]) -> str:
-    return json.dumps({k: v for k, v in point.options.items() if not k.startswith(unused)}, default=str)
-
-
-def cover(all_points: Sequence[Point]) -> list[Point]:
-    """Fewest points, taken greedily, that hold every value of every option at least once."""
-    seen: set[tuple[str, str]] = set()
-    chosen = []
-    for point in all_points:
-        pairs = {(k, str(v)) for k, v in point.options.items()}
-        if pairs - seen:
-            seen |= pairs
-            chosen.append(point)
-    return chosen
 
 
 class Runner:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments import sweep
+from experiments import grid, sweep
 from spd_lightning.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ def test_shipped_sweep_is_one_that_wandb_takes(path: Path) -> None:
     for name, spec in content["parameters"].items():
         assert set(spec) == {"values"}, f"{name}: a list of values serves grid and Bayes alike; nested ones do not link"
         assert all(isinstance(v, int | float | str) and v != "None" for v in spec["values"])
-    assert len(sweep.grid(sweep.read_sweep(path).parameters)) == {"rank": 5, "layers": 6, "rank_layers": 12}[path.stem]
+    assert len(grid.grid(grid.read_sweep(path).parameters)) == {"rank": 5, "layers": 6, "rank_layers": 12}[path.stem]
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
@@ -96,12 +96,12 @@ def test_commands_are_those_of_the_wandb_agent(path: Path, monkeypatch: pytest.M
 
     monkeypatch.chdir(ROOT)
     content = yaml.safe_load(path.read_text())
-    for options in sweep.grid(sweep.read_sweep(path).parameters):
+    for options in grid.grid(grid.read_sweep(path).parameters):
         args = create_sweep_command_args({"args": {key: {"value": value} for key, value in options.items()}})["args"]
         expected: list[str] = []
         for part in create_sweep_command(list(content["command"])):
             expected += {"${env}": ["/usr/bin/env"], "${args}": args}.get(part, [part])
-        assert sweep.render_command(content["command"], options) == expected
+        assert grid.render_command(content["command"], options) == expected
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
@@ -112,7 +112,7 @@ def test_every_value_of_a_shipped_sweep_parses(
     from spd_lightning.cli import program as cli
 
     monkeypatch.chdir(ROOT)
-    for point in sweep.cover(sweep.points(sweep.read_sweep(path))):
+    for point in grid.cover(grid.points(grid.read_sweep(path))):
         args = point.command[point.command.index("spd_lightning") + 1 :]
         try:
             status = cli.main([*args, "--print_config"])
@@ -166,7 +166,7 @@ def test_real_points_differ_only_in_the_sweep_and_share_what_they_can(
     from spd_lightning.report.runs import read_run
     from spd_lightning.report.sweeps import varying_options
 
-    runs = [read_run(tmp_path / "out" / p.name) for p in sweep.points(sweep.read_sweep(path))]
+    runs = [read_run(tmp_path / "out" / p.name) for p in grid.points(grid.read_sweep(path))]
     assert sorted(varying_options(runs)) == ["model.lora_r", "subspace.rank"]
     skipped = [{s["stage"]: s["skipped"] for s in r.results["stages"]} for r in runs]
     assert [s["extract"] for s in skipped] == [False, True, True, True], "gradients are computed once"
@@ -242,9 +242,9 @@ def _read(path: Path) -> bytes:
 
 
 def names(*options: str, **values: list[Any]) -> list[list[str]]:
-    grid = sweep.grid({o: v for o, v in zip(options, values.values())})
-    every = [sweep.Point(o, [], "".join(map(str, o.values()))) for o in grid]
-    return [[p.name for p in wave] for wave in sweep.waves(every)]
+    combinations = grid.grid({o: v for o, v in zip(options, values.values())})
+    every = [grid.Point(o, [], "".join(map(str, o.values()))) for o in combinations]
+    return [[p.name for p in wave] for wave in grid.waves(every)]
 
 
 def test_points_that_share_an_artifact_wait_for_the_one_that_makes_it() -> None:
@@ -252,12 +252,12 @@ def test_points_that_share_an_artifact_wait_for_the_one_that_makes_it() -> None:
     assert ranks == [["[0]4"], ["[1]4", "[2]4"], ["[0]8", "[1]8", "[2]8"]], "gradients once per choice of layers"
     lora = names("subspace.rank", "model.lora_r", a=[4, 8], b=[1, 2])
     assert lora == [["41"], ["81"], ["42", "82"]], "a corpus once per rank, whatever the LoRA"
-    assert names("subspace.rank", a=[4]) == [["4"]] and sweep.waves([]) == []
+    assert names("subspace.rank", a=[4]) == [["4"]] and grid.waves([]) == []
 
 
 def test_cover_holds_every_value() -> None:
-    every = [sweep.Point(o, [], "") for o in sweep.grid({"a": [1, 2, 3], "b": ["x", "y"]})]
-    chosen = sweep.cover(every)
+    every = [grid.Point(o, [], "") for o in grid.grid({"a": [1, 2, 3], "b": ["x", "y"]})]
+    chosen = grid.cover(every)
     assert {(k, v) for p in chosen for k, v in p.options.items()} == {
         *(("a", i) for i in (1, 2, 3)),
         ("b", "x"),
@@ -290,7 +290,7 @@ def test_malformed_sweep_is_refused(tmp_path: Path, content: dict[str, Any], mes
     path = make_sweep(tmp_path)
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **content}))
     with pytest.raises(UserError, match=message):
-        sweep.read_sweep(path)
+        grid.read_sweep(path)
 
 
 def test_missing_files_and_a_bad_number_of_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
