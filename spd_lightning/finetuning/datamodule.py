@@ -1,7 +1,6 @@
 """Stage 3's LightningDataModule: a finished corpus as batches of training and of held-out texts.
 
-In a notebook, ``Trainer().fit(SPDFineTuningModule(...), datamodule=SelfGenerationDataModule(...))`` generates the
-corpus first if it is not in the store yet. Its options are those of stage 2 as well: `recipe` holds them.
+In a notebook, `Trainer().fit` with it first generates a corpus that is not in the store. `recipe` holds its options.
 """
 
 from __future__ import annotations
