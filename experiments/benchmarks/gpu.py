@@ -32,6 +32,7 @@ from spd_lightning.finetuning.batching import TextLoader, make_train_loader
 from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.texts import TrainingText
+from spd_lightning.finetuning.trained_model import set_train_mode
 from spd_lightning.generation.engine import EngineStats, generate
 from spd_lightning.generation.requests import Request
 from spd_lightning.generation.sampling import SamplingParams
@@ -120,7 +121,7 @@ def finetuning(device: torch.device, machine: Machine, quick: bool) -> dict[str,
 
     module = SPDFineTuningModule("random weights", batch_size=batch_size, max_length=length)
     module.model = add_lora(random_model(config, device), 8, 8, 0.05, None, 0, "random weights")
-    module.set_train_mode()
+    set_train_mode(module.model)
     Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,

@@ -168,6 +168,29 @@ class TextLoader:
         """Micro-batches of a pass; the same on every process."""
         return -(-len(self.rows) // self.batch_size) * self.accumulate
 
+    def check(self, accumulate: int, vocabulary: int, model_name_or_path: str) -> None:
+        """Refuse batches that do not fit the trainer or the model.
+
+        Args:
+            accumulate: The trainer's accumulate_grad_batches.
+            vocabulary: Rows of the model's embedding.
+            model_name_or_path: The model.
+
+        Raises:
+            UserError: For what does not fit.
+        """
+        if self.accumulate != accumulate:
+            raise UserError(
+                f"The training batches were made for accumulate={self.accumulate}, but "
+                f"trainer.accumulate_grad_batches={accumulate}. Pass the trainer's value to make_train_loader."
+            )
+        if self.max_token_id >= vocabulary:
+            raise UserError(
+                f"The corpus holds token id {self.max_token_id}, but the vocabulary of {model_name_or_path} has "
+                f"{vocabulary} rows: corpus and model do not belong together. Set --subspace.model_name_or_path to the "
+                "model that generated the corpus."
+            )
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass; the epoch of a state just loaded keeps its place."""
         if epoch != self.epoch:

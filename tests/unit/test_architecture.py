@@ -48,7 +48,6 @@ LONG = {
     "scoring/sandbox/plain.py": "both sides of the pipe read one grammar, which stands in one file",
     # to be cut
     "evaluation/benchmark.py": "to be cut",
-    "finetuning/module.py": "to be cut",
 }
 
 # Modules whose tests stand in a file of another name, under tests/.
@@ -74,11 +73,11 @@ TESTED_IN = {
     "finetuning/filtered.py": "unit/finetuning/test_datamodule.py",
     "finetuning/lora.py": "unit/finetuning/test_student.py",
     "finetuning/loss.py": "unit/finetuning/test_module.py",
-    "finetuning/optimiser.py": "unit/finetuning/test_module.py",
     "finetuning/sharding.py": "integration/test_fsdp.py",  # needs processes
     "finetuning/share_kept.py": "unit/model/test_adapter_beside.py",
     "finetuning/strategy.py": "integration/test_fsdp.py",  # needs processes
     "finetuning/texts.py": "unit/finetuning/test_recipe.py",
+    "finetuning/trained_model.py": "unit/finetuning/test_checkpointing.py",
     "generation/cache.py": "unit/generation/test_engine.py",
     "generation/figures.py": "unit/generation/test_corpus.py",
     "generation/module.py": "unit/finetuning/test_datamodule.py",

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from spd_lightning import SPDFineTuningModule
+from spd_lightning.finetuning.trained_model import set_train_mode
 from tests.conftest import byte_tokenizer
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 258}
@@ -73,5 +74,5 @@ def test_eval_mode_stays_eval_mode_and_copies_are_of_their_own(tmp_path: Path) -
     assert not any(m.training for m in twin.modules()), "a call leaves eval mode as it was"
     module.model.eval()
     assert torch.equal(module.model(input_ids=ids).logits, expected)
-    module.set_train_mode()
+    set_train_mode(module.model)
     torch.testing.assert_close(module.model(input_ids=ids, use_cache=False).logits, expected)
