@@ -83,7 +83,6 @@ TESTED_IN = {
     "generation/module.py": "unit/finetuning/test_datamodule.py",
     "generation/noise.py": "unit/generation/test_sampling.py",
     "generation/questions.py": "unit/finetuning/test_datamodule.py",
-    "generation/recipe.py": "unit/finetuning/test_datamodule.py",
     "model/anatomy.py": "unit/model/test_device_map.py",
     "model/source.py": "unit/model/test_checkpoint_files.py",
     "pipeline/fit.py": "integration/test_cli_fit.py",
