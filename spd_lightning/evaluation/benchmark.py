@@ -9,30 +9,36 @@ at temperature 0.8, top-p 0.95 (arXiv:2107.03374), since pass@k needs different 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from spd_lightning.artifacts.files import read_jsonl, write_jsonl
-from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.rounding import rounding_noise
+from spd_lightning.evaluation.keys import examples_sha256
 from spd_lightning.evaluation.scores import (
     BenchmarkResult,
-    domain_split,
     group_table,
     program_facts,
     reasons,
     score_records,
     unique_records,
 )
-from spd_lightning.evaluation.worker import BenchmarkWorker, Progress, PromptFormat, ShortContext
-from spd_lightning.generation.requests import encode_prompts
+from spd_lightning.evaluation.share import (
+    Answers,
+    Progress,
+    PromptFormat,
+    Questions,
+    ShortContext,
+    Way,
+    answer,
+    ask,
+    context_of,
+    judge,
+    target_losses,
+)
 from spd_lightning.model.anatomy import dtype_name, eval_mode
 from spd_lightning.scoring.isolation import may_execute, probe_isolation
 from spd_lightning.scoring.verdicts import metric_names
@@ -102,24 +108,34 @@ def run_benchmark(
         raise ValueError(f"world_size={world_size} needs a gather function.")
     samples = num_samples if benchmark.answer_type == "program" else 1
     start = time.perf_counter()
-    share: dict[str, Any] = {"records": [], "nll": {}, "not_run": None, "isolation": None}
-    share["facts"] = {"new_tokens": 0, "truncated": 0, "cue_lost": 0, "fewer_shots": 0}
+    way = Way(
+        samples=samples,
+        batch_size=batch_size,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        prompt_format=prompt_format,
+        short_context=short_context,
+        repetition_penalty=repetition_penalty,
+        timeout_s=timeout_s,
+        progress=progress,
+    )
+    share: dict[str, Any] = {"records": [], "nll": {}, "facts": None, "not_run": None, "isolation": None}
     failure: Exception | None = None
     try:
         if benchmark.answer_type == "program":
             share["isolation"], share["not_run"] = _isolation(allow_code_execution)
         if share["not_run"] is None:
-            worker = BenchmarkWorker(
-                *(model, tokenizer, benchmark, samples, batch_size, seed, rank, world_size, progress),
-                repetition_penalty=repetition_penalty,
-            )
+            context = context_of(model)
             with eval_mode(model):
-                share["records"] = worker.run(prompt_format, timeout_s, short_context)
-            share.update(nll=worker.nll, facts=worker.facts)
+                questions = ask(benchmark, tokenizer, context, way)
+                answers = answer(model, tokenizer, benchmark, questions, context, way)
+                share["records"] = judge(benchmark, answers, way)
+            share.update(nll=target_losses(benchmark, answers), facts=_counts(questions, answers, rank))
     except Exception as error:  # told to the other processes before it is raised
         failure = error
     share["seconds"] = time.perf_counter() - start
-    shares = _exchange(share, failure, gather, benchmark.task)
+    shares = exchange(share, failure, gather, benchmark.task)
     result = BenchmarkResult(benchmark.task, method, benchmark.protocol, benchmark.answer_type)
     result.not_run = next((s["not_run"] for s in shares if s["not_run"] is not None), None)
     if result.not_run is not None:
@@ -148,7 +164,17 @@ def run_benchmark(
     return result
 
 
-def _exchange(
+def _counts(questions: Questions, answers: Answers, rank: int) -> dict[str, int]:
+    """What was seen in asking and answering; what is known of the whole list is counted by rank 0."""
+    return {
+        "new_tokens": answers.new_tokens,
+        "truncated": sum(s.truncated for s in answers.likelihoods) + (questions.truncated if rank == 0 else 0),
+        "cue_lost": questions.cue_lost,
+        "fewer_shots": questions.fewer_shots,
+    }
+
+
+def exchange(
     share: dict[str, Any], failure: Exception | None, gather: Gather | None, what: str
 ) -> list[dict[str, Any]]:
     """What every process found, in order of rank; or the failure of one, raised on all of them."""
@@ -194,144 +220,6 @@ def complete_result(result: BenchmarkResult, benchmark: Benchmark, seed: int, sp
         group_of = {e.id: e.meta[key] for e in benchmark.examples if key in e.meta}
         if group_of:
             facts[f"by_{key}"] = group_table(result.records, metric_names(benchmark.answer_type, samples)[0], group_of)
-
-
-def evaluate_model(
-    load: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
-    benchmarks: list[Benchmark],
-    *,
-    method: str,
-    trained_task: str | None = None,
-    trained_domain: str | None = None,
-    store: ArtifactStore | None = None,
-    key: dict[str, Any] | None = None,
-    rank: int = 0,
-    gather: Gather | None = None,
-    notes: Mapping[str, Any] | None = None,
-    tokens: Callable[[Benchmark], str] | None = None,
-    **settings: Any,
-) -> list[BenchmarkResult]:
-    """Score a model on several benchmarks, taking from the store what was computed before.
-
-    Args:
-        load: Gives model and tokenizer; called once, and only if some benchmark is not in the store.
-        benchmarks: What to score.
-        method: Name under which the scores are kept.
-        trained_task: Task that was trained on, for the scores' ``split``.
-        trained_domain: Its domain.
-        store: Where records are kept and looked up; None computes everything.
-        key: What the records depend on beside the benchmark and the settings below: the model's content and dtype.
-        rank: This process.
-        gather: See `run_benchmark`.
-        tokens: Gives `prompt_tokens` of a benchmark, for the store's keys.
-        notes: Facts of the model, complete once ``load`` has been called; they are kept with the scores.
-        settings: Further arguments of `run_benchmark`.
-
-    Ranks:
-        Every process calls it alike. Rank 0 alone reads and writes the store; its answer is gathered.
-    """
-    results, loaded = [], None
-    for benchmark in benchmarks:
-        split = domain_split(trained_task, trained_domain, benchmark.task, benchmark.domain)
-        full_key = None if store is None or key is None else {**key, **_benchmark_key(benchmark, settings)}
-        if full_key is not None and tokens is not None and rank == 0:  # which alone looks the key up
-            full_key["prompt_tokens"] = tokens(benchmark)
-        result = _stored(store, full_key, benchmark, method, rank, gather) if store and full_key else None
-        if result is not None:
-            log.info("%s: %s scores come from the artifact store", benchmark.task, method)
-            complete_result(result, benchmark, settings.get("seed", 42), split)
-        else:
-            loaded = loaded or _load(load, method, gather)
-            result = run_benchmark(*loaded, benchmark, method=method, split=split, rank=rank, gather=gather, **settings)
-            result.facts |= notes or {}
-            if method == "base" and rank == 0 and result.not_run is None:
-                result.facts["rounding"] = rounding_noise(*loaded, benchmark)
-            if store and full_key and rank == 0 and result.not_run is None:
-                folder = store.folder("scores", full_key)
-                write_jsonl(folder / "records.jsonl", result.records)
-                facts = {k: result.facts[k] for k in result.facts if not k.startswith("by_") and k != "reasons"}
-                store.complete(folder, full_key, facts=facts)
-        results.append(result)
-    return results
-
-
-def _load(
-    load: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]], method: str, gather: Gather | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    loaded, failure = None, None
-    try:
-        loaded = load()
-    except Exception as error:
-        failure = error
-    _exchange({}, failure, gather, f"loading {method}")
-    assert loaded is not None
-    return loaded
-
-
-def _benchmark_key(benchmark: Benchmark, settings: dict[str, Any]) -> dict[str, Any]:
-    """What records depend on: the examples themselves, how they are asked, and the settings that change an answer."""
-    names = ("num_samples", "batch_size", "seed", "prompt_format", "timeout_s", "short_context")
-    generates = benchmark.output_type != "choices"
-    return {
-        "task": benchmark.task,
-        "version": benchmark.version,
-        "protocol": benchmark.protocol,
-        "output": [benchmark.output_type, benchmark.answer_type, benchmark.max_new_tokens, list(benchmark.stop)],
-        "max_prompt_length": benchmark.max_prompt_length,
-        "examples": examples_sha256(benchmark),
-        **{name: settings.get(name) for name in names},
-        "repetition_penalty": settings.get("repetition_penalty", 1.0) if generates else None,
-    }
-
-
-def examples_sha256(benchmark: Benchmark) -> str:
-    """What is asked and what is right, in one number: equal for the same examples, whatever folder they came from."""
-    digest = hashlib.sha256()
-    for e in benchmark.examples:
-        parts = (e.id, e.full_prompt(), e.target, e.expected, e.choices, sorted(e.meta.items()))
-        digest.update(json.dumps(parts, default=str).encode())
-    return digest.hexdigest()
-
-
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark, prompt_format: PromptFormat) -> str:
-    """SHA-256 over the token ids of the prompts, solved examples once each: they stand before many of them.
-
-    Their text as a whole is in `examples_sha256`; what is added here is what tokenizer and chat template make of it.
-    Likelihoods are read on the plain text.
-    """
-    form = "plain" if benchmark.output_type == "choices" else prompt_format
-    shared = dict.fromkeys(part for e in benchmark.examples for part in (e.header, *e.shots) if part)
-    digest = hashlib.sha256()
-    parts: list[tuple[list[str], PromptFormat]] = [
-        (list(shared), "plain"),
-        ([e.prompt for e in benchmark.examples], form),
-    ]
-    for texts, how in parts:
-        for start in range(0, len(texts), 1024):
-            digest.update(json.dumps(encode_prompts(tokenizer, texts[start : start + 1024], how)).encode())
-    return digest.hexdigest()
-
-
-def _stored(
-    store: ArtifactStore,
-    key: dict[str, Any],
-    benchmark: Benchmark,
-    method: str,
-    rank: int,
-    gather: Gather | None,
-) -> BenchmarkResult | None:
-    """The records and facts that rank 0 finds in the store, on every process; None if they are not there."""
-    found: list[Any] = []
-    folder = store.folder("scores", key)
-    if rank == 0 and store.is_complete(folder):
-        found = [list(read_jsonl(folder / "records.jsonl")), store.facts(folder)["facts"]]
-    if gather is not None:
-        found = gather(found)[0]
-    if not found:
-        return None
-    records, facts = found
-    facts = {**facts, "from_store": True}
-    return BenchmarkResult(benchmark.task, method, benchmark.protocol, benchmark.answer_type, records, [], facts)
 
 
 def _isolation(allow: bool | None) -> tuple[str | None, str | None]:

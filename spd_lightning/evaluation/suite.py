@@ -15,9 +15,10 @@ import torch
 
 from spd_lightning.artifacts.files import write_jsonl
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.benchmark import evaluate_model, prompt_tokens
 from spd_lightning.evaluation.comparisons import compare_all
 from spd_lightning.evaluation.context import Occasion, RunContext, SuiteOptions
+from spd_lightning.evaluation.evaluate import evaluate_model
+from spd_lightning.evaluation.keys import prompt_tokens
 from spd_lightning.evaluation.models import Base, Source, base_of, base_source, projected_source, student_source
 from spd_lightning.evaluation.progress import BenchmarkBar
 from spd_lightning.evaluation.scores import BenchmarkResult

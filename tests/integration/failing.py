@@ -15,16 +15,16 @@ from collections.abc import Callable
 from typing import Any
 
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.worker import BenchmarkWorker
+from spd_lightning.evaluation import benchmark
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.subspace.module import SubspaceExtractionModule
 
-STAGES: dict[str, tuple[type, str]] = {
+STAGES: dict[str, tuple[Any, str]] = {
     "extract": (SubspaceExtractionModule, "predict_step"),
     "generate": (SelfGenerationModule, "predict_step"),
     "fine_tune": (SPDFineTuningModule, "training_step"),
-    "evaluate": (BenchmarkWorker, "run"),
+    "evaluate": (benchmark, "ask"),
 }
 
 

@@ -1,0 +1,57 @@
+"""Stage 4: what the records of a benchmark depend on beside the model, for the artifact store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from spd_lightning.evaluation.share import PromptFormat
+from spd_lightning.generation.requests import encode_prompts
+from spd_lightning.tasks.task import Benchmark
+
+
+def benchmark_key(benchmark: Benchmark, settings: dict[str, Any]) -> dict[str, Any]:
+    """What records depend on: the examples themselves, how they are asked, and the settings that change an answer."""
+    names = ("num_samples", "batch_size", "seed", "prompt_format", "timeout_s", "short_context")
+    generates = benchmark.output_type != "choices"
+    return {
+        "task": benchmark.task,
+        "version": benchmark.version,
+        "protocol": benchmark.protocol,
+        "output": [benchmark.output_type, benchmark.answer_type, benchmark.max_new_tokens, list(benchmark.stop)],
+        "max_prompt_length": benchmark.max_prompt_length,
+        "examples": examples_sha256(benchmark),
+        **{name: settings.get(name) for name in names},
+        "repetition_penalty": settings.get("repetition_penalty", 1.0) if generates else None,
+    }
+
+
+def examples_sha256(benchmark: Benchmark) -> str:
+    """What is asked and what is right, in one number: equal for the same examples, whatever folder they came from."""
+    digest = hashlib.sha256()
+    for e in benchmark.examples:
+        parts = (e.id, e.full_prompt(), e.target, e.expected, e.choices, sorted(e.meta.items()))
+        digest.update(json.dumps(parts, default=str).encode())
+    return digest.hexdigest()
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark, prompt_format: PromptFormat) -> str:
+    """SHA-256 over the token ids of the prompts, solved examples once each: they stand before many of them.
+
+    Their text as a whole is in `examples_sha256`; what is added here is what tokenizer and chat template make of it.
+    Likelihoods are read on the plain text.
+    """
+    form = "plain" if benchmark.output_type == "choices" else prompt_format
+    shared = dict.fromkeys(part for e in benchmark.examples for part in (e.header, *e.shots) if part)
+    digest = hashlib.sha256()
+    parts: list[tuple[list[str], PromptFormat]] = [
+        (list(shared), "plain"),
+        ([e.prompt for e in benchmark.examples], form),
+    ]
+    for texts, how in parts:
+        for start in range(0, len(texts), 1024):
+            digest.update(json.dumps(encode_prompts(tokenizer, texts[start : start + 1024], how)).encode())
+    return digest.hexdigest()
