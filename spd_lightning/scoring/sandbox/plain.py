@@ -5,6 +5,9 @@ slice, Ellipsis, NotImplemented, Decimal, Fraction, datetime's types, OrderedDic
 dicts, named tuples, enum members, builtin types by name, instances of classes that both sides define. What a side calls
 opaque (iterators, `re.Match`) crosses as a number. Anything else is `Unsendable`. Nothing is looked up by a name that
 comes from outside, except in the tables below and among the classes that both sides define for themselves.
+
+Over 300 lines in one file, since it is one table read both ways: what the first half takes apart the second puts
+together, and the two are only right as a pair.
 """
 
 from __future__ import annotations
