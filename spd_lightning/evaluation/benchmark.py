@@ -27,6 +27,8 @@ from spd_lightning.evaluation.scores import (
     unique_records,
 )
 from spd_lightning.evaluation.share import (
+    TEMPERATURE,
+    TOP_P,
     Answers,
     Progress,
     PromptFormat,
@@ -145,7 +147,7 @@ def run_benchmark(
     nll = {key: value for s in shares for key, value in s["nll"].items()}
     for record in result.records:
         record["scores"] = nll.get(record["id"], record["scores"])
-    likelihood = benchmark.output_type == "choices"
+    likelihood, drawn = benchmark.output_type == "choices", f"temperature {TEMPERATURE}, top-p {TOP_P}"
     result.facts = {
         "new_tokens": sum(s["facts"]["new_tokens"] for s in shares),
         "truncated": sum(s["facts"]["truncated"] for s in shares),
@@ -156,7 +158,7 @@ def run_benchmark(
         "dtype": dtype_name(model.dtype),
         "batch_size": batch_size,
         "prompt_format": "plain" if likelihood else prompt_format,
-        "decoding": "likelihood" if likelihood else "greedy" if samples == 1 else "temperature 0.8, top-p 0.95",
+        "decoding": "likelihood" if likelihood else "greedy" if samples == 1 else drawn,
         "repetition_penalty": None if likelihood else repetition_penalty,
         "timeout_s": timeout_s if benchmark.answer_type == "program" else None,
     }

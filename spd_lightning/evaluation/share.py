@@ -30,6 +30,8 @@ from spd_lightning.tasks.task import Benchmark, Example
 
 log = logging.getLogger(__name__)
 
+TEMPERATURE, TOP_P = 0.8, 0.95  # of several samples a question (arXiv:2107.03374); one is greedy
+
 Progress = Callable[[str, int, int, int], None]
 PromptFormat = Literal["plain", "chat"]
 ShortContext = Literal["fewer_shots", "error"]
@@ -242,8 +244,8 @@ def answer(
     if questions.requests:
         params = SamplingParams(
             max_new_tokens=benchmark.max_new_tokens,
-            temperature=0.0 if way.samples == 1 else 0.8,
-            top_p=1.0 if way.samples == 1 else 0.95,
+            temperature=0.0 if way.samples == 1 else TEMPERATURE,
+            top_p=1.0 if way.samples == 1 else TOP_P,
             repetition_penalty=way.repetition_penalty,
             seed=way.seed,
             stop=evaluation_stops(benchmark.answer_type, benchmark.stop, benchmark.protocol, way.prompt_format),

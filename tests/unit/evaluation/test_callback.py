@@ -21,7 +21,6 @@ from spd_lightning.evaluation.context import Occasion, RunContext
 from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.finetuning.student import save_adapter
 from spd_lightning.model.load import load_model
-from spd_lightning.tasks import load_task
 
 
 class Student(LightningModule):
@@ -176,14 +175,6 @@ def test_projected_uses_the_subspace_and_the_store(tiny_model_dir: str, tmp_path
     assert all(r.facts["from_store"] for r in run().results)
     path.write_bytes(b"second")
     assert [r.facts.get("from_store", False) for r in run().results] == [True, False]
-
-
-def test_overlap_names_the_sets_and_the_benchmarks() -> None:
-    callback = BenchmarkCallback(["letters"], limit=5)
-    examples = load_task("letters").examples("test", 3) + load_task("letters").examples("train", 4)
-    assert callback.suite.overlap_rows({"calibration": examples}) == [
-        {"set": "calibration", "task": "letters", "shared": 3, "of": 7}
-    ]
 
 
 @pytest.mark.parametrize(
