@@ -46,8 +46,6 @@ EXCEPTIONS: tuple[str, ...] = (
 MOST_LINES = 310
 LONG = {
     "scoring/sandbox/plain.py": "both sides of the pipe read one grammar, which stands in one file",
-    # to be cut
-    "evaluation/benchmark.py": "to be cut",
 }
 
 # Modules whose tests stand in a file of another name, under tests/.
@@ -60,15 +58,14 @@ TESTED_IN = {
     "cost/machine.py": "unit/cost/test_estimate.py",
     "cost/shape.py": "unit/cost/test_estimate.py",
     "evaluation/comparisons.py": "unit/evaluation/test_benchmark.py",
-    "evaluation/context.py": "unit/evaluation/test_callback.py",
+    "evaluation/context.py": "unit/evaluation/test_suite.py",
     "evaluation/distributions.py": "unit/evaluation/test_statistics.py",
     "evaluation/execution.py": "unit/scoring/test_execution.py",  # the promised address of what is tested there
-    "evaluation/models.py": "unit/evaluation/test_callback.py",
+    "evaluation/evaluate.py": "unit/evaluation/test_benchmark.py",
+    "evaluation/keys.py": "unit/evaluation/test_benchmark.py",
     "evaluation/power.py": "unit/evaluation/test_paired.py",
     "evaluation/progress.py": "integration/test_cli_fit.py",
     "evaluation/scores.py": "unit/evaluation/test_benchmark.py",
-    "evaluation/suite.py": "unit/evaluation/test_callback.py",
-    "evaluation/worker.py": "unit/evaluation/test_benchmark.py",
     "finetuning/export.py": "unit/finetuning/test_student.py",
     "finetuning/filtered.py": "unit/finetuning/test_datamodule.py",
     "finetuning/lora.py": "unit/finetuning/test_student.py",
@@ -100,7 +97,6 @@ TESTED_IN = {
     "scoring/answers_letters.py": "unit/scoring/test_answers.py",
     "scoring/answers_numbers.py": "unit/scoring/test_answers.py",
     "scoring/isolation.py": "unit/scoring/test_execution.py",
-    "scoring/judging.py": "unit/scoring/test_one_reading.py",
     "subspace/calibration.py": "unit/subspace/test_module.py",
     "subspace/layouts.py": "unit/subspace/test_layout_check.py",
     "tasks/coding.py": "unit/tasks/test_tasks.py",
