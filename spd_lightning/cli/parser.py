@@ -1,17 +1,14 @@
-"""What can be typed: a section per stage, the links between them, and the nearest name to a misspelt one."""
+"""What can be typed: a section per stage, the links between them, and the commands without a configuration."""
 
 from __future__ import annotations
 
-import difflib
-import re
 from typing import Any
 
 import jsonargparse
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from spd_lightning.cli.commands import COMMANDS
-from spd_lightning.errors import unknown_name
+from spd_lightning.cli.commands import COMMANDS, command_help, command_parser
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
@@ -71,14 +68,28 @@ class StageCommands(Trainer):
         """
 
 
-class Options(LightningCLI):
-    """The options of every command. As it stands, it makes the parser and runs nothing."""
+class CommandLine(LightningCLI):
+    """The options of every command, parsed; as it stands, it makes no objects and runs nothing.
 
-    def __init__(self) -> None:
-        self.trainer_class, self.trainer_defaults, self.seed_everything_default = StageCommands, {}, 42
-        self.parser_class, self.auto_configure_optimizers = LightningArgumentParser, False
-        self._model_class, self._datamodule_class = SPDFineTuningModule, SelfGenerationDataModule
-        self.setup_parser(True, {}, {})
+    The names with an underscore that it and `program.SPDCLI` override or ask are those of Lightning 2.6.6.
+
+    Args:
+        args: What was typed; None takes it from the command line.
+    """
+
+    def __init__(self, args: list[str] | None = None) -> None:
+        super().__init__(
+            SPDFineTuningModule,
+            SelfGenerationDataModule,
+            save_config_callback=None,
+            trainer_class=StageCommands,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=42,
+            parser_kwargs=PARSER | {name: PARSER for name in STAGE_COMMANDS},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+        )
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -156,79 +167,28 @@ class Options(LightningCLI):
 
     def _add_subcommands(self, parser: Any, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
-        for name, command in COMMANDS.items():
-            summary = (command.run.__doc__ or "").strip().splitlines()[0]
-            sub = jsonargparse.ArgumentParser(
-                prog=f"spd_lightning {name}", description=summary, exit_on_error=False, allow_abbrev=False
-            )
-            command.add_arguments(sub)
-            self._subcommand_parsers[name] = sub  # type: ignore[assignment]
-            parser._subcommands_action.add_subcommand(name, sub, help=summary)
+        for name in COMMANDS:
+            self._subcommand_parsers[name] = sub = command_parser(name)  # type: ignore[assignment]
+            parser._subcommands_action.add_subcommand(name, sub, help=command_help(name))
 
     def _parse_ckpt_path(self) -> None:
         """Keep what the user typed: Lightning would silently put a checkpoint's options over it."""
 
 
+def make_parser() -> LightningArgumentParser:
+    """The parser of every command; nothing is run."""
+    return jsonargparse.capture_parser(CommandLine)  # type: ignore[return-value]
+
+
 def command_names() -> list[str]:
     """Every command, those of the stages first."""
-    parser: Any = Options().parser
-    return list(parser._subcommands_action._name_parser_map)
+    return [*STAGE_COMMANDS, *COMMANDS]
 
 
 def option_names(args: list[str]) -> list[str]:
     """Every option of the command in ``args``, for the nearest name to a misspelt one."""
-    parser: Any = Options().parser
+    # jsonargparse 4.53.0 has no public way from a parser to those of its subcommands, argparse none to its options.
+    parser: Any = make_parser()
     subparsers = parser._subcommands_action._name_parser_map
-    chosen = subparsers.get(next((a for a in args if a in subparsers), "fit"))
+    chosen = subparsers[next((a for a in args if a in subparsers), "fit")]
     return [o for action in chosen._actions for o in action.option_strings if o.startswith("--")]
-
-
-def explain(error: jsonargparse.ArgumentError, args: list[str]) -> str:
-    """One message for a parsing error: what is wrong, and the nearest option."""
-    text = str(error).strip()
-    found = re.search(r"(?:Option '|[Uu]nrecognized arguments: (?:--)?|Key ')([\w.]+)", text)
-    if found:
-        wrong = found[1]
-        known = [name.lstrip("-") for name in option_names(args)]
-        near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
-        if wrong not in known:
-            hint = f" Did you mean --{near[0]}?" if near else ""
-            return f"Unknown option --{wrong}.{hint} `python -m spd_lightning <command> --help` lists all."
-    plain = " ".join(line.strip() for line in text.splitlines() if line.strip())
-    command = re.match(r"argument subcommand: invalid choice: '([^']*)' \(choose from (.*)\)", plain)
-    if command:
-        known = re.findall(r"'([^']*)'", command[2])
-        near = difflib.get_close_matches(command[1], known, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        return f"Unknown command {command[1]!r}.{hint} Known: {', '.join(known)}."
-    if plain.startswith('expected "subcommand"'):
-        return f"A command is missing. Type python -m spd_lightning {{{','.join(command_names())}}} or --help."
-    missing = re.match(r"the following arguments are required: (.*)", plain)
-    if missing:
-        options = option_names(args)
-        names = [name.rsplit(".", 1)[-1].strip() for name in missing[1].split(",")]
-        shown = [f"--{name}" if f"--{name}" in options else name.upper() for name in names]
-        return f"{' and '.join(shown)} must be given. `python -m spd_lightning <command> --help` says what."
-    return _explain_value(plain) or plain
-
-
-KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
-
-
-def _explain_value(text: str) -> str | None:
-    """What is wrong with the value of an option, from the parser's own words; None where they are not understood."""
-    key = re.match(r'Parser key "([\w.]+)":', text)
-    if key is None:
-        return None
-    name = key[1]
-    choice = re.search(r"Expected a typing\.Literal\[([^\]]*)\]\. Got value: (\S+)", text)
-    if choice:
-        return str(unknown_name(name, choice[2], re.findall(r"'([^']*)'", choice[1]), f"--{name}"))
-    found = re.search(r"(?:Got|Given) value: (.*)$", text)
-    kinds = re.findall(r"Expected a <class '(\w+)'>", text)
-    if found is None or not kinds:
-        return None
-    if "list" in kinds and "<class 'str'>" in text:
-        return f"{name}={found[1]!r} is not a list. Set --{name} '[{found[1]}]'."
-    allowed = " or ".join(dict.fromkeys(KINDS[kind] for kind in kinds if kind in KINDS))
-    return f"{name}={found[1]!r} is not possible. Set --{name} to {allowed}." if allowed else None

@@ -15,7 +15,6 @@ from typing import Any
 
 import jsonargparse
 import yaml
-from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 from transformers.utils import logging as transformers_logging
 
@@ -31,10 +30,9 @@ from spd_lightning.cli.lifetime import (
     let_gloo_finish_at_exit,
     lost_process,
 )
-from spd_lightning.cli.parser import PARSER, STAGE_COMMANDS, TRAINER_DEFAULTS, Options, StageCommands, explain
+from spd_lightning.cli.messages import explain
+from spd_lightning.cli.parser import STAGE_COMMANDS, CommandLine, command_names, option_names
 from spd_lightning.errors import UserError
-from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
-from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.model.chat_template import fix_template_date, prints_date
 from spd_lightning.model.checkpoint_files import split_revision
 from spd_lightning.model.load import load_tokenizer
@@ -47,7 +45,7 @@ from spd_lightning.processes import is_rank_zero, rank
 from spd_lightning.tasks.sources import fix_revisions
 
 
-class SPDCLI(Options):
+class SPDCLI(CommandLine):
     """From options to objects; what a command does with them is in `pipeline.fit`. Every mistake is a `UserError`.
 
     Attributes:
@@ -55,21 +53,6 @@ class SPDCLI(Options):
     """
 
     status = 0
-
-    def __init__(self, args: list[str] | None = None) -> None:
-        LightningCLI.__init__(
-            self,
-            SPDFineTuningModule,
-            SelfGenerationDataModule,
-            save_config_callback=None,
-            trainer_class=StageCommands,
-            trainer_defaults=TRAINER_DEFAULTS,
-            seed_everything_default=42,
-            parser_kwargs=PARSER | {name: PARSER for name in STAGE_COMMANDS},
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=args,
-        )
 
     def _set_seed(self) -> None:
         if self.subcommand in STAGE_COMMANDS:
@@ -169,7 +152,7 @@ class SPDCLI(Options):
     def _run_subcommand(self, subcommand: str) -> None:
         options = self.config[subcommand]
         if subcommand in COMMANDS:
-            COMMANDS[subcommand].run(options)
+            COMMANDS[subcommand](**vars(options))
             return
         if self.parts is not None:
             print(fit.estimate(options, self.parts, subcommand))
@@ -214,7 +197,7 @@ def main(args: list[str] | None = None) -> int:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__ or cause.__context__
-        return _fail(str(cause) if cause else explain(error, given))
+        return _fail(str(cause) if cause else explain(error, command_names(), option_names(given)))
     except Exception as error:
         await_cause()
         if (lost := lost_process(error)) is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spd_lightning.cli.parser import Options
+from spd_lightning.cli.parser import make_parser
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 COMPLETE = sorted(p for p in CONFIGS.rglob("*.yaml") if p.parent.name not in ("sweeps", "trainer"))
@@ -20,7 +20,7 @@ def test_all_were_found() -> None:
 
 @pytest.mark.parametrize("path", COMPLETE, ids=lambda p: p.relative_to(CONFIGS).as_posix())
 def test_parses_for_every_stage_command_and_overlay(path: Path) -> None:
-    parser = Options().parser
+    parser = make_parser()
     for command in ("fit", "extract", "generate", "test"):
         for overlay in (None, *OVERLAYS):
             files = ["--config", str(path), *(["--config", str(overlay)] if overlay else [])]
@@ -40,7 +40,7 @@ def test_starts_with_what_it_is_and_the_command(path: Path) -> None:
 @pytest.mark.parametrize("task", ["gsm8k", "mbpp", "mmlu"])
 def test_paper_configurations_hold_the_published_settings(task: str) -> None:
     path = CONFIGS / "paper" / f"{task}.yaml"
-    options = Options().parser.parse_args(["fit", "--config", str(path)]).fit
+    options = make_parser().parse_args(["fit", "--config", str(path)]).fit
     data, evaluation = options.data, options.evaluation
     assert (data.rows, options.subspace.rows, data.truncation, data.max_prompt_length) == (
         "reference",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spd_lightning.cli.parser import Options
+from spd_lightning.cli.parser import make_parser
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def test_enough_commands_were_found() -> None:
 @pytest.mark.parametrize("args", commands(), ids=" ".join)
 def test_command_parses(args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert Options().parser.parse_args(args).subcommand == args[0]
+    assert make_parser().parse_args(args).subcommand == args[0]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spd_lightning.cli.parser import Options
+from spd_lightning.cli.parser import make_parser
 from spd_lightning.cli.program import main
 from tests.integration.test_cli_fit import SETTINGS
 
@@ -91,7 +91,7 @@ def test_the_script_asks_for_what_the_run_uses() -> None:
     line = command[1]
     for name, value in values.items():
         line = line.replace(name, value)
-    options = Options().parser.parse_args(line.split()).fit.trainer
+    options = make_parser().parse_args(line.split()).fit.trainer
     assert (int(options.devices), options.num_nodes, options.strategy) == (8, 2, "ddp")
 
 

@@ -52,7 +52,7 @@ LONG = {
 TESTED_IN = {
     "artifacts/checksums.py": "unit/model/test_checkpoint_files.py",
     "cli/commands.py": "integration/test_cli_fit.py",
-    "cli/parser.py": "integration/test_configs.py",
+    "cli/messages.py": "integration/test_cli_errors.py",
     "cli/program.py": "integration/test_cli_errors.py",
     "cost/formulas.py": "unit/cost/test_estimate.py",
     "cost/machine.py": "unit/cost/test_estimate.py",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spd_lightning.cli.parser import Options
+from spd_lightning.cli.parser import make_parser
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.subspace.correctness import encode_examples
@@ -232,7 +232,7 @@ def test_only_three_tasks_have_reference_rows(name: str, tmp_path: Path) -> None
 
 
 def test_rows_are_one_option_and_part_of_every_key(data_dir: str, tiny_model_dir: str, tmp_path: Path) -> None:
-    options = Options().parser.parse_args(["fit", "--data.rows=reference", "--subspace.task=mbpp"]).fit
+    options = make_parser().parse_args(["fit", "--data.rows=reference", "--subspace.task=mbpp"]).fit
     assert options.subspace.rows == options.data.rows == "reference"
     for task in ("gsm8k", "mbpp"):  # equal prompts; in gsm8k the very same rows
         given: dict[str, Any] = {"model_name_or_path": tiny_model_dir, "task": task, "data_dir": data_dir}
