@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.report.groups import group_blocks
-
 from spd_lightning.report.render import Heading, Table
 from spd_lightning.report.runs import Run
+from spd_lightning.report.sections import group_blocks
 
 
 def run_of(benchmarks: dict[str, Any]) -> Run:
