@@ -16,8 +16,8 @@ from spd_lightning.artifacts.settings import differences
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
-from spd_lightning.finetuning.recipe import recipe_of_checkpoint, same_student, student_key
 from spd_lightning.finetuning.student import save_student
+from spd_lightning.finetuning.student_key import recipe_of_checkpoint, same_student, student_key
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.processes import is_rank_zero
 

@@ -27,9 +27,9 @@ from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
-from spd_lightning.finetuning.recipe import StudentStore
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.finetuning.student import save_student
+from spd_lightning.finetuning.student_key import StudentStore
 from spd_lightning.generation.corpus import Corpus, sole_writer
 from spd_lightning.generation.figures import corpus_figures
 from spd_lightning.generation.module import SelfGenerationModule

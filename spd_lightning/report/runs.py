@@ -17,27 +17,11 @@ import numpy as np
 import yaml
 
 from spd_lightning.artifacts.files import read_jsonl
+from spd_lightning.artifacts.settings import flatten, is_compared
 from spd_lightning.errors import UserError
 from spd_lightning.report.schema import check_results
 
-# Options that say where and when a run took place, not what it computed.
-PLACES = {"run_dir", "artifact_dir", "config", "ckpt_path", "default_root_dir", "logger"}
-PLACES |= {"data_dir", "model_revision", "data_revision"}  # their content is known (`Run.conditions`)
 COMPUTE = ("spd_lightning", "torch", "lightning", "transformers", "tokenizers", "peft", "numpy")  # what numbers need
-SEEDS = {"seed", "seed_everything"}
-# What is scored or shown, and when, not how it is computed: runs that differ in these alone are the same configuration.
-SHOWN = {
-    "tasks",
-    "methods",
-    "every_n_steps",
-    "every_n_epochs",
-    "when",
-    "skip_missing_data",
-    "allow_code_execution",
-    "log_every_n_steps",
-    "enable_progress_bar",
-    "enable_model_summary",
-}
 
 
 @dataclass(frozen=True)
@@ -225,17 +209,5 @@ def _leading_share(values: np.ndarray, rank: int) -> float:
 
 
 def options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run computed: its options by dotted name, without seeds, places (paths, loggers) and `SHOWN`."""
-    flat: dict[str, Any] = {}
-
-    def visit(node: Mapping[str, Any], prefix: str) -> None:
-        for key, value in node.items():
-            if key in PLACES | SEEDS | SHOWN:
-                continue
-            if isinstance(value, Mapping):
-                visit(value, f"{prefix}{key}.")
-            else:
-                flat[f"{prefix}{key}"] = value
-
-    visit(config, "")
-    return flat
+    """What a run computed: its options by dotted name, without those that tell no two configurations apart."""
+    return {name: value for name, value in flatten(config).items() if is_compared(name)}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spd_lightning.artifacts.settings import listed
 from spd_lightning.report import plots, tables
 from spd_lightning.report.render import Block, Bullets, Code, Heading
 from spd_lightning.report.runs import Run
@@ -81,55 +82,11 @@ def _calibration(run: Run) -> list[Block]:
     ]
 
 
-def _counts(name: str, stages: set[str]) -> bool:
-    """Whether an option had a part in what these stages computed: a default of a stage that did not run is no fact."""
-    if name == "subspace.task":
-        return bool(stages & {"extract", "generate"})
-    if name == "subspace.model_name_or_path":
-        return True
-    stage = {"subspace": "extract", "data": "generate", "model": "fine_tune", "trainer": "fine_tune"}
-    return stage.get(name.split(".")[0]) in {*stages, None}
-
-
 def _what_was_run(run: Run) -> list[Block]:
-    names = (
-        "subspace.model_name_or_path",
-        "subspace.task",
-        "subspace.num_examples",
-        "subspace.rank",
-        "subspace.layers",
-        "subspace.sides",
-        "subspace.loss",
-        "subspace.basis",
-        "subspace.strength",
-        "data.method",
-        "data.num_prompts",
-        "data.num_generations",
-        "data.max_new_tokens",
-        "data.temperature",
-        "data.top_p",
-        "data.top_k",
-        "model.lora_r",
-        "model.lora_alpha",
-        "model.learning_rate",
-        "model.rounds",
-        "trainer.max_epochs",
-        "trainer.max_steps",
-        "trainer.precision",
-        "evaluation.protocol",
-        "evaluation.limit",
-        "evaluation.num_samples",
-        "evaluation.adapter",
-        "evaluation.subspace",
-        "seed_everything",
-    )
     missing = object()
     stages = {str(row["stage"]).split(" ")[0] for row in run.results["stages"]}
-    chosen = {
-        name: run.option(name)
-        for name in names
-        if run.option(name, missing) is not missing and (not stages or _counts(name, stages))
-    }
+    found = {name: run.option(name, missing) for name in listed(stages)}
+    chosen = {name: value for name, value in found.items() if value is not missing}
     blocks: list[Block] = [Heading("What was run")]
     if chosen:
         blocks.append(tables.fact_table(chosen))

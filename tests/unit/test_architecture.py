@@ -70,7 +70,7 @@ TESTED_IN = {
     "finetuning/sharding.py": "integration/test_fsdp.py",  # needs processes
     "finetuning/share_kept.py": "unit/model/test_adapter_beside.py",
     "finetuning/strategy.py": "integration/test_fsdp.py",  # needs processes
-    "finetuning/texts.py": "unit/finetuning/test_recipe.py",
+    "finetuning/texts.py": "unit/finetuning/test_student_key.py",
     "finetuning/trained_model.py": "unit/finetuning/test_checkpointing.py",
     "generation/cache.py": "unit/generation/test_engine.py",
     "generation/figures.py": "unit/generation/test_corpus.py",

@@ -2,7 +2,33 @@
 
 from __future__ import annotations
 
-from spd_lightning.artifacts.settings import differences, flatten, settings_of
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spd_lightning.artifacts.settings import (
+    SECTIONS,
+    SETTINGS,
+    differences,
+    flatten,
+    in_student_key,
+    is_compared,
+    listed,
+    setting,
+    settings_of,
+)
+from spd_lightning.cli.parser import make_parser, option_names
+from spd_lightning.report.runs import options
+
+DEMO = Path(__file__).parents[3] / "configs" / "demo.yaml"
+
+
+@pytest.fixture(scope="module")
+def demo() -> dict[str, Any]:
+    """Every option of ``fit`` as the demo's configuration sets it, those that a link sets too."""
+    parsed: Any = make_parser().parse_args(["fit", "--config", str(DEMO)])
+    return parsed.fit.as_dict()
 
 
 def test_nested_options_are_dotted() -> None:
@@ -36,3 +62,70 @@ def test_what_a_run_is_does_not_depend_on_its_place() -> None:
 def test_a_callback_counts_since_it_may_stop_early() -> None:
     assert settings_of({"trainer": {"callbacks": None}}) == {}
     assert "trainer.callbacks" in settings_of({"trainer": {"callbacks": [{"class_path": "EarlyStopping"}]}})
+
+
+def test_every_option_of_fit_is_in_the_table(demo: dict[str, Any]) -> None:
+    """By its name, by the option that it is an entry of, or by its section; above the sections by its name alone."""
+    typed = {name.removeprefix("--").removesuffix("+") for name in option_names(["fit"])}
+    known = typed | set(flatten(demo)) | set(demo)
+    known -= {"help", "print_config", *(name for name in known if name.endswith(".help"))}
+    assert {name for name in known if "." not in name} - set(SETTINGS) == set(SECTIONS)
+    assert {name.split(".")[0] for name in known if "." in name} <= set(SECTIONS)
+
+
+def test_the_table_has_no_option_that_fit_does_not_know(demo: dict[str, Any]) -> None:
+    known = {name.removeprefix("--") for name in option_names(["fit"])} | set(flatten(demo))
+    assert set(SETTINGS) - known == set()
+
+
+def test_what_makes_the_demo_the_run_it_is(demo: dict[str, Any]) -> None:
+    """Each name that joins or leaves is another fingerprint for every run that there is."""
+    sections = {
+        "": "artifact_dir ckpt_path config data_dir data_revision estimate model_revision run_dir",
+        "subspace.": "device_map",
+        "data.": "corpus_dir device_map",
+        "evaluation.": "allow_code_execution device_map",
+        "trainer.": "accelerator callbacks default_root_dir detect_anomaly devices enable_model_summary "
+        "enable_progress_bar log_every_n_steps logger num_nodes plugins profiler strategy",
+    }
+    left_out = {f"{section}{name}" for section, names in sections.items() for name in names.split()}
+    assert set(flatten(demo)) - set(settings_of(demo)) == left_out
+
+
+def test_an_option_that_is_part_of_another_means_what_that_does() -> None:
+    assert setting("trainer.logger.init_args.name") == SETTINGS["trainer.logger"]
+    assert setting("evaluation.limit.arithmetic") == SETTINGS["evaluation.limit"]
+    assert setting("data.engine") == SECTIONS["data"]
+
+
+def test_what_changes_no_weight_is_in_no_key_of_a_student() -> None:
+    left_out = "enable_checkpointing limit_test_batches num_sanity_val_steps accelerator devices logger strategy"
+    assert not any(in_student_key(f"trainer.{name}") for name in left_out.split())
+    assert not in_student_key("model.model_name_or_path") and not in_student_key("model.rounds")
+    assert in_student_key("model.seed") and in_student_key("trainer.max_epochs") and in_student_key("trainer.callbacks")
+
+
+def test_a_report_compares_by_the_whole_name_of_an_option() -> None:
+    """A task that is called like an option elsewhere (``seed``, ``when``) keeps its limit."""
+    config = {
+        "seed_everything": 1,
+        "data": {"seed": 1, "data_dir": "a", "top_p": 0.9},
+        "trainer": {"logger": {"init_args": {"name": "w"}}, "devices": 1},
+        "evaluation": {"limit": {"seed": 5, "when": 6}, "when": "end", "tasks": ["seed"]},
+        "data_revision": {"openai/gsm8k": "0a1b2c3"},
+    }
+    assert options(config) == {
+        "data.top_p": 0.9,
+        "trainer.devices": 1,
+        "evaluation.limit.seed": 5,
+        "evaluation.limit.when": 6,
+    }
+    assert not is_compared("subspace.seed")
+
+
+def test_a_report_lists_no_default_of_a_stage_that_did_not_run() -> None:
+    assert listed([])[0] == "subspace.model_name_or_path" and listed([])[-1] == "seed_everything"
+    scored = listed(["evaluate"])
+    assert scored[0] == "subspace.model_name_or_path" and "seed_everything" in scored
+    assert not {"subspace.task", "data.method", "model.lora_r", "trainer.max_epochs"} & set(scored)
+    assert "subspace.task" in listed(["generate"]) and "subspace.rank" not in listed(["generate"])

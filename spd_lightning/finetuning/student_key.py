@@ -17,24 +17,9 @@ from typing import Any
 import torch
 
 from spd_lightning.artifacts.checksums import weights_sha256
-from spd_lightning.artifacts.settings import PLACE_OPTIONS
+from spd_lightning.artifacts.settings import in_student_key
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.finetuning.texts import TrainingText
-
-# Of the module: what the base's fingerprint says, and how often the whole is repeated.
-NOT_OF_THE_STUDENT = {"model_name_or_path", "rounds"}
-
-# Of the trainer, beside the places: what changes no weight.
-NOT_OF_THE_WEIGHTS = {
-    "enable_checkpointing",
-    "enable_autolog_hparams",
-    "inference_mode",
-    "limit_test_batches",
-    "limit_predict_batches",
-    "model_registry",
-    "num_sanity_val_steps",
-    "use_distributed_sampler",
-}
 
 
 def student_key(
@@ -60,11 +45,7 @@ def student_key(
         processes: Their number counts where it changes results: each draws dropout masks of its own.
         continued_from: SHA-256 of another run's checkpoint that training starts from.
     """
-    trainer = {
-        name: value
-        for name, value in (options.get("trainer") or {}).items()
-        if f"trainer.{name}" not in PLACE_OPTIONS and name not in NOT_OF_THE_WEIGHTS
-    }
+    trainer = {n: value for n, value in (options.get("trainer") or {}).items() if in_student_key(f"trainer.{n}")}
     watches = "eval" in json.dumps(trainer.get("callbacks"), default=str)
     dropout = hparams.get("lora_r") is not None and hparams.get("lora_dropout", 0) > 0
     key = {
@@ -72,7 +53,7 @@ def student_key(
         "corpus": corpus,
         "texts": _digest(train),
         "val_texts": _digest(val),
-        "model": {name: value for name, value in hparams.items() if name not in NOT_OF_THE_STUDENT},
+        "model": {n: value for n, value in hparams.items() if in_student_key(f"model.{n}")},
         "trainer": trainer,
         "evaluation": options.get("evaluation") if watches else None,
         "processes": processes if dropout else None,

@@ -9,7 +9,7 @@ import pytest
 
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.finetuning.module import SPDFineTuningModule
-from spd_lightning.finetuning.recipe import StudentStore, same_student, student_key
+from spd_lightning.finetuning.student_key import StudentStore, same_student, student_key
 from spd_lightning.finetuning.texts import TrainingText
 
 TRAINER = {
