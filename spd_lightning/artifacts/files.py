@@ -1,8 +1,4 @@
-"""What is written to disk: fingerprints, the artifact store that runs share, run folders, atomic files, locks.
-
-An artifact is a folder ``<stage>-<fingerprint>/`` in the store. Its fingerprint covers exactly what it depends on, so
-another setting is another folder: nothing stale is ever reused, and nothing is overwritten.
-"""
+"""Files that are whole or not there: written aside and put in place, JSON, JSON Lines, and locks."""
 
 from __future__ import annotations
 

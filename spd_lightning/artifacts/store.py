@@ -1,7 +1,7 @@
-"""What is written to disk: fingerprints, the artifact store that runs share, run folders, atomic files, locks.
+"""The artifact store that runs share: what an artifact depends on is its fingerprint, which names its folder.
 
-An artifact is a folder ``<stage>-<fingerprint>/`` in the store. Its fingerprint covers exactly what it depends on, so
-another setting is another folder: nothing stale is ever reused, and nothing is overwritten.
+An artifact is a folder ``<stage>-<fingerprint>/``. The fingerprint covers exactly what it depends on and the version of
+the stage, so another setting is another folder: nothing stale is ever reused, and nothing is overwritten.
 """
 
 from __future__ import annotations

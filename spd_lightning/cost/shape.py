@@ -1,11 +1,6 @@
-"""What a stage will need, from a model's config alone: memory, time and disk of each process, and what they exchange.
+"""What a model's config alone says about its size: the architecture is built on the meta device and counted.
 
-Nothing is loaded: the architecture is built on the meta device and counted. A time is work over the speed of a
-`Machine`, divided by the share of that speed which the stage was seen to reach.
-
-Symbols of the formulas (docs/scaling.md derives them and compares them with what was counted and measured): P all
-weights, W the weights of the decoder layers' matrix products, H those of the vocabulary projection, L layers, a the
-width of all query heads, g the width of all key (or value) heads, T tokens, G processes.
+The formulas of `formulas.py` are written in these symbols.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stage 3, results: a LoRA adapter on a base model, saved so that plain PEFT opens it, and merged."""
+"""Stage 3: which layers of a base model LoRA adapts, and the model with the adapter around them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 3, results: a LoRA adapter on a base model, saved so that plain PEFT opens it, and merged."""
+"""Stage 3, its result: a student written so that plain PEFT opens it, copied to be scored, or merged."""
 
 from __future__ import annotations
 

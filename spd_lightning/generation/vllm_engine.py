@@ -142,7 +142,7 @@ def generate_vllm(
 
 
 def _end_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends a sequence, as `model.eos_token_ids`: vLLM by itself knows the tokenizer's alone."""
+    """Every token that ends a sequence, as `anatomy.eos_token_ids`: vLLM by itself knows the tokenizer's alone."""
     path = folder / "generation_config.json"
     own = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
     ids = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}

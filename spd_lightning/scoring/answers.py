@@ -1,4 +1,4 @@
-r"""Stage 4: what a completion answered. Pure functions from text to answer, with the reason beside it.
+r"""What a completion answered. Pure functions from text to answer, with the reason beside it.
 
 Every extractor takes off the thinking of a model that thinks before it answers, then cuts the text at the first stop
 string, since a model that goes on to ask itself the next question would otherwise be scored on that one. Each kind of

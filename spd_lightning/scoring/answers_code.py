@@ -1,4 +1,4 @@
-"""Stage 4: the program of a completion, as a careful person would copy it out, and whether it is Python.
+"""The program of a completion, as a careful person would copy it out, and whether it is Python.
 
 Fenced blocks: Python before untagged ones, and never one that is tagged as something else while such a block is there;
 a block that defines something before one that only calls it or shows what it prints. Blocks that define different

@@ -1,4 +1,4 @@
-"""Stage 4: the number that a text concludes with, where none is declared to be its answer.
+"""The number that a text concludes with, where none is declared to be its answer.
 
 The last statement that holds a number and is no aside (a rating, a note, a check): in it bold before plain, the result
 of an equation before its terms, the main clause before ``because ..`` and ``Since ..,``, and no number that only

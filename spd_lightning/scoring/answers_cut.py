@@ -1,4 +1,4 @@
-"""Stage 4: which part of a completion is its answer: not the next turn, and not the thinking before it."""
+"""Which part of a completion is its answer: not the next turn, and not the thinking before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""Stage 4: which option a completion chooses, read as a careful person does.
+r"""Which option a completion chooses, read as a careful person does.
 
 In this order: the last declared answer (``\boxed{B}``, ``<answer>B</answer>``, ``[[B]]``, ``the answer is B``,
 ``option b``, also in a few other languages); a letter that the text begins with (``B``, ``(B)``, ``B. Paris``); the

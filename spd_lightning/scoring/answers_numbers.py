@@ -1,4 +1,4 @@
-r"""Stage 4: which number of a completion is its answer.
+r"""Which number of a completion is its answer.
 
 ``strict`` is the field's rule: the number right after the last ``####``. ``flexible`` is what a careful person reads:
 what is declared to be the answer (``\boxed{}``, ``<answer>``, ``####``, ``the answer is``, ``Answer:``; the last of

@@ -1,6 +1,6 @@
 """Run programs that a model wrote in fresh interpreters, and say whether the last statement of the tests was reached.
 
-Stage 4 of the flow. `judge_programs` runs tests and program in two processes, between which only plain values pass;
+`judge_programs` runs tests and program in two processes, between which only plain values pass;
 `run_program` runs one text in one process. Under ``sandbox/`` a supervisor (one process per core) starts, watches and
 kills. What each isolation tier closes, and what leaks in tiers 3 and 4, is the tested table of ``docs/sandbox.md``.
 """

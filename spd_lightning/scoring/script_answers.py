@@ -1,4 +1,4 @@
-r"""Stage 4: what a completion answered in the eyes of the authors' reference script, beside our own reading.
+r"""What a completion answered in the eyes of the authors' reference script, beside our own reading.
 
 Under the paper protocol every score of a benchmark that the script has is given twice: as `answers` reads a completion,
 and, under ``<metric>_script``, as the functions below do. They follow the script's rules to the letter, flaws included

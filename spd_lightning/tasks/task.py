@@ -2,7 +2,7 @@
 
 A `Task` turns rows ("docs") into `Example`s for calibration and training, and into a `Benchmark` for evaluation.
 It knows nothing of models or tokenizers: prompts and targets are text, correctness spans are character offsets.
-Scoring stands in ``evaluation/`` and reads only ``answer_type`` and the fields of an example.
+Scoring stands in ``scoring/`` and reads only ``answer_type`` and the fields of an example.
 
 Reference: arXiv:2605.22675, section on calibration and the appendix with prompts.
 """
@@ -82,7 +82,7 @@ class Benchmark:
         max_new_tokens: Limit of a completion, in tokens.
         max_prompt_length: Longer prompts lose their end, tokens; None for the model's context alone. Only the paper
             protocol sets it, and there a cut prompt loses its cue (``Answer:``, ``Code:``): counted and said.
-        script: Whether completions are read as the authors' script does, too (see ``evaluation/script_answers.py``).
+        script: Whether completions are read as the authors' script does, too (see ``scoring/script_answers.py``).
         stop: Strings that end a completion; the text is cut before the first of them.
         num_fewshot: Solved examples before each prompt.
         num_dropped: Rows of the data that cannot be scored (an empty gold output) and were left out.
