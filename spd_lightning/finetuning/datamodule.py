@@ -1,6 +1,6 @@
 """Stage 3's LightningDataModule: a finished corpus as batches of training and of held-out texts.
 
-In a notebook, `Trainer().fit` with it first generates what is missing. `generation.recipe` holds the options of stage 2.
+In a notebook, `Trainer().fit` with it first generates what is missing; `generation.recipe` holds those options.
 """
 
 from __future__ import annotations
