@@ -79,7 +79,10 @@ def test_benchmark_counts_and_base_scores_are_equal(one: Path, two: Path) -> Non
     assert names[0] == names[1]
     base = [[s["value"] for s in rows if s["method"] == "base"] for rows in scores]
     assert base[0] == base[1] and base[0]
-    ids = [[json.loads(line)["id"] for line in (r / "samples/letters.base.jsonl").open()] for r in (one, two)]
+    ids = [
+        [json.loads(line)["id"] for line in (r / "samples/letters.base.jsonl").read_text().splitlines()]
+        for r in (one, two)
+    ]
     assert ids[0] == ids[1] and len(ids[0]) == 7
 
 
