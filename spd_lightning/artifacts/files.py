@@ -1,43 +1,94 @@
-"""Files that are whole or not there: written aside and put in place, JSON, JSON Lines, and locks."""
+"""Files and folders that are whole or not there: written aside and put in place; JSON Lines, locks, SHA-256."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from spd_lightning.errors import UserError
 
+LARGE = 2**20  # bytes; smaller files are hashed whenever they are asked for
 
-def write_atomic(path: str | Path, content: str | bytes) -> Path:
-    """Write a file so that a reader sees the old content or the new, never a part; parents are made.
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A path aside to write a file to, which takes the place of ``path`` once the context ends well; parents are made.
+
+    So a reader sees the old content or the new, never a part.
 
     Raises:
         UserError: If the folder cannot be written or the disk is full (the old content then stands).
     """
     path = Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary: str | None = None
+    aside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix="-new", dir=path.parent)
+        os.close(descriptor)
+        aside = Path(name)
+        yield aside
+        _sync(aside)
+        os.chmod(aside, 0o644)
+        os.replace(aside, path)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         raise UserError(f"Cannot write {path}: {error.strerror}. Free space, or choose another folder.") from error
-    return path
+    finally:
+        if aside is not None:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path, replace: bool = False, shared: bool = False) -> Iterator[Path]:
+    """A folder aside to write to, which becomes ``path`` once the context ends well; parents are made.
+
+    Args:
+        path: Where the folder appears, whole or not at all.
+        replace: Remove what stands there; else an `OSError` says that something does.
+        shared: Other processes may be writing the same folder: the one aside then has a name of its own.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}-{os.getpid()}-new" if shared else f".{path.name}-new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        for part in (*aside.rglob("*"), aside):
+            _sync(part)
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Have a file's content, or a folder's entries, on the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> Path:
+    """Write a file as `whole_file` does.
+
+    Raises:
+        UserError: If the folder cannot be written or the disk is full (the old content then stands).
+    """
+    with whole_file(path) as aside:
+        aside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    return Path(path)
 
 
 def write_json(path: str | Path, value: Any) -> Path:
@@ -123,3 +174,33 @@ def _locked(path: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's content, hexadecimal.
+
+    A large file is read once per process as long as its inode, size and times of change stay: weights of many GB are
+    asked for by every stage.
+    """
+    stat = os.stat(path)
+    if stat.st_size < LARGE:
+        return _digest(str(path))
+    return _remembered(str(Path(path).resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(path: str, inode: int, size: int, modified: int, changed: int) -> str:
+    return _digest(path)
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_sha256(folder: Path) -> str:
+    """What an adapter or checkpoint folder holds: the names and contents of its weights and configuration."""
+    files = sorted(
+        p for p in folder.glob("*") if p.suffix in (".safetensors", ".bin") or p.name.endswith("config.json")
+    )
+    return hashlib.sha256("".join(f"{p.name}:{file_sha256(p)};" for p in files).encode()).hexdigest()

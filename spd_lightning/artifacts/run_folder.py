@@ -8,14 +8,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts.checksums import file_sha256
-from spd_lightning.artifacts.files import write_atomic, write_json
+from spd_lightning.artifacts.files import file_sha256, whole_file, whole_folder, write_atomic, write_json
 from spd_lightning.artifacts.settings import differences, settings_of
 from spd_lightning.errors import UserError
 
@@ -177,32 +175,19 @@ class RunFolder:
 
     def add(self, source: Path, target: Path) -> Path:
         """Put a copy of an artifact's file at ``target`` (in this folder): editing it leaves the artifact alone."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}-new")
-        try:
-            _copy(source, temporary)
-            os.replace(temporary, target)
-        except OSError as error:
-            raise UserError(
-                f"Cannot write {target}: {error.strerror}. Free space, or choose another folder."
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(target) as aside:
+            _copy(source, aside)
         return target
 
     def add_folder(self, source: Path, target: Path) -> Path:
         """Put a copy of an artifact's folder at ``target`` (in this folder); it appears when it is whole."""
-        aside = target.with_name(f".{target.name}-new")
-        shutil.rmtree(aside, ignore_errors=True)
         try:
-            shutil.copytree(source, aside, copy_function=lambda old, new: _copy(Path(old), Path(new)))
-            aside.rename(target)
+            with whole_folder(target) as aside:
+                shutil.copytree(source, aside, copy_function=_copy, dirs_exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"Cannot write {target}: {error.strerror or error}. Free space, or choose another folder."
             ) from error
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
         return target
 
     def write_manifest(self) -> None:
@@ -216,7 +201,7 @@ class RunFolder:
         write_json(self.manifest_file, files)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: str | Path, target: str | Path) -> None:
     """Copy a file; where the file system can, without taking space for what stays the same."""
     with open(source, "rb") as old, open(target, "wb") as new, contextlib.suppress(OSError):
         fcntl.ioctl(new.fileno(), CLONE, old.fileno())

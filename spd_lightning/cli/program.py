@@ -18,7 +18,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_info
 from transformers.utils import logging as transformers_logging
 
-from spd_lightning.artifacts.checksums import file_sha256
+from spd_lightning.artifacts.files import file_sha256
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
 from spd_lightning.artifacts.store import ArtifactStore, fingerprint

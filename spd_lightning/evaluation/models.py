@@ -17,7 +17,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from spd_lightning.artifacts.checksums import file_sha256, weights_sha256
+from spd_lightning.artifacts.files import file_sha256, weights_sha256
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.sharding import is_sharded
 from spd_lightning.finetuning.share_kept import share_kept

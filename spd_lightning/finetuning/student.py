@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from spd_lightning.artifacts.files import whole_folder
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.model.adapter_beside import Beside, is_adapter, load_adapter, put_beside, read_record, write_record
 from spd_lightning.model.load import load_model, save_tokenizer, spread
@@ -139,15 +139,12 @@ def write_merged(model_name_or_path: str, adapter: str | Path, folder: Path) -> 
     The base and the adapters it is made of stand beside it (`adapter_beside.RECORD`), and `load_model` loads those: the
     merged weights are for other tools and are never cast. Where all weights were trained, `load_model` keeps float32.
     """
-    partial = folder.with_name(f".{folder.name}-new")
-    shutil.rmtree(partial, ignore_errors=True)
-    merged_copy(model_name_or_path, adapter).save_pretrained(partial)
-    save_tokenizer(model_name_or_path, partial)
-    made_of = read_record(model_name_or_path)
-    if made_of is None or not made_of.adapters:
-        made_of = Beside(model_name_or_path, model_fingerprint(model_name_or_path), ())
-    added = (Path(adapter),) if is_adapter(adapter) else ()
-    write_record(partial, replace(made_of, adapters=made_of.adapters + added if added else ()))
-    shutil.rmtree(folder, ignore_errors=True)  # one without a record, of an earlier version
-    partial.rename(folder)
+    with whole_folder(folder, replace=True) as aside:  # what stands there has no record, of an earlier version
+        merged_copy(model_name_or_path, adapter).save_pretrained(aside)
+        save_tokenizer(model_name_or_path, aside)
+        made_of = read_record(model_name_or_path)
+        if made_of is None or not made_of.adapters:
+            made_of = Beside(model_name_or_path, model_fingerprint(model_name_or_path), ())
+        added = (Path(adapter),) if is_adapter(adapter) else ()
+        write_record(aside, replace(made_of, adapters=made_of.adapters + added if added else ()))
     return folder

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from spd_lightning.artifacts.checksums import weights_sha256
+from spd_lightning.artifacts.files import weights_sha256, whole_folder
 from spd_lightning.artifacts.settings import in_student_key
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.finetuning.texts import TrainingText
@@ -116,9 +114,7 @@ class StudentStore:
         Ranks:
             Rank 0 only.
         """
-        aside = self.folder.with_name(f".{self.folder.name}-{os.getpid()}-new")
-        shutil.rmtree(aside, ignore_errors=True)
-        write(aside / "student")
-        self.store.complete(aside, self.key, weights_sha256=weights_sha256(aside / "student"), step=step)
-        shutil.rmtree(self.folder, ignore_errors=True)  # damaged, or another run's, which is the same
-        aside.rename(self.folder)
+        # What stands there is damaged, or another run's, which is the same.
+        with whole_folder(self.folder, replace=True, shared=True) as aside:
+            write(aside / "student")
+            self.store.complete(aside, self.key, weights_sha256=weights_sha256(aside / "student"), step=step)

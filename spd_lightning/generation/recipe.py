@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from spd_lightning.artifacts.checksums import file_sha256
+from spd_lightning.artifacts.files import file_sha256
 from spd_lightning.artifacts.settings import differences
 from spd_lightning.artifacts.store import COMPLETE, STAGE_VERSION, ArtifactStore, fingerprint
 from spd_lightning.errors import UserError

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from spd_lightning.artifacts.files import whole_folder
 from spd_lightning.errors import UserError
 from spd_lightning.generation.requests import Generation, Request
 from spd_lightning.generation.sampling import SamplingParams
@@ -47,14 +47,12 @@ def write_folded(
     check_student(model_name_or_path, dtype)
     folder = Path(folder)
     if not folder.is_dir():
-        partial = folder.with_name(f".{folder.name}-new")
-        shutil.rmtree(partial, ignore_errors=True)
-        model = load_model(model_name_or_path, dtype)
-        if subspace is not None:
-            fold_into(model, subspace)
-        merge_inside(model).save_pretrained(partial)
-        save_tokenizer(model_name_or_path, partial)
-        partial.rename(folder)
+        with whole_folder(folder) as aside:
+            model = load_model(model_name_or_path, dtype)
+            if subspace is not None:
+                fold_into(model, subspace)
+            merge_inside(model).save_pretrained(aside)
+            save_tokenizer(model_name_or_path, aside)
     return folder
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts.checksums import file_sha256
+from spd_lightning.artifacts.files import file_sha256
 from spd_lightning.errors import UserError
 from spd_lightning.model.adapter_beside import read_record
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from spd_lightning.artifacts.checksums import file_sha256
+from spd_lightning.artifacts.files import file_sha256
 from spd_lightning.errors import UserError
 from spd_lightning.model.checkpoint_files import (
     content_fingerprint,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from spd_lightning.artifacts.checksums import file_sha256, weights_sha256
+from spd_lightning.artifacts.files import file_sha256, weights_sha256
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import differences
 from spd_lightning.errors import UserError

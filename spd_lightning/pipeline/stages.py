@@ -19,7 +19,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from spd_lightning.artifacts.checksums import file_sha256
+from spd_lightning.artifacts.files import file_sha256
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cost.plan import Plan

@@ -47,7 +47,6 @@ LONG = {
 
 # Modules whose tests stand in a file of another name, under tests/.
 TESTED_IN = {
-    "artifacts/checksums.py": "unit/model/test_checkpoint_files.py",
     "cli/commands.py": "integration/test_cli_fit.py",
     "cli/messages.py": "integration/test_cli_errors.py",
     "cli/program.py": "integration/test_cli_errors.py",

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from spd_lightning.artifacts import files
-from spd_lightning.artifacts.files import InUseError, file_lock, read_jsonl, write_atomic, write_json, write_jsonl
+from spd_lightning.artifacts.files import (
+    InUseError,
+    file_lock,
+    read_jsonl,
+    whole_file,
+    whole_folder,
+    write_atomic,
+    write_json,
+    write_jsonl,
+)
 from spd_lightning.errors import UserError
 
 
@@ -53,3 +62,43 @@ def test_a_lock_is_held_by_one_and_given_back(tmp_path: Path) -> None:
         pass
     with file_lock(tmp_path / "lock", "the third"):
         pass
+
+
+def test_a_file_that_is_written_aside_is_never_seen_half(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.bin"
+    with whole_file(path) as aside:
+        aside.write_bytes(b"half")
+        assert not path.exists() and aside.name.endswith("-new")  # what a claim of the run folder sweeps away
+    assert path.read_bytes() == b"half" and path.stat().st_mode & 0o777 == 0o644
+    with pytest.raises(ValueError), whole_file(path) as aside:
+        aside.write_bytes(b"other")
+        raise ValueError
+    assert path.read_bytes() == b"half" and os.listdir(path.parent) == ["a.bin"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_folder_appears_whole_or_not_at_all(shared: bool, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "model"
+    with pytest.raises(ValueError), whole_folder(path, shared=shared) as aside:
+        (aside / "part").write_text("1")
+        raise ValueError
+    assert os.listdir(path.parent) == []
+    with whole_folder(path, shared=shared) as aside:
+        (aside / "inner").mkdir()
+        (aside / "inner" / "part").write_text("1")
+        assert not path.exists()
+    assert (path / "inner" / "part").read_text() == "1" and os.listdir(path.parent) == ["model"]
+    with pytest.raises(OSError), whole_folder(path, shared=shared) as aside:
+        (aside / "part").write_text("2")
+    assert os.listdir(path) == ["inner"], "what stands there stays"
+    with whole_folder(path, replace=True, shared=shared) as aside:
+        (aside / "part").write_text("2")
+    assert os.listdir(path) == ["part"] and os.listdir(path.parent) == ["model"]
+
+
+def test_what_a_killed_process_left_aside_is_no_part_of_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".model-new").mkdir()
+    (tmp_path / ".model-new" / "torn").write_text("1")
+    with whole_folder(tmp_path / "model") as aside:
+        (aside / "part").write_text("2")
+    assert os.listdir(tmp_path / "model") == ["part"]

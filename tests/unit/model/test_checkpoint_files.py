@@ -193,17 +193,17 @@ def test_a_missing_shard_is_named(full_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_large_file_is_hashed_once_and_again_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spd_lightning.artifacts import checksums
+    from spd_lightning.artifacts import files
 
     read: list[str] = []
-    real = checksums._digest
-    monkeypatch.setattr(checksums, "_digest", lambda path: read.append(path) or real(path))
+    real = files._digest
+    monkeypatch.setattr(files, "_digest", lambda path: read.append(path) or real(path))
     large = tmp_path / "large.bin"
-    large.write_bytes(bytes(checksums.LARGE))
-    first = checksums.file_sha256(large)
-    assert checksums.file_sha256(large) == first and len(read) == 1
-    large.write_bytes(b"1" * checksums.LARGE)
-    assert checksums.file_sha256(large) != first and len(read) == 2
+    large.write_bytes(bytes(files.LARGE))
+    first = files.file_sha256(large)
+    assert files.file_sha256(large) == first and len(read) == 1
+    large.write_bytes(b"1" * files.LARGE)
+    assert files.file_sha256(large) != first and len(read) == 2
 
 
 class FakeHub:
