@@ -431,7 +431,7 @@ def test_filtered_trains_on_what_agrees_and_says_so_also_when_repeated(
 ) -> None:
     """Every second completion is taken for right, since a random model never is."""
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setattr("spd_lightning.scoring.judging.correct_completions", lambda *_: [True, False] * 6)
+    monkeypatch.setattr("spd_lightning.finetuning.filtered.correct_completions", lambda *_: [True, False] * 6)
     args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={tmp_path / 'run'}", *SETTINGS]
     args += ["--evaluation.tasks=[letters]", "--evaluation.methods=[base, student]", "--data.method=filtered"]
     for skipped in (False, True):
