@@ -56,6 +56,19 @@ class RunFolder:
         finished = [self.adapter, *(folder.round_student for folder in self.rounds())]
         return next((folder for folder in reversed(finished) if folder.is_dir()), None)
 
+    # -- the samples that were scored --------------------------------------------------------------------------------
+
+    @staticmethod
+    def sample_file(samples: Path, task: str, method: str) -> Path:
+        """Where a folder of samples keeps those of a benchmark and a method."""
+        return samples / f"{task.replace(':', '_')}.{method}.jsonl"
+
+    def sample_files(self) -> dict[tuple[str, str], Path]:
+        """The files of samples that are there, by (task, method), in the order of their names."""
+        found = sorted(self.samples.glob("*.*.jsonl"))
+        names = (path.name.removesuffix(".jsonl").rsplit(".", 1) for path in found)
+        return {(task, method): path for (task, method), path in zip(names, found)}
+
     # -- its configuration -------------------------------------------------------------------------------------------
 
     def configuration(self) -> dict[str, Any]:

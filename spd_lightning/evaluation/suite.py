@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from spd_lightning.artifacts.files import write_jsonl
+from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.comparisons import compare_all
 from spd_lightning.evaluation.context import Occasion, RunContext, SuiteOptions
@@ -215,7 +216,7 @@ class BenchmarkSuite:
         if rank() == 0 and context.samples is not None:
             for r in results:
                 if r.not_run is None:
-                    write_jsonl(context.samples / f"{r.task.replace(':', '_')}.{method}.jsonl", r.records)
+                    write_jsonl(RunFolder.sample_file(context.samples, r.task, method), r.records)
         for logger in occasion.loggers:
             logger.log_metrics(logged_metrics(results), step=step)
         return results

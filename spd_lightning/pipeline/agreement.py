@@ -128,8 +128,7 @@ class Reference:
         if self.folder.corpus.is_file():
             lines = differing_lines(*(folder.corpus.read_bytes() for folder in folders))
             checks.append(Check("corpus", "lines that differ", lines))
-        for samples in sorted(self.folder.samples.glob("*.jsonl")):
-            task, method = samples.stem.rsplit(".", 1)
+        for (task, method), samples in self.folder.sample_files().items():
             answers = [_verdicts(folder.samples / samples.name) for folder in folders]
             both = answers[0].keys() & answers[1].keys()
             changed = sum(answers[0][key] != answers[1][key] for key in both)

@@ -116,8 +116,9 @@ def origin_of_student(student: Path, task: str, method: str, custom_task: bool) 
         method: The same.
         custom_task: Whether a file for the task ``custom`` is known; without one that task cannot be loaded.
     """
-    file = student.resolve().parent / "config.yaml"
-    file = file if file.is_file() else file.parent.parent / "config.yaml"  # checkpoints/last.ckpt, round-2/student
+    beside = student.resolve().parent
+    file = RunFolder(beside).config_file
+    file = file if file.is_file() else RunFolder(beside.parent).config_file  # checkpoints/last.ckpt, round-2/student
     try:
         saved = yaml.safe_load(file.read_text())
         trained, by = str(saved["subspace"]["task"]), str(saved["data"]["method"])

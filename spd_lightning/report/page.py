@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spd_lightning.artifacts.files import write_atomic, write_json
+from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.report.render import render_html, render_markdown
 from spd_lightning.report.runs import read_run
@@ -40,7 +41,7 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path) -> Path:
             f"--out {out} is one of the {len(runs)} runs; its results would be overwritten. Choose another."
         )
     if not inside:
-        write_json(out / "results.json", runs[0].results if len(runs) == 1 else combined_results(runs))
+        write_json(RunFolder(out).results, runs[0].results if len(runs) == 1 else combined_results(runs))
     title, blocks = one_run(runs[0], out) if len(runs) == 1 else several_runs(runs, out)
     write_atomic(out / "report.md", render_markdown(title, blocks, out))
     return write_atomic(out / "report.html", render_html(title, blocks))

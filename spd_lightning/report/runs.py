@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from spd_lightning.artifacts.files import read_jsonl
+from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import flatten, is_compared
 from spd_lightning.errors import UserError
 from spd_lightning.report.schema import check_results
@@ -119,23 +120,19 @@ class Run:
     @cached_property
     def completions(self) -> list[dict[str, Any]]:
         """Records of the generated corpus; empty where there is none."""
-        path = self.path / "corpus" / "generations.jsonl"
+        path = RunFolder(self.path).corpus
         return list(read_jsonl(path)) if path.is_file() else []
 
     @cached_property
     def samples(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
         """Scored samples by (task, method), in the order of the file names."""
-        found = {}
-        for path in sorted((self.path / "samples").glob("*.*.jsonl")):
-            task, method = path.name.removesuffix(".jsonl").rsplit(".", 1)
-            found[task, method] = list(read_jsonl(path))
-        return found
+        return {which: list(read_jsonl(path)) for which, path in RunFolder(self.path).sample_files().items()}
 
     @cached_property
     def losses(self) -> dict[str, list[tuple[int, float]]]:
         """Logged losses over optimizer steps, by name (``train/loss``, ``val/loss``); the newest log wins."""
         curves: dict[str, dict[int, float]] = {}
-        logs = sorted((self.path / "logs").rglob("metrics.csv"), key=lambda p: (p.stat().st_mtime, str(p)))
+        logs = sorted(RunFolder(self.path).logs.rglob("metrics.csv"), key=lambda p: (p.stat().st_mtime, str(p)))
         for path in logs[-1:]:
             with open(path, encoding="utf-8", newline="") as file:
                 for row in csv.DictReader(file):
@@ -151,23 +148,23 @@ def read_run(run_dir: str | Path) -> Run:
     Raises:
         UserError: If the folder is no run, has no results yet, or holds a file that cannot be read.
     """
-    path = Path(run_dir)
-    has_config = (path / "config.yaml").is_file()
-    if not (path / "results.json").is_file():
+    folder = RunFolder(run_dir)
+    path, has_config = folder.path, folder.config_file.is_file()
+    if not folder.results.is_file():
         if has_config:
             raise UserError(
                 f"{path} holds no results.json: its evaluation has not finished. "
-                f"Finish it with: python -m spd_lightning fit --config {path / 'config.yaml'}"
+                f"Finish it with: python -m spd_lightning fit --config {folder.config_file}"
             )
         what = "is not a run folder (no config.yaml, no results.json)" if path.is_dir() else "does not exist"
         raise UserError(f"{path} {what}. Give a folder that fit or test wrote, e.g. runs/<name>.")
-    results = check_results(_read_json(path / "results.json"), path / "results.json")
+    results = check_results(_read_json(folder.results), folder.results)
     if "runs" in results:
         raise UserError(f"{path} is itself a report over several runs. Give the run folders it was made from.")
-    config = _read_config(path / "config.yaml") if has_config else {}
-    environment = _read_json(path / "environment.json") if (path / "environment.json").is_file() else {}
-    metadata, spectra = _read_subspace(path / "subspace" / "subspace.safetensors")
-    keys = _read_json(path / "keys.json") if (path / "keys.json").is_file() else {}
+    config = _read_config(folder.config_file) if has_config else {}
+    environment = _read_json(folder.environment_file) if folder.environment_file.is_file() else {}
+    metadata, spectra = _read_subspace(folder.subspace)
+    keys = _read_json(folder.keys_file) if folder.keys_file.is_file() else {}
     return Run(path, config, environment if isinstance(environment, dict) else {}, results, metadata, spectra, keys)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.files import write_json
+from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 
 SCHEMA = 2
@@ -128,7 +129,7 @@ def write_results(
     Ranks:
         Call it on rank zero only.
     """
-    path = Path(run_dir) / "results.json"
+    path = RunFolder(run_dir).results
     results = {
         "schema": SCHEMA,
         "fingerprint": fingerprint,

@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.report import plots, sweeps, tables
 from spd_lightning.report.render import Block, Bullets, Heading
@@ -74,7 +75,7 @@ def _subspaces(runs: list[Run], names: list[str], out: Path) -> list[Block]:
     found: dict[bytes, tuple[str, Path]] = {}
     for run in runs:
         if run.spectra:
-            path = run.path / "subspace" / "subspace.safetensors"
+            path = RunFolder(run.path).subspace
             found.setdefault(path.read_bytes(), (label(run, names), path))
     if not 2 <= len(found) <= MOST_SUBSPACES:
         return []

@@ -81,3 +81,12 @@ def test_the_student_is_that_of_the_last_finished_round(tmp_path: Path) -> None:
     (tmp_path / "round-trip").mkdir()
     assert [folder.path.name for folder in run.rounds()] == ["round-2", "round-9", "round-10", "round-11"]
     assert run.student() == tmp_path / "round-10" / "student", "numbers, not letters; the eleventh is not finished"
+
+
+def test_samples_are_found_under_the_names_they_are_written_to(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.samples.mkdir()
+    for task, method in (("mmlu", "student"), ("custom:words", "base")):
+        run.sample_file(run.samples, task, method).write_text("")
+    (run.samples / "notes.txt").write_text("")
+    assert list(run.sample_files()) == [("custom_words", "base"), ("mmlu", "student")]
