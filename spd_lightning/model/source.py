@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from spd_lightning.artifacts.files import file_sha256
+from spd_lightning.artifacts.files import file_sha256, whole_folder
 from spd_lightning.errors import UserError
 from spd_lightning.model.checkpoint_files import (
     content_fingerprint,
@@ -103,30 +101,22 @@ def _dequantised(gguf: Path) -> Path:
     folder = cache_dir() / f"gguf-{file_sha256(gguf)[:16]}"
     if (folder / "config.json").is_file() and weight_files(folder):
         return folder
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    model = AutoModelForCausalLM.from_pretrained(**source, trust_remote_code=False, dtype=torch.float32)
+    # Else save_pretrained refuses: the weights are dense now.
+    model.config.__dict__.pop("quantization_config", None)
+    model.__dict__["hf_quantizer"] = None
+    tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        with whole_folder(folder, shared=True) as aside:
+            model.save_pretrained(aside)
+            tokenizer.save_pretrained(aside)
     except OSError as error:
-        raise UserError(
-            f"The dequantised copy of {gguf.name} cannot be written to {cache_dir()} ({error.strerror}). "
-            "Set SPD_CACHE_DIR to a folder that can be written."
-        ) from error
-    try:
-        source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-        model = AutoModelForCausalLM.from_pretrained(**source, trust_remote_code=False, dtype=torch.float32)
-        model.config.__dict__.pop(
-            "quantization_config", None
-        )  # else save_pretrained refuses: the weights are dense now
-        model.__dict__["hf_quantizer"] = None
-        model.save_pretrained(partial)
-        AutoTokenizer.from_pretrained(**source, trust_remote_code=False).save_pretrained(partial)
-        try:
-            partial.rename(folder)
-        except OSError:  # another process was first; its copy is the same
-            if not weight_files(folder):
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if not weight_files(folder):  # else another process was first; its copy is the same
+            raise UserError(
+                f"The dequantised copy of {gguf.name} cannot be written to {cache_dir()} ({error.strerror}). "
+                "Free space, or set SPD_CACHE_DIR to a folder that can be written."
+            ) from error
     return folder
 
 

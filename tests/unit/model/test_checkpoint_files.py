@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from spd_lightning.errors import UserError
 from spd_lightning.model import checkpoint_files as source
 from spd_lightning.model.load import load_config, load_model, load_tokenizer
-from spd_lightning.model.source import hub_folder, model_fingerprint, weight_files
+from spd_lightning.model.source import _dequantised, hub_folder, model_fingerprint, weight_files
 from tests.conftest import byte_tokenizer, tiny_model
 
 OPENED: list[str] | None = None
@@ -287,3 +287,40 @@ def test_an_existing_folder_with_an_at_sign_is_a_folder(full_folder: Path, tmp_p
     shutil.copytree(full_folder, copy)
     assert source.split_revision(str(copy)) == (str(copy), None)
     assert model_fingerprint(str(copy)) == model_fingerprint(str(full_folder))
+
+
+@pytest.fixture
+def gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that loads as the tiny model, and a cache of its own."""
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(b"GGUF")
+    monkeypatch.setenv("SPD_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda **_: tiny_model())
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda **_: byte_tokenizer())
+    return path
+
+
+def test_a_gguf_file_is_dequantised_once(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _dequantised(gguf)
+    assert weight_files(folder) and [p.name for p in folder.parent.iterdir()] == [folder.name]
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    assert _dequantised(gguf) == folder
+
+
+def test_another_process_may_be_first_to_dequantise(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _dequantised(gguf)
+    whole = folder.rename(folder.with_name("whole"))
+
+    def first(**_: Any) -> Any:
+        shutil.copytree(whole, folder)
+        return tiny_model()
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", first)
+    assert _dequantised(gguf) == folder
+    assert sorted(p.name for p in folder.parent.iterdir()) == sorted([folder.name, "whole"])
+
+
+def test_a_cache_that_cannot_be_written_is_named(gguf: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(UserError, match=r"tiny\.gguf cannot be written to .*cache .*SPD_CACHE_DIR"):
+        _dequantised(gguf)
