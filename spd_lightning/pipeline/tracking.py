@@ -16,6 +16,7 @@ import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import STAGE_VERSION
 from spd_lightning.scoring.isolation import probe_isolation
 
@@ -42,7 +43,7 @@ def default_loggers(run_dir: Path, config: dict[str, Any]) -> list[Logger]:
     Ranks:
         Both loggers write on rank 0 alone.
     """
-    logs = run_dir / "logs"
+    logs = RunFolder(run_dir).logs
     loggers: list[Logger] = [CSVLogger(logs, name="", version="")]
     mode, sweep = os.environ.get("WANDB_MODE", ""), "WANDB_SWEEP_ID" in os.environ
     if mode != "disabled":
