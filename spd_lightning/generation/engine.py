@@ -29,9 +29,10 @@ from spd_lightning.generation.cache import (
 from spd_lightning.generation.noise import row_key, step_keys
 from spd_lightning.generation.requests import Generation, Request, check_context, form_batches
 from spd_lightning.generation.sampling import SamplingParams, choose_tokens
-from spd_lightning.generation.text import completion_text, decode, find_stop
+from spd_lightning.generation.text import completion_text, decode
 from spd_lightning.model.anatomy import eos_token_ids, eval_mode, input_device
 from spd_lightning.model.packed_linear import packed_linears
+from spd_lightning.scoring.answers_cut import find_stop
 
 
 @dataclass

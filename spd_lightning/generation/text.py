@@ -7,7 +7,7 @@ to its prompt: both are decoded together, and the prompt's own text is taken off
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -36,8 +36,3 @@ def completion_text(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int
     """
     whole = decode(tokenizer, [*prompt_ids, *token_ids])
     return whole[common_start(decode(tokenizer, prompt_ids), whole) :]
-
-
-def find_stop(text: str, stops: Iterable[str]) -> int | None:
-    """Where the first of the stop strings begins; None if there is none."""
-    return min((at for stop in stops if stop and (at := text.find(stop)) >= 0), default=None)

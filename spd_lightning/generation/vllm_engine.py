@@ -20,10 +20,11 @@ from spd_lightning.artifacts.files import whole_folder
 from spd_lightning.errors import UserError
 from spd_lightning.generation.requests import Generation, Request
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.generation.text import completion_text, find_stop
+from spd_lightning.generation.text import completion_text
 from spd_lightning.model.adapter_beside import merge_inside, read_record
 from spd_lightning.model.anatomy import dtype_name
 from spd_lightning.model.load import load_model, save_tokenizer
+from spd_lightning.scoring.answers_cut import find_stop
 from spd_lightning.subspace.projection import fold_into
 from spd_lightning.subspace.subspace import CapabilitySubspace
 

@@ -33,10 +33,14 @@ _OWN_TURN = re.compile(
 )
 
 
+def find_stop(text: str, stops: Iterable[str]) -> int | None:
+    """Where the first of the stop strings begins; None if there is none."""
+    return min((at for stop in stops if stop and (at := text.find(stop)) >= 0), default=None)
+
+
 def cut_at_stops(text: str, stops: Iterable[str]) -> str:
     """The text before the first of the stop strings; all of it where none occurs."""
-    positions = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
-    return text[: min(positions)] if positions else text
+    return text[: find_stop(text, stops)]
 
 
 def evaluation_stops(
