@@ -27,7 +27,8 @@ from spd_lightning.model.load import check_one_process, load_tokenizer
 from spd_lightning.processes import gather, rank, world_size
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import Example, load_task
-from spd_lightning.tasks.task import Benchmark, count_overlap
+from spd_lightning.tasks.overlap import count_overlap
+from spd_lightning.tasks.task import Benchmark
 
 
 @dataclass

@@ -13,8 +13,9 @@ import numpy as np
 
 from spd_lightning.errors import UserError
 from spd_lightning.tasks.golds import four_choices
+from spd_lightning.tasks.overlap import normalised_text
 from spd_lightning.tasks.sources import BBH_TASKS, has_rows, load_rows, place_of
-from spd_lightning.tasks.task import Example, Rows, Split, Task, normalised_text
+from spd_lightning.tasks.task import Example, Rows, Split, Task
 
 LETTERS = "ABCD"
 

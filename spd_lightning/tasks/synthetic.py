@@ -98,7 +98,7 @@ class Arithmetic(SyntheticTask):
     max_new_tokens = 64
     paper_max_new_tokens = 64
     stop = ("\nQuestion:", "\n\n")
-    SHOTS: ClassVar[str] = (
+    solved = (
         "Question: Eva has 6 pears. Eva gets 7 more pears. How many pears does Eva have now?\n"
         "Answer: 6 + 7 = 13\n#### 13\n\n"
         "Question: Carl has 9 keys. Carl gives away 4 keys. How many keys does Carl have now?\n"
@@ -138,7 +138,7 @@ class Arithmetic(SyntheticTask):
         return {"question": question, "work": ". ".join(work), "answer": str(total)}
 
     def doc_to_text(self, doc: dict[str, Any]) -> str:
-        return f"{self.SHOTS}Question: {doc['question']}\nAnswer:"
+        return f"{self.solved}Question: {doc['question']}\nAnswer:"
 
     def doc_to_target(self, doc: dict[str, Any]) -> str:
         return f" {doc['work']}\n#### {doc['answer']}"
@@ -252,7 +252,7 @@ class Functions(SyntheticTask):
     max_new_tokens = 64
     paper_max_new_tokens = 64
     stop = ("\nInstruction:", "\n\n", "\nassert", "\nprint")
-    SHOTS: ClassVar[str] = (
+    solved = (
         "Instruction: Write a function half_of_twelve that returns n minus half of 12.\n"
         "Your code should pass these tests:\nassert half_of_twelve(9) == 3\nassert half_of_twelve(20) == 14\n"
         "Code: def half_of_twelve(n):\n    return n - 6\n\n"
@@ -286,7 +286,7 @@ class Functions(SyntheticTask):
         }
 
     def doc_to_text(self, doc: dict[str, Any]) -> str:
-        return self.SHOTS + instruction_prompt(doc["question"], doc["tests"])
+        return self.solved + instruction_prompt(doc["question"], doc["tests"])
 
     def doc_to_target(self, doc: dict[str, Any]) -> str:
         return f" {doc['code']}"
@@ -296,7 +296,7 @@ class Functions(SyntheticTask):
 
     def doc_to_spans(self, doc: dict[str, Any], prompt: str, target: str) -> tuple[tuple[int, int], ...]:
         return tuple(
-            (s + len(self.SHOTS), e + len(self.SHOTS)) for s, e in spans_of(doc["tests"], prompt[len(self.SHOTS) :])
+            (s + len(self.solved), e + len(self.solved)) for s, e in spans_of(doc["tests"], prompt[len(self.solved) :])
         )
 
     def doc_to_meta(self, doc: dict[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,6 @@ Reference: arXiv:2605.22675, section on calibration and the appendix with prompt
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -23,8 +20,6 @@ Domain = Literal["math", "code", "qa", "other"]
 AnswerType = Literal["number", "letter", "text", "program", "likelihood"]
 OutputType = Literal["generate", "choices", "target_nll"]
 Rows = Literal["first", "reference"]
-
-NO_WORD = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
@@ -123,6 +118,7 @@ class Task:
         has_reference_rows: Whether the authors' script calibrates and trains on this task, so that ``rows`` may be
             ``reference``.
         in_script: Whether the authors' script reads answers of this task.
+        solved: Solved examples with which every plain prompt (`doc_to_text`) begins; empty for none.
         stop: Strings that end a completion in the standard protocol; the published one sets none.
         num_fewshot: Solved examples before each prompt in the standard protocol.
         default_num_examples: Calibration examples where the user names no number.
@@ -150,6 +146,7 @@ class Task:
     paper_max_prompt_length: ClassVar[int | None] = None
     has_reference_rows: ClassVar[bool] = False
     in_script: bool = False
+    solved: ClassVar[str] = ""
     stop: tuple[str, ...] = ()
     num_fewshot: ClassVar[int] = 0
     default_num_examples: ClassVar[int] = 50
@@ -216,6 +213,18 @@ class Task:
             choices=self.doc_to_choices(doc),
             meta={"question": self.doc_to_question(doc), **self.doc_to_meta(doc)},
         )
+
+    def solved_end(self, example: Example, num_shots: int | None = None) -> int:
+        """Where the solved examples end in ``example.full_prompt(num_shots)``, in characters; 0 where there are none.
+
+        They are the example's shots (few-shot, with the header before them) and those of every plain prompt
+        (`solved`). What follows is the question itself.
+        """
+        before = len(example.full_prompt(num_shots)) - len(example.prompt)
+        if self.solved and example.prompt.startswith(self.solved):
+            return before + len(self.solved)
+        kept = len(example.shots) if num_shots is None else num_shots
+        return before if kept else 0
 
     def examples(self, split: Split, limit: int | None = None) -> list[Example]:
         """The first ``limit`` examples of a split, for calibration and training prompts.
@@ -291,19 +300,3 @@ def check_rows_option(task: type[Task], rows: str) -> None:
             f"rows='reference' names the training rows of the authors' script, which has none of task {task.name!r} "
             "(only of gsm8k, mbpp and mmlu). Set --data.rows first."
         )
-
-
-def normalised_text(text: str) -> str:
-    """Letters and digits of a text in lower case, one space between words: equal for texts that differ in layout only.
-
-    >>> normalised_text("What is  2+2?\\n") == normalised_text("what is 2 + 2")
-    True
-    """
-    plain = (text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold()
-    return NO_WORD.sub(" ", plain).strip() or " ".join(plain.split())
-
-
-def count_overlap(examples: Iterable[Example], others: Iterable[Example]) -> int:
-    """How many of ``examples`` ask a question that also stands in ``others``, compared by `normalised_text`."""
-    known = {normalised_text(e.meta.get("question", e.prompt)) for e in others}
-    return sum(normalised_text(e.meta.get("question", e.prompt)) in known for e in examples)

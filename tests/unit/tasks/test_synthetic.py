@@ -14,7 +14,7 @@ import pytest
 from spd_lightning.errors import UserError
 from spd_lightning.tasks import TASKS, load_task
 from spd_lightning.tasks.coding import program
-from spd_lightning.tasks.task import count_overlap
+from spd_lightning.tasks.overlap import count_overlap
 
 NAMES = ("arithmetic", "letters", "functions")
 ALL = [f"{name}{level}" for name in NAMES for level in ("", ":easy", ":medium", ":hard")]

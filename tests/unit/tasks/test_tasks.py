@@ -6,6 +6,7 @@ import functools
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from spd_lightning.tasks import TASKS, load_task
 from spd_lightning.tasks.coding import program, spans_of
 from spd_lightning.tasks.math_word import number_span
 from spd_lightning.tasks.multiple_choice import CATEGORY
+from spd_lightning.tasks.overlap import count_overlap
 from spd_lightning.tasks.sources import BBH_TASKS, load_rows
-from spd_lightning.tasks.task import Example, Task, count_overlap, normalised_text
+from spd_lightning.tasks.task import Example, Task
 
 load_once = functools.cache(load_task)  # MMLU keeps its rows
 
@@ -350,19 +352,34 @@ def test_mbpp_program_runs_imports_code_setup_and_tests(protocol: Any, data_dir:
             run(program(by_id[name], by_id["17"].target))
 
 
-# ---- overlap ----
+# ---- where the solved examples end ----
 
 
-def test_normalised_text() -> None:
-    assert normalised_text("What  is\n2+2?") == normalised_text("what is 2 + 2 ?") == "what is 2 2"
-    assert normalised_text("ﬁne_Word") == "fine word"
-    assert normalised_text(" ?? !") == "?? !"  # a text of signs alone is not equal to another
+def test_solved_examples_end_where_the_question_begins(data_dir: str) -> None:
+    for name, begins in (("arithmetic", "Question: "), ("functions", "Instruction: Write"), ("letters", "Question: ")):
+        task = load_task(name)
+        example = task.examples("train", 1)[0]
+        question = example.prompt[task.solved_end(example) :]
+        assert question.startswith(begins) and question.count(begins) == 1
+        assert (task.solved_end(example) == 0) == (name == "letters")  # it has none
+    for name in ("gsm8k", "mmlu", "mbpp", "bbh:snarks"):
+        task = load_once(name, data_dir)
+        example = task.benchmark(limit=1).examples[0]
+        for shots in (None, 2, 1):
+            text = example.full_prompt(shots)
+            end = task.solved_end(example, shots)
+            assert text[end:] == example.prompt and text[:end].endswith(example.shots[-1])
+        assert task.solved_end(example, 0) == 0  # a header alone solves nothing
+        assert task.solved_end(task.examples("test", 1)[0]) == 0
 
 
-def test_count_overlap() -> None:
-    a = [Example("1", "Q: x?", "t", meta={"question": "x?"}), Example("2", "y", "t")]
-    b = [Example("3", "other words X", "t", meta={"question": "X"})]
-    assert (count_overlap(a, b), count_overlap(b, a), count_overlap(a, a), count_overlap(a, [])) == (1, 1, 2, 0)
+def test_solved_examples_of_a_plain_prompt_count_beside_shots() -> None:
+    task = load_task("arithmetic")
+    (example,) = task.examples("train", 1)
+    more = replace(example, header="H\n", shots=("a\n", "bcd\n"))
+    assert [more.full_prompt(n)[task.solved_end(more, n) :] for n in (None, 1, 0)] == [
+        example.prompt[len(task.solved) :]
+    ] * 3
 
 
 # ---- mistakes ----
