@@ -94,6 +94,7 @@ SETTINGS = {
     "data.device_map": Setting(GENERATE, "place"),
     "data.data_dir": Setting(GENERATE, compared=False),
     "data.seed": Setting(GENERATE, compared=False),
+    "data.min_completions": Setting(GENERATE, "run", compared=False),  # whether a student is made, not which
     "data.allow_code_execution": Setting(GENERATE, "run", compared=False),
     "model.lora_r": Setting(FINE_TUNE, listed=True),
     "model.lora_alpha": Setting(FINE_TUNE, listed=True),

@@ -39,7 +39,7 @@ from spd_lightning.model.load import load_tokenizer
 from spd_lightning.model.source import hub_id, model_fingerprint, resolve_source
 from spd_lightning.pipeline import fit
 from spd_lightning.pipeline.fit import Run
-from spd_lightning.pipeline.stages import Parts
+from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.trainers import main_trainer
 from spd_lightning.processes import is_rank_zero, rank
 from spd_lightning.tasks.sources import fix_revisions

@@ -61,7 +61,7 @@ class BenchmarkSuite:
     @property
     def score_rows(self) -> list[dict[str, Any]]:
         """``scores`` of results.json; splits are null where nothing was trained."""
-        return [score.row() for result in self._final() for score in result.scores]
+        return [score.row() for result in self.final() for score in result.scores]
 
     @property
     def all_from_store(self) -> bool:
@@ -71,20 +71,20 @@ class BenchmarkSuite:
     @property
     def comparison_rows(self) -> list[dict[str, Any]]:
         """``comparisons`` of results.json, corrected over the whole table."""
-        return compare_all(self._final())
+        return compare_all(self.final())
 
     @property
     def not_run(self) -> list[dict[str, str]]:
         """Benchmarks that were not run, with the reason."""
         missing = [{"task": task, "reason": reason} for task, reason in self.missing.items()]
-        return missing + [{"task": r.task, "method": r.method, "reason": r.not_run} for r in self._final() if r.not_run]
+        return missing + [{"task": r.task, "method": r.method, "reason": r.not_run} for r in self.final() if r.not_run]
 
     @property
     def facts(self) -> dict[str, dict[str, Any]]:
         """How each number was computed and what was seen, by ``<task>.<method>``."""
-        return {f"{r.task}.{r.method}": r.facts for r in self._final() if r.facts}
+        return {f"{r.task}.{r.method}": r.facts for r in self.final() if r.facts}
 
-    def _final(self) -> list[BenchmarkResult]:
+    def final(self) -> list[BenchmarkResult]:
         """The last result of each task and method, base first."""
         order = {"base": 0, "projected": 1}
         last = {(r.task, r.method): r for r in self.results}

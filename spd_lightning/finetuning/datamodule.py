@@ -11,13 +11,13 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from spd_lightning.artifacts.files import read_jsonl
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.batching import BATCH_SIZE, MAX_LENGTH, TextLoader, make_train_loader, make_val_loader
 from spd_lightning.finetuning.filtered import keep_correct
 from spd_lightning.finetuning.texts import TrainingText, split_validation, texts_from_corpus
 from spd_lightning.generation.corpus import Corpus, sole_writer
+from spd_lightning.generation.health import corpus_health, refuse_few
 from spd_lightning.generation.methods import Method
 from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.questions import Questions
@@ -71,6 +71,8 @@ class SelfGenerationDataModule(LightningDataModule):
         dtype: Dtype of generation and of evaluation: ``auto`` (bf16 where it is fast), ``float32`` or ``bfloat16``.
         val_fraction: Share of the prompts whose completions are held out for a validation loss, 0 to below 1; at least
             one prompt unless 0. Training never sees a held-out prompt.
+        min_completions: Least share of the completions asked for, 0 to 1, that must hold text; with fewer the run ends
+            before it trains, with what to try.
         seed: Seed of the sampling noise.
         subspace: A ``subspace.safetensors`` file to project into; null takes that of stage 1.
         corpus_dir: Folder of the corpus; null takes the artifact store.
@@ -115,6 +117,7 @@ class SelfGenerationDataModule(LightningDataModule):
         engine: Literal["transformers", "vllm"] = "transformers",
         dtype: Dtype = "auto",
         val_fraction: float = 0.0,
+        min_completions: float = 0.5,
         seed: int = 42,
         subspace: str | None = None,
         corpus_dir: str | None = None,
@@ -124,6 +127,8 @@ class SelfGenerationDataModule(LightningDataModule):
         super().__init__()
         if not 0 <= val_fraction < 1:
             raise UserError(f"data.val_fraction={val_fraction} must be at least 0 and below 1.")
+        if not 0 <= min_completions <= 1:
+            raise UserError(f"data.min_completions={min_completions} is a share: set it to 0 up to 1.")
         questions = Questions(
             model_name_or_path,
             task,
@@ -155,17 +160,17 @@ class SelfGenerationDataModule(LightningDataModule):
             dtype,
             seed,
         )
-        self.stop_eos, self.val_fraction, self.device_map = stop_eos, val_fraction, device_map
-        self.allow_code_execution = allow_code_execution
+        self.stop_eos, self.val_fraction, self.min_completions = stop_eos, val_fraction, min_completions
+        self.device_map, self.allow_code_execution = device_map, allow_code_execution
         self.corpus_dir = Path(corpus_dir) if corpus_dir else None
-        self.store = ArtifactStore("runs/.artifacts")
+        self.store, self.told = ArtifactStore("runs/.artifacts"), False
         self.facts: dict[str, Any] = {}
         self.train_texts: list[TrainingText] = []
         self.val_texts: list[TrainingText] = []
 
-    def settle(self, recipe: Recipe, store: ArtifactStore) -> None:
-        """Take over the recipe of a run, its dtype and subspace settled, and the run's store."""
-        self.recipe, self.store = recipe, store
+    def settle(self, recipe: Recipe, store: ArtifactStore, told: bool = False) -> None:
+        """Take over the recipe of a run, its dtype and subspace settled, and the run's store; ``told``: its health."""
+        self.recipe, self.store, self.told = recipe, store, told
 
     def check_options(self, trains: bool = True) -> None:
         """Refuse now what would end a later stage: prompts, chat template, engine, consent to run programs.
@@ -240,26 +245,22 @@ class SelfGenerationDataModule(LightningDataModule):
 
     def _read(self, corpus: Corpus) -> None:
         """Turn the finished corpus into texts, those of some prompts held out."""
-        recipe = self.recipe
-        questions = recipe.questions
-        records = list(read_jsonl(corpus.path))
+        recipe, questions = self.recipe, self.recipe.questions
+        records = corpus.read()
         self.facts["prompts"] = questions.counts
+        if not self.told:
+            corpus_health(records, questions).told(rank_zero_info)
+        refuse_few(records, questions, self.min_completions)
         if recipe.method == "filtered":
             kept = keep_correct(records, questions, self.allow_code_execution)
             self.facts["filtered"] = {"kept": len(kept), "of": len(records)}
             records = kept
-        texts, counts = texts_from_corpus(
+        texts, self.facts["texts"] = texts_from_corpus(
             records,
             load_tokenizer(recipe.model_name_or_path),
             prompt_ids={request.id: request.prompt_ids for request in questions.requests},
             cut_at_stops=bool(recipe.stop) and self.stop_eos,
         )
-        self.facts["texts"] = counts
-        if counts["empty"]:
-            rank_zero_info(
-                f"[fine_tune] {counts['empty']} of {len(texts)} completions hold no text; they are trained as "
-                "they were sampled"
-            )
         self.train_texts, self.val_texts = split_validation(texts, self.val_fraction, recipe.seed)
 
     def _place(self) -> tuple[int, int]:
@@ -295,13 +296,8 @@ class SelfGenerationDataModule(LightningDataModule):
         )
 
     def _student_options(self) -> dict[str, Any]:
-        defaults = {
-            "batch_size": BATCH_SIZE,
-            "max_length": MAX_LENGTH,
-            "seed": self.recipe.seed,
-            "packing": False,
-            "loss_on": "all",
-        }
+        sizes = {"batch_size": BATCH_SIZE, "max_length": MAX_LENGTH}
+        defaults = {**sizes, "seed": self.recipe.seed, "packing": False, "loss_on": "all"}
         module = self.trainer.lightning_module if self.trainer is not None else None
         return {**defaults, **({k: module.hparams[k] for k in defaults if k in module.hparams} if module else {})}
 

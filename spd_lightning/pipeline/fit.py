@@ -33,8 +33,9 @@ from spd_lightning.finetuning.student import write_merged
 from spd_lightning.model.adapter_beside import read_record
 from spd_lightning.model.load import resolve_dtype
 from spd_lightning.pipeline.agreement import Check, Reference, agreement_table
+from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.resume import origin_of_student, write_student_of_checkpoint
-from spd_lightning.pipeline.stages import Parts, Pipeline
+from spd_lightning.pipeline.stages import Pipeline
 from spd_lightning.pipeline.tracking import describe_environment
 from spd_lightning.pipeline.trainers import main_trainer
 from spd_lightning.processes import barrier, is_rank_zero
@@ -249,6 +250,7 @@ def _next_round(run: Run, number: int, student: Path, first: Pipeline) -> Path:
     _write_whole(str(base), adapter, folder.round_student)
     if first.student_step is not None and pipeline.student_step is not None:
         first.student_step += pipeline.student_step  # scores are logged after the steps of all rounds
+    first.facts["health"] += [{**row, "stage": f"{row['stage']} (round {number})"} for row in pipeline.facts["health"]]
     first.stages += [{**row, "stage": f"{row['stage']} (round {number})"} for row in pipeline.stages]
     return folder.round_student
 

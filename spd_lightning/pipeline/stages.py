@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,41 +25,26 @@ from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cost.plan import Plan
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
-from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
-from spd_lightning.finetuning.module import SPDFineTuningModule
+from spd_lightning.evaluation.health import suite_health
+from spd_lightning.finetuning.health import training_health
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.finetuning.student import save_student
 from spd_lightning.finetuning.student_key import StudentStore
 from spd_lightning.generation.corpus import Corpus, sole_writer
 from spd_lightning.generation.figures import corpus_figures
+from spd_lightning.generation.health import corpus_health
 from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.recipe import finish, generate_with_vllm, open_corpus
 from spd_lightning.generation.requests import Generation
+from spd_lightning.health import Health
+from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.resume import checkpoint_to_continue, foreign_student, key_of_student
 from spd_lightning.pipeline.tracking import log_corpus
 from spd_lightning.pipeline.trainers import NoTraining, stage_trainer, start_processes, take_best
 from spd_lightning.processes import agree, barrier, is_rank_zero
+from spd_lightning.subspace.calibration import calibration_health
 from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.subspace.moments import Moments
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The objects of the stages, as one configuration makes them.
-
-    Attributes:
-        extraction: Stage 1.
-        data: Stage 2; also the training batches of stage 3.
-        student: Stage 3.
-        benchmarks: Stage 4.
-        trainer: The trainer's options.
-    """
-
-    extraction: SubspaceExtractionModule
-    data: SelfGenerationDataModule
-    student: SPDFineTuningModule
-    benchmarks: BenchmarkCallback
-    trainer: Mapping[str, Any]
 
 
 class Pipeline:
@@ -90,7 +75,7 @@ class Pipeline:
         self.run, self.store, self.config = run, store, config
         self.plan = Plan(parts.extraction, parts.data, parts.student, parts.benchmarks, parts.trainer)
         self.stages: list[dict[str, Any]] = []
-        self.facts: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {"health": []}
         self.student_step: int | None = None
         self.recipe = parts.data.recipe.on(trainer.strategy.root_device)
 
@@ -120,6 +105,10 @@ class Pipeline:
         except Exception as error:
             line = f"no estimate: {type(error).__name__}: {error}"
         rank_zero_info(f"[{stage}] {line}")
+
+    def _tell(self, *lines: Health) -> None:
+        """Tell how a stage's result looks, and keep it for the results."""
+        self.facts["health"] += [health.told(rank_zero_info) for health in lines]
 
     def _refuse(self, problem: str | None) -> None:
         """Raise what rank 0 found, on every process."""
@@ -151,6 +140,7 @@ class Pipeline:
             row["tokens"] = facts.get("num_tokens")
             self.facts["calibration"] = facts
             path = self._save_subspace(module)
+        self._tell(calibration_health(module.num_examples, facts))
         module.model = None  # its memory is wanted by the next stage
         if self.recipe.subspace is None:
             self.recipe = self.recipe.under(path)
@@ -209,6 +199,7 @@ class Pipeline:
                 if not self.run.adapter.is_dir():  # a run that only repeats keeps its logs
                     lengths = [record["num_tokens"] for record in records]
                     log_corpus(self.trainer.loggers, figures, lengths, self.facts["corpus_samples"])
+        self._tell(corpus_health(records, questions))
         return corpus.path
 
     def _decode(self, corpus: Corpus) -> None:
@@ -242,7 +233,7 @@ class Pipeline:
             UserError: If the run holds a student or a checkpoint that was made from other inputs.
         """
         with self._stage("fine_tune", f"{self.recipe.method} student of {self.recipe.model_name_or_path}") as row:
-            self.data.settle(self.recipe, self.store)
+            self.data.settle(self.recipe, self.store, told=True)
             self.data.setup("fit")
             key = agree(
                 key_of_student(self.data, self.student, self.config, self.trainer.world_size, self.run, ckpt_path)
@@ -261,6 +252,8 @@ class Pipeline:
             barrier()
             self.student_step = agree(self.run.keys()["student"]["step"] if is_rank_zero() else None)
             self.facts["corpus"] = {**self.facts.get("corpus", {}), **self.data.facts}
+        if not row["skipped"]:
+            self._tell(training_health(self.student.read))
         self.student.model = None
         return self.run.adapter
 
@@ -297,6 +290,7 @@ class Pipeline:
             self._say_cost("evaluate")
             trainer.test(NoTraining(), verbose=False)
             row["skipped"] = bench.all_from_store
+        self._tell(*suite_health(bench.final(), bench.options.limit))
         self.facts |= {"benchmarks": bench.facts, "not_run": bench.not_run}
         if adapter is not None:
             sets = {"training prompts": self.recipe.questions.prompts}

@@ -29,6 +29,12 @@ def plot_block(figure: Any, out: Path, name: str, caption: str) -> list[Block]:
     return [] if figure is None else [Image(plots.write_plot(figure, out / "plots" / f"{name}.png"), caption)]
 
 
+def health_blocks(run: Run) -> list[Block]:
+    """What the stages warned of; nothing where nothing is out of order."""
+    lines = [f"{row['stage']}: {text}" for row in run.results.get("health") or () for text in row["warnings"]]
+    return [Heading("What is out of order"), Bullets(lines)] if lines else []
+
+
 def caveats(run: Run, several: bool = False) -> list[str]:
     """What the comparisons allow to say, one sentence per comparison, and what limits them."""
     lines = []

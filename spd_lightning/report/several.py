@@ -16,7 +16,7 @@ from spd_lightning.report import plots, sweeps, tables
 from spd_lightning.report.render import Block, Bullets, Heading
 from spd_lightning.report.runs import Run, options
 from spd_lightning.report.schema import ROWS, SCHEMA
-from spd_lightning.report.sections import caveats, how_blocks, plot_block, reproduce_blocks
+from spd_lightning.report.sections import caveats, health_blocks, how_blocks, plot_block, reproduce_blocks
 from spd_lightning.report.sweeps import combine_seeds, label, varying_options
 
 MOST_SUBSPACES = 12
@@ -47,6 +47,7 @@ def several_runs(runs: list[Run], out: Path) -> tuple[str, list[Block]]:
         blocks += [
             Heading(f"{run.name}: {label(run, names)}, seed {run.seed}", 3),
             Bullets(caveats(run, len(runs) > 1)),
+            *health_blocks(run)[1:],
         ]
     blocks.append(Heading("Runs"))
     blocks.append(

@@ -15,6 +15,7 @@ from spd_lightning.report.sections import (
     arithmetic_blocks,
     caveats,
     group_blocks,
+    health_blocks,
     how_blocks,
     plot_block,
     reproduce_blocks,
@@ -36,7 +37,7 @@ def one_run(run: Run, out: Path) -> tuple[str, list[Block]]:
     model = run.option("subspace.model_name_or_path") or run.subspace.get("model") or "a model"
     method, trained_on = run.results["method"], run.results["trained_on"]
     title = f"{method or 'evaluation'}{f' on {trained_on}' if trained_on else ''}: {Path(str(model)).name}"
-    blocks: list[Block] = [Heading("Scores")]
+    blocks: list[Block] = [*health_blocks(run), Heading("Scores")]
     if run.scores:
         blocks += [
             "Shares are per cent, with a 95% interval in brackets. Split: in = the task trained on, transfer = another "

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from spd_lightning.errors import UserError
+from spd_lightning.health import Health, fewer_than_asked
 from spd_lightning.model.anatomy import dtype_name, resolve_layers
 from spd_lightning.model.load import load_config
 from spd_lightning.subspace.choice import Basis, Rank, choose_rank
@@ -145,3 +146,24 @@ def metadata(
         "num_tokens": statistics.num_tokens,
         "num_correctness_tokens": statistics.num_correctness_tokens,
     }
+
+
+def calibration_health(asked: int | None, facts: Mapping[str, Any]) -> Health:
+    """Stage 1's line: how many calibration examples were lost, and why.
+
+    Args:
+        asked: ``subspace.num_examples``.
+        facts: Of `CalibrationStatistics`.
+    """
+    used, lost, cut = facts["num_examples"], facts["num_skipped"], len(facts["cut"])
+    found = fewer_than_asked("subspace.num_examples", asked, used + lost, "examples")
+    if lost:
+        reasons = "; ".join(f"{reason}: {len(ids)}" for reason, ids in facts["skipped"].items())
+        found.append(
+            f"{lost} of {used + lost} calibration examples are lost ({reasons}). Raise --subspace.max_length, or mend "
+            "the spans of these examples."
+        )
+    if cut > lost:
+        found.append(f"{cut - lost} examples used lose a part of their spans. Raise --subspace.max_length.")
+    figures = {"examples": used, "lost": lost / max(used + lost, 1), "tokens_in_S": facts["num_correctness_tokens"]}
+    return Health("extract", figures, tuple(found))

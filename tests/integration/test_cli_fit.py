@@ -77,6 +77,16 @@ def run_dir(tiny_model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+def test_every_stage_says_how_its_result_looks(run_dir: Path) -> None:
+    rows = json.loads((run_dir / "results.json").read_text())["health"]
+    scored = [f"evaluate {t}.{m}" for m in ("base", "projected", "spd") for t in ("arithmetic", "letters", "functions")]
+    assert [row["stage"] for row in rows] == ["extract", "generate", "fine_tune", *scored]
+    assert rows[1]["figures"]["completions"] == 12 and rows[1]["figures"]["cut"] > 0.5
+    assert any("completions are cut at 12 tokens" in text for text in rows[1]["warnings"])
+    page = (run_dir / "report.md").read_text()
+    assert page.index("## What is out of order") < page.index("completions are cut at 12") < page.index("## Scores")
+
+
 def test_a_run_writes_exactly_the_promised_files(run_dir: Path) -> None:
     written = {p.relative_to(run_dir).as_posix() for p in run_dir.rglob("*") if p.is_file()}
     assert written == FILES

@@ -27,7 +27,7 @@ FLOORS = (
     ("generation",),
     ("scoring", "subspace"),
     ("tasks", "model"),
-    ("artifacts",),
+    ("artifacts", "health"),
     ("processes", "errors", "seeds"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -63,7 +63,9 @@ TESTED_IN = {
     "evaluation/progress.py": "integration/test_cli_fit.py",
     "evaluation/scores.py": "unit/evaluation/test_benchmark.py",
     "finetuning/export.py": "unit/finetuning/test_student.py",
+    "evaluation/health.py": "unit/test_health.py",
     "finetuning/filtered.py": "unit/finetuning/test_datamodule.py",
+    "finetuning/health.py": "unit/test_health.py",
     "finetuning/lora.py": "unit/finetuning/test_student.py",
     "finetuning/loss.py": "unit/finetuning/test_module.py",
     "finetuning/sharding.py": "integration/test_fsdp.py",  # needs processes
@@ -73,12 +75,14 @@ TESTED_IN = {
     "finetuning/trained_model.py": "unit/finetuning/test_checkpointing.py",
     "generation/cache.py": "unit/generation/test_engine.py",
     "generation/figures.py": "unit/generation/test_corpus.py",
+    "generation/health.py": "unit/test_health.py",
     "generation/module.py": "unit/finetuning/test_datamodule.py",
     "generation/noise.py": "unit/generation/test_sampling.py",
     "generation/questions.py": "unit/finetuning/test_datamodule.py",
     "model/anatomy.py": "unit/model/test_device_map.py",
     "model/source.py": "unit/model/test_checkpoint_files.py",
     "pipeline/fit.py": "integration/test_cli_fit.py",
+    "pipeline/parts.py": "integration/test_cli_fit.py",
     "pipeline/resume.py": "integration/test_student_key.py",
     "report/page.py": "unit/report/test_report.py",
     "report/plots.py": "unit/report/test_report.py",

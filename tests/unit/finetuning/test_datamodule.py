@@ -227,13 +227,13 @@ def test_what_is_judged_is_cut_and_what_is_trained_is_not(make: Any) -> None:
     assert [tokenizer.decode(t.completion_ids) for t in data.train_texts] == [text + "<eos>" for text in right[:2]]
 
 
-def test_the_corpus_keeps_every_completion_and_says_which_are_empty(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr("spd_lightning.finetuning.datamodule.rank_zero_info", said.append)
+def test_the_corpus_keeps_every_completion_and_says_how_many_are_empty(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     data = written(make(), [" a", "", " b", " ", "", " c"])
     assert data.facts["texts"] == {"texts": 6, "empty": 3}
     assert [t.completion_ids[-1] for t in data.train_texts] == [257] * 6
-    assert any("3 of 6 completions hold no text; they are trained as they were sampled" in line for line in said)
+    assert any("3 of 6 completions are empty and would be trained as they were" in line for line in caplog.messages)
 
 
 @pytest.mark.parametrize(("stop_eos", "left"), [(True, " a<eos>"), (False, " a\n")])
@@ -401,7 +401,7 @@ def test_a_corpus_that_another_run_writes_is_waited_for(
         return {"id": r.id, "sample": r.sample, "prompt": r.prompt, **words}
 
     def told(message: str) -> None:
-        assert "another run generates this corpus" in message
+        assert seen.is_set() or "another run generates this corpus" in message, "the first that is said"
         seen.set()
 
     monkeypatch.setattr("spd_lightning.finetuning.datamodule.rank_zero_info", told)
@@ -444,3 +444,11 @@ def test_filtered_on_code_asks_for_consent_before_anything_runs(
             data.check_options()
         data.check_options(trains=False)
     assert asked == [allow]
+
+
+def test_a_fit_ends_where_too_few_completions_hold_text(make: Any) -> None:
+    with pytest.raises(UserError, match=r"Only 1 of 6 completions hold text \(5 are empty\), and data.min_completions"):
+        written(make(), [" a", "", " ", "", "", ""])
+    assert len(written(make(min_completions=0.1, seed=1), [" a", "", " ", "", "", ""]).train_texts) == 6
+    with pytest.raises(UserError, match=r"data\.min_completions=50 is a share"):
+        make(min_completions=50)

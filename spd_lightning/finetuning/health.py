@@ -1,0 +1,24 @@
+"""Stage 3: how much of the texts was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from spd_lightning.health import Health
+
+MOST_CUT = 0.1  # share of texts from which on a warning is given
+
+
+def training_health(read: Mapping[str, int]) -> Health:
+    """The line of a training.
+
+    Args:
+        read: ``texts`` that were learned, ``cut`` at model.max_length, ``left_out`` without a token to learn.
+    """
+    all_texts = read["texts"] + read["left_out"]
+    cut, left_out = read["cut"] / max(all_texts, 1), read["left_out"] / max(all_texts, 1)
+    found = []
+    if cut > MOST_CUT or left_out:
+        lost = f", and {read['left_out']} have no token left to learn" if left_out else ""
+        found.append(f"{read['cut']} of {all_texts} texts lose their end{lost}. Raise --model.max_length.")
+    return Health("fine_tune", {"texts": read["texts"], "cut": cut, "left_out": left_out}, tuple(found))

@@ -1,0 +1,92 @@
+"""Stage 2: whether a corpus is worth training on: empty, cut, looping and equal completions, and what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spd_lightning.errors import UserError
+from spd_lightning.generation.questions import Questions
+from spd_lightning.health import Health, commonest, fewer_than_asked
+
+MOST_EMPTY, MOST_CUT, MOST_LOOPING, MOST_EQUAL = 0.1, 0.5, 0.2, 0.5  # shares from which on a warning is given
+FEW = 4  # fewer completions than this are never called all alike
+
+
+def corpus_health(records: Sequence[Mapping[str, Any]], questions: Questions) -> Health:
+    """The line of a finished corpus.
+
+    Args:
+        records: Its records.
+        questions: What was asked.
+    """
+    texts = [str(r["completion"]).strip() for r in records]
+    held = [t for t in texts if t]
+    n = max(len(records), 1)
+    figures: dict[str, int | float] = {
+        "completions": len(records),
+        "empty": 1 - len(held) / n,
+        "cut": sum(r["finish_reason"] == "length" for r in records) / n,
+        "looping": sum(loops(r["token_ids"]) for r in records) / n,
+        "most_frequent": commonest(held)[1],
+    }
+    counts, found = questions.counts, []
+    found += fewer_than_asked("data.num_prompts", questions.num_prompts, counts["prompts"], "prompts")
+    for name, done in (("truncated", "cut"), ("rejected", "left out")):
+        if counts[name]:
+            figures[f"prompts_{done.replace(' ', '_')}"] = counts[name]
+    if figures["empty"] > MOST_EMPTY:
+        lost = f"{len(records) - len(held)} of {len(records)} completions are empty"
+        found.append(f"{lost} and would be trained as they were sampled. {_fuller(questions)}")
+    if figures["cut"] > MOST_CUT:
+        found.append(
+            f"{figures['cut']:.0%} of the completions are cut at {questions.new_tokens} tokens. Raise "
+            "--data.max_new_tokens, or end them with --data.stop."
+        )
+    if figures["looping"] > MOST_LOOPING:
+        found.append(
+            f"{figures['looping']:.0%} of the completions repeat themselves. Try --data.repetition_penalty 1.1, "
+            "another --data.temperature, a larger --subspace.rank or a smaller --subspace.strength."
+        )
+    text, share = commonest(held)
+    if len(held) >= FEW and share > MOST_EQUAL and commonest(e.expected for e in questions.prompts)[1] < share / 2:
+        alike = "All" if share == 1 else f"{share:.0%} of the"
+        found.append(
+            f"{alike} completions are alike ({text[:40]!r}), the expected answers are not. Raise --data.temperature or "
+            "--subspace.rank, or look at the prompts: they may not reach the model as they were meant."
+        )
+    return Health("generate", figures, tuple(found))
+
+
+def loops(ids: Sequence[int]) -> bool:
+    """Whether a completion repeats itself: more than half of its runs of four tokens stood before, of at least 16."""
+    runs = [tuple(ids[i : i + 4]) for i in range(len(ids) - 3)]
+    return len(ids) >= 16 and len(set(runs)) < len(runs) / 2
+
+
+def _fuller(questions: Questions) -> str:
+    chat = "Try --data.prompt_format chat, " if questions.prompt_format == "plain" else "Try "
+    return f"{chat}prompts that end where an answer begins, a larger --subspace.rank or a smaller --subspace.strength."
+
+
+def refuse_few(records: Sequence[Mapping[str, Any]], questions: Questions, least: float) -> None:
+    """End a run that would train on what is left of a corpus.
+
+    Args:
+        records: Of the corpus.
+        questions: What was asked.
+        least: ``data.min_completions``.
+
+    Raises:
+        UserError: If fewer than this share of the completions that were asked for hold text.
+    """
+    asked = questions.counts["prompts"] * questions.num_generations  # those left out by reject are no completions
+    held = sum(bool(str(r["completion"]).strip()) for r in records)
+    if held >= least * asked:
+        return
+    lost = asked - len(records)
+    why = f"{len(records) - held} are empty" + (f", {lost} were left out (--data.long_prompts)" if lost else "")
+    raise UserError(
+        f"Only {held} of {asked} completions hold text ({why}), and data.min_completions={least} wants "
+        f"{least:.0%} of them. {_fuller(questions)} --data.min_completions 0 trains on them all the same."
+    )
