@@ -84,6 +84,7 @@ SETTINGS = {
     "subspace.data_dir": Setting(EXTRACT, compared=False),  # a report compares the content
     "subspace.seed": Setting(EXTRACT, compared=False),
     "data.method": Setting(GENERATE, listed=True),
+    "data.keep": Setting(FINE_TUNE, listed=True),
     "data.num_prompts": Setting(GENERATE, listed=True),
     "data.num_generations": Setting(GENERATE, listed=True),
     "data.max_new_tokens": Setting(GENERATE, listed=True),
@@ -99,6 +100,7 @@ SETTINGS = {
     "model.lora_r": Setting(FINE_TUNE, listed=True),
     "model.lora_alpha": Setting(FINE_TUNE, listed=True),
     "model.learning_rate": Setting(FINE_TUNE, listed=True),
+    "model.loss_on": Setting(FINE_TUNE, listed=True),
     "model.rounds": Setting(FINE_TUNE, "run", listed=True),  # how often the whole is repeated
     "model.model_name_or_path": Setting(FINE_TUNE, "run"),  # the base's fingerprint stands in the key
     "model.seed": Setting(FINE_TUNE, compared=False),

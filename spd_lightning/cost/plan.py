@@ -159,6 +159,8 @@ class Plan:
     def _fine_tune(self) -> StageEstimate:
         h: Any = self.student.hparams
         prompts = self._prompts()
+        if self.data.keep == "majority":  # trains on one of a prompt's samples
+            prompts = prompts[:: self.data.recipe.questions.num_generations]
         new = self.data.recipe.questions.new_tokens
         true = self.trainer["precision"] == "bf16-true"
         return estimate_fine_tune(

@@ -26,7 +26,7 @@ POOL = 16  # texts are sorted by length within shuffled pools of this many batch
 ROWS_PER_PACK = 4  # a packed row holds at most this many times max_length tokens
 BATCH_SIZE = 4  # texts per optimiser step, as published
 MAX_LENGTH = 256  # tokens of a text, as published
-LossOn = Literal["all", "completion"]
+LossOn = Literal["all", "question", "completion"]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ class TextLoader:
         world_size: Number of processes.
         pad_token_id: See `collate`.
         packing: See `collate`.
-        loss_on: ``all`` tokens but a text's first, or the ``completion`` alone.
+        loss_on: ``all`` tokens but a text's first, those behind the prompt's solved examples (``question``), or the
+            ``completion`` alone.
         accumulate: Micro-batches per optimiser step (the trainer's ``accumulate_grad_batches``).
         shuffle: False keeps one order, by length.
 
@@ -255,10 +256,11 @@ class TextLoader:
 
 
 def _encode(text: TrainingText, max_length: int, loss_on: LossOn) -> _Row:
-    if loss_on not in ("all", "completion"):
-        raise UserError(f"loss_on={loss_on!r} is not known. Set --model.loss_on to all or completion.")
+    without_loss = {"all": 0, "question": text.solved, "completion": len(text.prompt_ids)}
+    if loss_on not in without_loss:
+        raise UserError(f"loss_on={loss_on!r} is not known. Set --model.loss_on to all, question or completion.")
     ids = (text.prompt_ids + text.completion_ids)[:max_length]
-    skip = len(text.prompt_ids) if loss_on == "completion" else 0
+    skip = without_loss[loss_on]
     return _Row(ids, min(max(skip, 1), len(ids)))
 
 

@@ -14,8 +14,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.batching import BATCH_SIZE, MAX_LENGTH, TextLoader, make_train_loader, make_val_loader
-from spd_lightning.finetuning.filtered import keep_correct
-from spd_lightning.finetuning.texts import TrainingText, split_validation, texts_from_corpus
+from spd_lightning.finetuning.keep import Keep, check_keep, keep_of
+from spd_lightning.finetuning.texts import TrainingText
+from spd_lightning.finetuning.training_set import training_set
 from spd_lightning.generation.corpus import Corpus, sole_writer
 from spd_lightning.generation.health import corpus_health, refuse_few
 from spd_lightning.generation.methods import Method
@@ -25,7 +26,6 @@ from spd_lightning.generation.recipe import Recipe, finish, generate_with_vllm, 
 from spd_lightning.generation.requests import DEFAULT_BATCH_SIZE, Truncation
 from spd_lightning.model.load import Dtype, load_tokenizer
 from spd_lightning.processes import agree
-from spd_lightning.scoring.judging import check_consent
 from spd_lightning.tasks.task import Rows
 
 
@@ -38,8 +38,12 @@ class SelfGenerationDataModule(LightningDataModule):
         task_file: JSON Lines file of ``task: custom``.
         data_dir: Folder of data sets; null takes ``SPD_DATA_DIR``, else the hub.
         method: ``base`` (generate and train nothing), ``psr`` (plain sampling: top_p and min_p are not used, top_k is),
-            ``ssd`` (truncated sampling), ``spd`` (ssd's sampling under the projection) or ``filtered`` (ssd kept only
-            where the gold answer agrees: uses an external signal, an upper bound for comparison).
+            ``ssd`` (truncated sampling), ``spd`` (ssd's sampling under the projection) or ``filtered`` (ssd with
+            ``keep: correct``: uses an external signal, an upper bound for comparison).
+        keep: Completions that are trained on, those dropped made up for by repeats. ``all``; ``correct`` (the gold
+            answer agrees), ``wrong``; ``majority`` (of num_generations samples, 8 say, one with the most frequent
+            answer, no ties; numbers and letters only); ``shuffled`` (every prompt gets another's); ``renumbered``
+            (numbers not in the question become others of their length); ``drop_shortest`` (all but a tenth).
         rows: Which rows are calibrated and trained on: ``first`` (the training split as it stands), or ``reference``
             (those of the authors' script: MMLU's auxiliary_train shuffled, with dev in its place where it is absent,
             and MBPP's text untouched; gsm8k, mbpp and mmlu only).
@@ -77,13 +81,13 @@ class SelfGenerationDataModule(LightningDataModule):
         subspace: A ``subspace.safetensors`` file to project into; null takes that of stage 1.
         corpus_dir: Folder of the corpus; null takes the artifact store.
         device_map: auto spreads a model that is too large for one device over all devices of the one process.
-        allow_code_execution: Consent for ``filtered`` on a task of code, as ``evaluation.allow_code_execution``.
+        allow_code_execution: Consent for gold filters on a task of code, as ``evaluation.allow_code_execution``.
 
     Attributes:
         recipe: What the corpus depends on, as it was typed (`settle` hands in what the run knows).
         train_texts: Texts that are learned, once `setup` has read the corpus.
         val_texts: Texts held out.
-        facts: What was seen on the way: counts of the prompts, of the texts, of what ``filtered`` kept.
+        facts: What was seen on the way: counts of the prompts, of the texts, of what was kept, the budget.
 
     Ranks:
         Batches are formed from the whole list of prompts, then dealt to processes, so the corpus does not depend on
@@ -97,6 +101,7 @@ class SelfGenerationDataModule(LightningDataModule):
         task_file: str | None = None,
         data_dir: str | None = None,
         method: Method = "spd",
+        keep: Keep = "all",
         rows: Rows = "first",
         num_prompts: int | None = None,
         num_generations: int = 1,
@@ -160,7 +165,8 @@ class SelfGenerationDataModule(LightningDataModule):
             dtype,
             seed,
         )
-        self.stop_eos, self.val_fraction, self.min_completions = stop_eos, val_fraction, min_completions
+        self.keep, self.stop_eos = keep_of(method, keep), stop_eos
+        self.val_fraction, self.min_completions = val_fraction, min_completions
         self.device_map, self.allow_code_execution = device_map, allow_code_execution
         self.corpus_dir = Path(corpus_dir) if corpus_dir else None
         self.store, self.told = ArtifactStore("runs/.artifacts"), False
@@ -192,8 +198,8 @@ class SelfGenerationDataModule(LightningDataModule):
                 "--data.num_prompts, or set --data.val_fraction 0."
             )
         recipe.check_engine()
-        if trains and recipe.method == "filtered":
-            check_consent(recipe.questions.task.answer_type, self.allow_code_execution)
+        if trains:
+            check_keep(self.keep, recipe.questions, self.allow_code_execution)
 
     def corpus(self) -> Corpus:
         """The corpus: in ``corpus_dir``, else in its folder of the artifact store."""
@@ -245,23 +251,20 @@ class SelfGenerationDataModule(LightningDataModule):
 
     def _read(self, corpus: Corpus) -> None:
         """Turn the finished corpus into texts, those of some prompts held out."""
-        recipe, questions = self.recipe, self.recipe.questions
+        questions = self.recipe.questions
         records = corpus.read()
-        self.facts["prompts"] = questions.counts
         if not self.told:
             corpus_health(records, questions).told(rank_zero_info)
         refuse_few(records, questions, self.min_completions)
-        if recipe.method == "filtered":
-            kept = keep_correct(records, questions, self.allow_code_execution)
-            self.facts["filtered"] = {"kept": len(kept), "of": len(records)}
-            records = kept
-        texts, self.facts["texts"] = texts_from_corpus(
-            records,
-            load_tokenizer(recipe.model_name_or_path),
-            prompt_ids={request.id: request.prompt_ids for request in questions.requests},
-            cut_at_stops=bool(recipe.stop) and self.stop_eos,
+        made = training_set(
+            *(records, questions, self.keep),
+            cut_at_stops=bool(self.recipe.stop) and self.stop_eos,
+            val_fraction=self.val_fraction,
+            seed=self.recipe.seed,
+            allow=self.allow_code_execution,
+            say=rank_zero_info,
         )
-        self.train_texts, self.val_texts = split_validation(texts, self.val_fraction, recipe.seed)
+        self.train_texts, self.val_texts, self.facts = made.train, made.val, made.facts
 
     def _place(self) -> tuple[int, int]:
         """This process and how many there are."""

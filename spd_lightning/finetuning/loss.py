@@ -1,7 +1,8 @@
 """Stage 3, loss: next-token cross-entropy at the positions that carry a label, and nowhere else.
 
 The vocabulary projection is the largest matrix product of a small model; it runs on labelled positions alone, so
-neither padding nor (with ``loss_on: completion``) the prompt costs any. Reference: arXiv:2605.22675, eq. 14.
+neither padding nor what ``loss_on`` leaves out (the prompt, or its solved examples) costs any. Reference:
+arXiv:2605.22675, eq. 14.
 
 Shapes: b rows, s tokens of the longest, n labelled positions, v vocabulary.
 """

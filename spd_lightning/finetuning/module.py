@@ -61,7 +61,8 @@ class SPDFineTuningModule(LightningModule):
         warmup_epochs: Linear warm-up before the cosine, in epochs.
         batch_size: Texts per optimiser step, over all processes and trainer.accumulate_grad_batches.
         max_length: Prompt and completion together, tokens; longer texts lose their end.
-        loss_on: Tokens that are learned: all (the published choice) or the completion alone.
+        loss_on: Tokens that are learned: all (the published choice), question (question and completion, but not the
+            solved examples that every prompt begins with), or the completion alone.
         packing: Put several texts into one row, each with its own positions and attention. Pays on GPUs with short
             texts; batches are grouped by length anyway. Refused for texts beyond a sliding window, and with ALiBi.
         gradient_checkpointing: Keep one activation per layer and recompute the rest, and on a CPU no packed copies of

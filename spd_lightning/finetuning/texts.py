@@ -22,11 +22,13 @@ class TrainingText:
         id: Id of the example and, behind a colon, the index of the sample.
         prompt_ids: Tokens of the prompt as they were fed when the completion was sampled.
         completion_ids: The sampled tokens, the end-of-sequence token included where the model stopped.
+        solved: So many of the prompt's first tokens are solved examples, and what stands before them.
     """
 
     id: str
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
+    solved: int = 0
 
 
 def texts_from_corpus(
@@ -35,6 +37,7 @@ def texts_from_corpus(
     vocab_size: int | None = None,
     prompt_ids: Mapping[str, tuple[int, ...]] | None = None,
     cut_at_stops: bool = False,
+    solved: Mapping[str, int] | None = None,
 ) -> tuple[list[TrainingText], dict[str, int]]:
     """Turn rows of ``generations.jsonl`` into training texts, every one of them: an empty completion is its end alone.
 
@@ -46,6 +49,7 @@ def texts_from_corpus(
             prompt that was cut).
         cut_at_stops: Put an end of sequence in place of the stop string where a completion ended at one; else its
             tokens stay as they were sampled.
+        solved: Tokens of solved examples at the beginning of the prompt, by example id; None for none anywhere.
 
     Returns:
         The texts in the order of the records, and counts: ``texts``, ``empty`` (completions without text) and, where
@@ -74,7 +78,9 @@ def texts_from_corpus(
             if before is not None:
                 completion = (*before, eos)
                 counts["cut_at_stops"] += 1
-        text = TrainingText(f"{record['id']}:{record['sample']}", prompt, completion)
+        text = TrainingText(
+            f"{record['id']}:{record['sample']}", prompt, completion, (solved or {}).get(record["id"], 0)
+        )
         largest = max(text.prompt_ids + text.completion_ids)
         if vocab_size is not None and largest >= vocab_size:
             raise UserError(

@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 from spd_lightning.errors import UserError
-from spd_lightning.generation.requests import Request, Truncation, build_requests, check_context
+from spd_lightning.generation.requests import Request, Truncation, build_requests, check_context, encode_with_template
 from spd_lightning.model.load import load_config, load_tokenizer
 from spd_lightning.scoring.answers import cut_at_stops, evaluation_stops
 from spd_lightning.tasks import load_task
@@ -122,6 +122,26 @@ class Questions:
                 f"[generate] {counts['rejected']} of {counts['prompts']} prompts are longer than "
                 f"{self.max_prompt_length} tokens and are left out (--data.long_prompts reject)"
             )
+
+    def solved_tokens(self) -> dict[str, int]:
+        """How many of each prompt's first tokens are solved examples (`Task.solved_end`), by example id.
+
+        Those that the prompt's tokens share with the tokens of its solved examples alone: a token that reaches into the
+        question is the question's. What stands before them, such as the head of a chat template, counts with them; a
+        prompt without solved examples has 0.
+        """
+        ends = {e.id: self.task.solved_end(e) for e in self.prompts}
+        solved = [e for e in self.prompts if ends[e.id]]
+        heads = sorted({e.prompt[: ends[e.id]] for e in solved})
+        tokenizer = load_tokenizer(self.model_name_or_path)
+        of_heads = dict(zip(heads, encode_with_template(tokenizer, heads, self.prompt_format)))
+        counts = dict.fromkeys(ends, 0)
+        for e, whole in zip(solved, encode_with_template(tokenizer, [e.prompt for e in solved], self.prompt_format)):
+            pairs = enumerate(zip(whole.ids, of_heads[e.prompt[: ends[e.id]]].ids))
+            end = next((i for i, (a, b) in pairs if a != b), len(of_heads[e.prompt[: ends[e.id]]].ids))
+            left = replace(whole, ids=tuple(range(len(whole.ids)))).cut(self.max_prompt_length, self.truncation)
+            counts[e.id] = sum(place < end for place in left)
+        return counts
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of the prompts' texts, and of the tokens that template and cut made of them."""

@@ -145,8 +145,14 @@ def corpus_facts(run: Run) -> dict[str, Any]:
     for name, value in recorded.items():
         if name == "torn_lines":
             facts["torn lines dropped on resume"] = value
-        elif name == "filtered":
-            facts["kept because the gold answer agrees (an external signal)"] = f"{value['kept']} of {value['of']}"
+        elif name in ("kept", "filtered"):  # the second in runs of earlier versions
+            rule = value.get("rule", "correct")
+            why = " because the gold answer agrees (an external signal)" if rule == "correct" else f" by {rule}"
+            facts[f"kept{why}"] = f"{value['kept']} of {value['of']}"
+        elif name == "budget":
+            facts["tokens generated"] = value["generated_tokens"]
+            facts["texts trained on in an epoch, repeats among them"] = f"{value['texts']}, {value['repeats']}"
+            facts["completion tokens trained on in an epoch"] = value["completion_tokens"]
         elif name == "texts":
             facts["texts to train on"] = value["texts"]
         elif name in CORPUS_SHARES:

@@ -66,7 +66,7 @@ def correct_completions(
     allow: bool | None = None,
     timeout_s: float = 5.0,
 ) -> list[bool]:
-    """For each record of a corpus whether its completion agrees with the gold answer, for the method ``filtered``.
+    """For each record of a corpus whether its completion agrees with the gold answer, for a filter.
 
     Args:
         examples: The training prompts.
@@ -93,14 +93,14 @@ def correct_completions(
 
 
 def check_consent(answer_type: AnswerType, allow: bool | None) -> None:
-    """Refuse the method ``filtered`` on a task of code where its programs may not be run.
+    """Refuse a gold filter on a task of code where its programs may not be run.
 
     Raises:
         UserError: Naming the option.
     """
     if answer_type == "program" and not may_execute(allow):
         raise UserError(
-            f"data.method=filtered runs programs of the model, which evaluation.allow_code_execution={allow!r} does "
-            "not allow here (without a sandbox it must be true, or HF_ALLOW_CODE_EVAL=1). Set it, or choose "
-            "--data.method=ssd."
+            "A gold filter (data.keep=correct or wrong, data.method=filtered) runs programs of the model, which "
+            f"evaluation.allow_code_execution={allow!r} does not allow here (without a sandbox it must be true, or "
+            "HF_ALLOW_CODE_EVAL=1). Set it, or choose --data.method=ssd and --data.keep=all."
         )

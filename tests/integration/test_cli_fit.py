@@ -441,14 +441,14 @@ def test_filtered_trains_on_what_agrees_and_says_so_also_when_repeated(
 ) -> None:
     """Every second completion is taken for right, since a random model never is."""
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setattr("spd_lightning.finetuning.filtered.correct_completions", lambda *_: [True, False] * 6)
+    monkeypatch.setattr("spd_lightning.finetuning.keep.correct_completions", lambda *_: [True, False] * 6)
     args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={tmp_path / 'run'}", *SETTINGS]
     args += ["--evaluation.tasks=[letters]", "--evaluation.methods=[base, student]", "--data.method=filtered"]
     for skipped in (False, True):
         assert main(args) == 0
         results = json.loads((tmp_path / "run" / "results.json").read_text())
         assert {row["stage"]: row["skipped"] for row in results["stages"]}["fine_tune"] is skipped
-        assert results["corpus"]["filtered"] == {"kept": 6, "of": 12}
+        assert results["corpus"]["kept"] == {"rule": "correct", "kept": 6, "of": 12}
         assert results["corpus"]["texts"] == {"texts": 6, "empty": 0}
         page = (tmp_path / "run" / "report.md").read_text()
         assert "filtered kept only completions that the gold answer agrees with" in page

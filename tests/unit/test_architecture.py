@@ -64,7 +64,6 @@ TESTED_IN = {
     "evaluation/scores.py": "unit/evaluation/test_benchmark.py",
     "finetuning/export.py": "unit/finetuning/test_student.py",
     "evaluation/health.py": "unit/test_health.py",
-    "finetuning/filtered.py": "unit/finetuning/test_datamodule.py",
     "finetuning/health.py": "unit/test_health.py",
     "finetuning/lora.py": "unit/finetuning/test_student.py",
     "finetuning/loss.py": "unit/finetuning/test_module.py",
@@ -72,6 +71,7 @@ TESTED_IN = {
     "finetuning/share_kept.py": "unit/model/test_adapter_beside.py",
     "finetuning/strategy.py": "integration/test_fsdp.py",  # needs processes
     "finetuning/texts.py": "unit/finetuning/test_student_key.py",
+    "finetuning/training_set.py": "unit/finetuning/test_keep.py",
     "finetuning/trained_model.py": "unit/finetuning/test_checkpointing.py",
     "generation/cache.py": "unit/generation/test_engine.py",
     "generation/figures.py": "unit/generation/test_corpus.py",

@@ -221,10 +221,10 @@ def test_what_is_judged_is_cut_and_what_is_trained_is_not(make: Any) -> None:
     later = "\nQuestion: 1 plus 1?\nAnswer: #### 777777"  # a question of its own, answered wrongly
     right = [f" #### {gold[0]}{later}", f" It is {gold[1]}.", "\nQuestion: #### " + gold[2], " #### 777777"]
     written(data, right)
-    assert data.facts["filtered"] == {"kept": 2, "of": 4}
+    assert data.facts["kept"] == {"rule": "correct", "kept": 2, "of": 4}
     assert [data.recipe.questions.judged_part(text) for text in right[:2]] == [f" #### {gold[0]}", right[1]]
     tokenizer = byte_tokenizer()
-    assert [tokenizer.decode(t.completion_ids) for t in data.train_texts] == [text + "<eos>" for text in right[:2]]
+    assert [tokenizer.decode(t.completion_ids) for t in data.train_texts] == 2 * [text + "<eos>" for text in right[:2]]
 
 
 def test_the_corpus_keeps_every_completion_and_says_how_many_are_empty(
