@@ -79,6 +79,7 @@ SETTINGS = {
     "subspace.sides": Setting(EXTRACT, listed=True),
     "subspace.loss": Setting(EXTRACT, listed=True),
     "subspace.basis": Setting(EXTRACT, listed=True),
+    "subspace.basis_task": Setting(EXTRACT, listed=True),
     "subspace.strength": Setting(EXTRACT, listed=True),
     "subspace.device_map": Setting(EXTRACT, "place"),
     "subspace.data_dir": Setting(EXTRACT, compared=False),  # a report compares the content

@@ -121,7 +121,7 @@ class Pipeline:
         """Moments from the store or from one pass over the calibration set; then the subspace, in milliseconds."""
         module = self.extraction
         module.check_options()
-        with self._stage("extract", f"{module.task}: gradients of K and V on the correctness tokens") as row:
+        with self._stage("extract", f"{module.calibrated_task}: gradients of K and V on the correctness tokens") as row:
             self._refuse(self.run.changed_inputs("subspace", module.subspace_key()))
             folder = self.store.folder("moments", module.moments_key())
             file = folder / "moments.safetensors"

@@ -20,7 +20,7 @@ from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.sites import Side, SiteKey
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
-Basis = Literal["capability", "random", "complement"]
+Basis = Literal["capability", "random", "complement", "other"]
 Rank = int | str
 
 
@@ -42,7 +42,8 @@ def subspace_from_moments(
         center: Subtract the column mean of G first ([reference script]); the paper does not.
         basis: ``capability``: the r leading right singular vectors. Controls of the same rank: ``random``, the column
             space of a Gaussian matrix seeded by (seed, layer, side); ``complement``, the r trailing singular vectors
-            (for r up to kv_dim / 2 orthogonal to the leading ones).
+            (for r up to kv_dim / 2 orthogonal to the leading ones); ``other``, the leading ones where the moments are
+            those of another task (`other_problems`).
         strength: a in ``(1 - a) I + a P``, 0 to 1.
         seed: For ``random`` alone.
         metadata: Joined to that of the moments.
@@ -66,7 +67,7 @@ def subspace_from_moments(
         singular_values, vectors = values.flip(0).clamp(min=0).sqrt(), vectors.flip(1)
         r = choose_rank(rank, singular_values, layer)
         _warn_if_rank_deficient(r, singular_values, site.count, layer, side)
-        if basis == "capability":
+        if basis in ("capability", "other"):
             chosen = vectors[:, :r]
         elif basis == "complement":
             chosen = vectors[:, -r:]
@@ -101,9 +102,20 @@ def choice_problems(basis: str, strength: float) -> list[str]:
     problems = []
     if not 0.0 <= strength <= 1.0:
         problems.append(f"strength={strength} is not between 0 and 1. Set --subspace.strength.")
-    if basis not in ("capability", "random", "complement"):
-        problems.append(f"basis={basis!r} is not known. Set --subspace.basis to capability, random or complement.")
+    if basis not in ("capability", "random", "complement", "other"):
+        problems.append(
+            f"basis={basis!r} is not known. Set --subspace.basis to capability, random, complement or other."
+        )
     return problems
+
+
+def other_problems(basis: str, task: str, basis_task: str | None) -> list[str]:
+    """What is wrong with the task of basis ``other``, one sentence each; empty if nothing is."""
+    if basis == "other" and basis_task in (None, task):
+        return [f"basis=other needs another task than {task}. Set --subspace.basis_task to one."]
+    if basis != "other" and basis_task is not None:
+        return [f"basis_task={basis_task} is the task of basis other, and basis={basis}. Set --subspace.basis other."]
+    return []
 
 
 def choose_rank(rank: Rank, singular_values: Tensor, layer: int, detail: str = "") -> int:

@@ -28,7 +28,7 @@ from spd_lightning.model.source import model_fingerprint
 from spd_lightning.processes import Batches
 from spd_lightning.subspace import calibration
 from spd_lightning.subspace.capture import BATCH_TOKENS, Batch, capture_gradients, collate, form_batches
-from spd_lightning.subspace.choice import Basis, Rank, choice_problems, subspace_from_moments
+from spd_lightning.subspace.choice import Basis, Rank, choice_problems, other_problems, subspace_from_moments
 from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample, Loss, SpanRule, encode_examples
 from spd_lightning.subspace.layout_check import check_layout
 from spd_lightning.subspace.moments import Moments
@@ -57,7 +57,9 @@ class SubspaceExtractionModule(LightningModule):
         loss: correctness takes the loss over the correctness-defining tokens alone (the method); full over all tokens
             (the paper's ablation).
         center: Subtract the mean gradient first (the authors' script does; the paper's text does not).
-        basis: capability, or a control of the same rank: random (from the seed) or complement (trailing directions).
+        basis: capability, or a control of the same rank: random (from the seed), complement (trailing directions) or
+            other (the leading ones of another task).
+        basis_task: That other task, whose examples are then calibrated on.
         strength: Share a of the projection, 0 to 1: activations become (1-a) x + a P x.
         span_rule: A token counts as correctness-defining if it overlaps a span, or only if it is contained in one (the
             authors' rule; drops tokens that carry a leading space).
@@ -83,7 +85,8 @@ class SubspaceExtractionModule(LightningModule):
         sides: Literal["kv", "k", "v"] = "kv",
         loss: Literal["correctness", "full"] = "correctness",
         center: bool = False,
-        basis: Literal["capability", "random", "complement"] = "capability",
+        basis: Literal["capability", "random", "complement", "other"] = "capability",
+        basis_task: str | None = None,
         strength: float = 1.0,
         span_rule: Literal["overlap", "contained"] = "overlap",
         dtype: Literal["auto", "float32", "bfloat16"] = "float32",
@@ -93,29 +96,24 @@ class SubspaceExtractionModule(LightningModule):
         rows: Literal["first", "reference"] = "first",
     ) -> None:
         super().__init__()
-        self.model_name_or_path = model_name_or_path
-        self.task = task
-        self.task_file = task_file
-        self.data_dir = data_dir
+        self.model_name_or_path, self.task = model_name_or_path, task
+        self.task_file, self.data_dir = task_file, data_dir
         self.num_examples = num_examples
-        self.max_length = max_length
+        self.max_length, self.layers = max_length, layers
         self.rank: Rank = int(rank) if isinstance(rank, str) and rank.isdigit() else rank
-        self.layers = layers
         self.sides: Sides = sides
         self.loss: Loss = loss
-        self.center = center
+        self.center, self.strength = center, strength
         self.basis: Basis = basis
-        self.strength = strength
+        self.basis_task, self.calibrated_task = basis_task, task if basis_task is None else basis_task
         self.span_rule: SpanRule = span_rule
         self.model_dtype: Dtype = dtype
-        self.seed = seed
-        self.batch_tokens = batch_tokens
-        self.device_map = device_map
+        self.seed, self.batch_tokens, self.device_map = seed, batch_tokens, device_map
         self.rows: Rows = rows
         self.model: PreTrainedModel | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.moments: Moments | None = None
-        self._reading = {"task": task, "loss": loss, "span_rule": span_rule, "max_length": max_length}
+        self._reading = {"task": self.calibrated_task, "loss": loss, "span_rule": span_rule, "max_length": max_length}
         self._batches: list[list[EncodedExample]] = []
         self._sites: dict[SiteKey, KVSite] = {}
         self._running = Moments()
@@ -139,9 +137,10 @@ class SubspaceExtractionModule(LightningModule):
             UserError: With every option that is wrong, one a line.
         """
         problems = calibration.count_problems(self.num_examples, self.batch_tokens)
-        problems += choice_problems(self.basis, self.strength)
+        problems += choice_problems(self.basis, self.strength) + other_problems(self.basis, self.task, self.basis_task)
         try:
             _ = self.resolved_dtype
+            _ = self.basis_task and self._task()
             calibration.target_sites(self.model_name_or_path, self.layers, self.sides, self.rank)
         except UserError as error:
             problems.append(str(error))
@@ -199,7 +198,8 @@ class SubspaceExtractionModule(LightningModule):
         )
 
     def _task(self) -> Task:
-        return load_task(self.task, self.data_dir, self.task_file, "--subspace.task", self.rows)
+        option = f"--subspace.{'task' if self.basis_task is None else 'basis_task'}"
+        return load_task(self.calibrated_task, self.data_dir, self.task_file, option, self.rows)
 
     def setup(self, stage: str) -> None:
         """Check the options and mark S, before the weights are loaded."""
@@ -244,7 +244,7 @@ class SubspaceExtractionModule(LightningModule):
         self._packed.enter_context(packed_linears(self.model))
         self._running = Moments()
         self._started, self._tokens = time.perf_counter(), 0
-        rank_zero_info(f"Stage 1, {self.task}: {self.statistics}")
+        rank_zero_info(f"Stage 1, {self.calibrated_task}: {self.statistics}")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> int:
         """Add one batch's gradients to the moments.

@@ -63,8 +63,8 @@ def test_ranks_that_are_not_allowed(rank):
 
 
 def test_other_options_that_are_not_allowed():
-    with pytest.raises(UserError, match="basis='other'"):
-        subspace_from_moments(random_moments(), basis="other")
+    with pytest.raises(UserError, match="basis='another'"):
+        subspace_from_moments(random_moments(), basis="another")
     with pytest.raises(UserError, match=r"strength=1.5 is not between"):
         subspace_from_moments(random_moments(), strength=1.5)
 

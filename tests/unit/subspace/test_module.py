@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -264,3 +265,43 @@ def test_smollm2_agrees_with_the_plain_reading_of_the_method(smollm2, data_dir, 
             if numerical >= exact.shape[1]:
                 cosines = principal_angles(subspace.basis(*key), exact).cos()
                 assert cosines.square().mean() > 0.9999 and cosines.min() > 0.999, key
+
+
+def test_basis_other_is_the_capability_of_another_task(tiny_model_dir, tmp_path):
+    options = {"model_name_or_path": tiny_model_dir, "num_examples": 4, "rank": 3, "max_length": 400, "rows": "first"}
+    other = SubspaceExtractionModule(task="arithmetic", basis="other", basis_task="letters", **options)
+    letters = SubspaceExtractionModule(task="letters", **options)
+    own = SubspaceExtractionModule(task="arithmetic", **options)
+    assert other.moments_key() == letters.moments_key() != own.moments_key()
+    assert other.subspace_key() != letters.subspace_key()
+    run(other)
+    letters.moments = other.moments
+    for key in letters.subspace.bases:
+        assert torch.equal(other.subspace.bases[key], letters.subspace.bases[key])
+    assert (other.subspace.metadata["basis"], other.subspace.metadata["task"]) == ("other", "letters")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"basis": "other"}, "basis=other needs another task than arithmetic. Set --subspace.basis_task"),
+        ({"basis": "other", "basis_task": "arithmetic"}, "basis=other needs another task than arithmetic"),
+        ({"basis_task": "letters"}, "basis_task=letters is the task of basis other, and basis=capability"),
+        ({"basis": "other", "basis_task": "leters"}, "leters"),
+    ],
+)
+def test_the_task_of_basis_other_is_checked_before_anything_runs(tiny_model_dir, options, message):
+    module = SubspaceExtractionModule(model_name_or_path=tiny_model_dir, task="arithmetic", **options)
+    with pytest.raises(UserError, match=re.escape(message)):
+        module.check_options()
+
+
+def test_the_random_basis_is_another_one_for_each_seed(tiny_model_dir):
+    options = {"model_name_or_path": tiny_model_dir, "task": "letters", "num_examples": 2, "basis": "random"}
+    first, again, second = (SubspaceExtractionModule(seed=seed, **options) for seed in (1, 1, 2))
+    run(first)
+    again.moments = second.moments = first.moments
+    assert first.moments_key() == second.moments_key() and first.subspace_key() != second.subspace_key()
+    for key in first.subspace.bases:
+        assert torch.equal(first.subspace.bases[key], again.subspace.bases[key])
+        assert not torch.equal(first.subspace.bases[key], second.subspace.bases[key])
