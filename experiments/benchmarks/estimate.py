@@ -37,8 +37,8 @@ from spd_lightning.cost.machine import Machine
 from spd_lightning.cost.shape import ModelShape, model_shape
 from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.generation.cache import empty_cache
+from spd_lightning.model.embedded import EMBEDDED_MODEL
 from spd_lightning.model.load import load_config
-from spd_lightning.model.source import EMBEDDED_MODEL
 from spd_lightning.pipeline.stages import Pipeline
 from spd_lightning.subspace.sites import kv_sites
 

@@ -32,8 +32,8 @@ from spd_lightning.finetuning.loss import token_loss_sum
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.optimiser import cosine_factor
 from spd_lightning.finetuning.texts import TrainingText, texts_from_corpus
+from spd_lightning.model.embedded import EMBEDDED_MODEL
 from spd_lightning.model.load import load_model, load_tokenizer
-from spd_lightning.model.source import EMBEDDED_MODEL
 
 MAX_LENGTH, BATCH_SIZE, LEARNING_RATE, HELD_OUT = 256, 4, 1e-4, 8
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -30,9 +30,9 @@ from spd_lightning.generation.engine import EngineStats, generate
 from spd_lightning.generation.requests import Request, build_requests
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.model.anatomy import eos_token_ids
+from spd_lightning.model.embedded import EMBEDDED_MODEL
 from spd_lightning.model.load import load_model, load_tokenizer
 from spd_lightning.model.packed_linear import packed_linears
-from spd_lightning.model.source import EMBEDDED_MODEL
 from spd_lightning.subspace.projection import fold_projection
 from spd_lightning.subspace.sites import kv_sites
 from spd_lightning.subspace.subspace import CapabilitySubspace

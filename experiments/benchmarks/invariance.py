@@ -28,8 +28,8 @@ from spd_lightning.generation.corpus import Corpus
 from spd_lightning.generation.engine import EngineStats, generate
 from spd_lightning.generation.requests import Generation, Request
 from spd_lightning.generation.sampling import SamplingParams
+from spd_lightning.model.embedded import EMBEDDED_MODEL
 from spd_lightning.model.load import load_model, load_tokenizer
-from spd_lightning.model.source import EMBEDDED_MODEL
 
 
 class OutOfTime(Exception):

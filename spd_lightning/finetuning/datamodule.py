@@ -33,7 +33,7 @@ class SelfGenerationDataModule(LightningDataModule):
     """Self-generated training data: which prompts, how they are answered, and batches of the result.
 
     Args:
-        model_name_or_path: The model that answers: hub id, folder, ``.gguf`` file or ``smollm2-135m-instruct``.
+        model_name_or_path: The model that answers: hub id, folder, .gguf file, smollm2-135m-instruct or gemma3-270m.
         task: Task whose training split gives the prompts.
         task_file: JSON Lines file of ``task: custom``.
         data_dir: Folder of data sets; null takes ``SPD_DATA_DIR``, else the hub.

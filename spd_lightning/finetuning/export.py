@@ -18,11 +18,12 @@ from spd_lightning.errors import UserError
 from spd_lightning.finetuning.share_kept import LOW, share_kept
 from spd_lightning.finetuning.student import merged_copy
 from spd_lightning.generation.methods import METHODS
-from spd_lightning.model.adapter_beside import is_adapter, merge_inside
+from spd_lightning.model.adapter_beside import is_adapter, merge_inside, read_record
 from spd_lightning.model.anatomy import dtype_name
 from spd_lightning.model.checkpoint_files import split_revision
+from spd_lightning.model.embedded import EMBEDDED, write_terms
 from spd_lightning.model.load import load_model, save_tokenizer
-from spd_lightning.model.source import resolve_source
+from spd_lightning.model.source import is_gguf, loadable_name, resolve_source
 from spd_lightning.subspace.projection import fold_into
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -127,9 +128,27 @@ def _trained(facts: RunFacts) -> str:
     return f"{METHODS.get(facts.method, facts.method)}. Prompts: {facts.task}."
 
 
+def _exact_weights(name: str) -> str:
+    """Where the weights of a base stand that was dequantised: those of the hub are the same but for the rounding."""
+    if not is_gguf(name):
+        return ""
+    hub = f"; `{EMBEDDED[name].hub_id}` holds them before they were quantised" if name in EMBEDDED else ""
+    return f", a GGUF file; the weights that were used stand dequantised in `{resolve_source(name)[0]}`{hub}"
+
+
+def embedded_origin(name: str) -> str | None:
+    """The embedded model that a base is, or that the student of an earlier round was made of; None for others."""
+    while name not in EMBEDDED:
+        made_of = read_record(Path(name).expanduser())
+        if made_of is None:
+            return None
+        name = made_of.base
+    return name
+
+
 def _as_arguments(name: str) -> str:
-    """A base's name, and its revision where it has one, as they are typed in Python."""
-    base, revision = split_revision(name)
+    """A base's name, and its revision where it has one, as other tools take them in Python."""
+    base, revision = split_revision(loadable_name(name))
     return f'"{base}"' + (f', revision="{revision}"' if revision else "")
 
 
@@ -155,17 +174,21 @@ def _empty_folder(out: str | Path, make: bool = True) -> Path:
 
 
 def _finish(out: Path, facts: RunFacts, title: str, how: str, usage: str) -> Path:
-    """Add the tokenizer and the model card."""
+    """Add the tokenizer, the terms of an embedded model, and the model card."""
     save_tokenizer(facts.model_name_or_path, out)
+    if (embedded := embedded_origin(facts.model_name_or_path)) is not None:
+        write_terms(embedded, out)
     write_atomic(out / "README.md", model_card(facts, title, how, usage))
     return out
 
 
 def model_card(facts: RunFacts, title: str, how: str, usage: str) -> str:
     """The text of a model card: what it is, how it was made, its settings and scores, and how to load it."""
+    embedded = embedded_origin(facts.model_name_or_path)
     lines = [
         "---",
-        f"base_model: {split_revision(facts.model_name_or_path)[0]}",
+        f"base_model: {split_revision(loadable_name(facts.model_name_or_path))[0]}",
+        *([f"license: {EMBEDDED[embedded].license}"] if embedded else []),
         "library_name: " + ("peft" if "PeftModel" in usage else "transformers"),
         "tags: [self-distillation, spd_lightning]",
         "---",
@@ -174,7 +197,7 @@ def model_card(facts: RunFacts, title: str, how: str, usage: str) -> str:
         "",
         how,
         "",
-        f"- Base model: `{facts.model_name_or_path}`",
+        f"- Base model: `{facts.model_name_or_path}`{_exact_weights(facts.model_name_or_path)}",
         f"- Method: {facts.method}",
         f"- Task: {facts.task}",
         "",
@@ -183,6 +206,9 @@ def model_card(facts: RunFacts, title: str, how: str, usage: str) -> str:
         f"```python\n{usage}```",
         "",
     ]
+    if embedded and EMBEDDED[embedded].notice:
+        lines += ["## Terms", "", f"{EMBEDDED[embedded].notice}.", ""]
+        lines += ["This is a modified version: see above. Pass these terms on with it.", ""]
     if facts.settings:
         lines += ["## Settings", "", "| option | value |", "| --- | --- |"]
         lines += [f"| {name} | {value} |" for name, value in facts.settings.items()] + [""]

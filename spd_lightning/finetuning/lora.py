@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from spd_lightning.errors import UserError
-from spd_lightning.finetuning.student import _loadable_name
 from spd_lightning.model.anatomy import decoder_layers, is_conv1d, is_linear
 from spd_lightning.model.checkpoint_files import split_revision
+from spd_lightning.model.source import loadable_name
 from spd_lightning.seeds import seed_of
 
 # Query, key, value and output projections by the names that architectures give them; those that exist are used.
@@ -106,7 +106,7 @@ def add_lora(
         if isinstance(module, LoraLayer) and lora_dropout > 0:
             module.lora_dropout["default"] = AdapterDropout(lora_dropout)
     base, revision = split_revision(name)
-    wrapped.peft_config["default"].base_model_name_or_path = _loadable_name(base)
+    wrapped.peft_config["default"].base_model_name_or_path = loadable_name(base)
     wrapped.peft_config["default"].revision = revision
     return wrapped
 

@@ -38,9 +38,10 @@ from spd_lightning.finetuning.trained_model import set_train_mode, trained_model
 from spd_lightning.generation.engine import generate_batch
 from spd_lightning.generation.requests import Generation, Request
 from spd_lightning.generation.sampling import SamplingParams
+from spd_lightning.model.embedded import EMBEDDED_MODEL
 from spd_lightning.model.load import load_tokenizer
 from spd_lightning.model.packed_linear import packed_linears, packs_in_training
-from spd_lightning.model.source import EMBEDDED_MODEL, model_fingerprint
+from spd_lightning.model.source import model_fingerprint
 from spd_lightning.seeds import seed_of
 
 
@@ -50,7 +51,7 @@ class SPDFineTuningModule(LightningModule):
     The batches come from the data module (`batching.make_train_loader`). Only trainable weights enter checkpoints.
 
     Args:
-        model_name_or_path: Base model: hub id, folder, .gguf file or smollm2-135m-instruct.
+        model_name_or_path: Base model: hub id, folder, .gguf file, smollm2-135m-instruct or gemma3-270m.
         lora_r: Rank of the LoRA adapter; null trains all weights.
         lora_alpha: LoRA scale; the update is multiplied by lora_alpha / lora_r.
         lora_dropout: Dropout probability on the adapter's input. The base model's own dropout is always off.

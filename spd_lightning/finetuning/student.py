@@ -16,12 +16,7 @@ from spd_lightning.artifacts.files import whole_folder
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.model.adapter_beside import Beside, is_adapter, load_adapter, put_beside, read_record, write_record
 from spd_lightning.model.load import load_model, save_tokenizer, spread
-from spd_lightning.model.source import EMBEDDED_HUB_ID, EMBEDDED_MODEL, model_fingerprint
-
-
-def _loadable_name(name: str) -> str:
-    """A base name that other programs can load too."""
-    return EMBEDDED_HUB_ID if name == EMBEDDED_MODEL else name
+from spd_lightning.model.source import model_fingerprint
 
 
 def save_student(

