@@ -18,7 +18,6 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_info
 from transformers.utils import logging as transformers_logging
 
-from spd_lightning.artifacts.files import file_sha256
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
 from spd_lightning.artifacts.store import ArtifactStore, fingerprint
@@ -43,6 +42,7 @@ from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.trainers import main_trainer
 from spd_lightning.processes import is_rank_zero, rank
 from spd_lightning.tasks.sources import fix_revisions
+from spd_lightning.tasks.task_file import content_sha256
 
 
 class SPDCLI(CommandLine):
@@ -75,10 +75,9 @@ class SPDCLI(CommandLine):
         if options.estimate:
             self.parts = self._make(options)
             return
-        task_file = options.subspace.task_file
         content = {
             "model": model_fingerprint(options.subspace.model_name_or_path),
-            "task_file": file_sha256(Path(task_file)) if task_file and Path(task_file).is_file() else None,
+            "task_file": content_sha256(plain["subspace"]["task_file"]),
         }
         # The date of templates is no part of it: that of the run's first start is kept.
         settings = {name: value for name, value in settings_of(plain).items() if name != "template_date"}

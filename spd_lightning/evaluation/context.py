@@ -106,7 +106,7 @@ class RunContext:
     trained_task: str | None = None
     method: str = "student"
     data_dir: str | None = None
-    task_file: str | None = None
+    task_file: str | dict[str, Any] | None = None
     samples: Path | None = None
     store: ArtifactStore | None = None
     subspace: str | Path | CapabilitySubspace | None = None

@@ -35,7 +35,7 @@ class SelfGenerationDataModule(LightningDataModule):
     Args:
         model_name_or_path: The model that answers: hub id, folder, .gguf file, smollm2-135m-instruct or gemma3-270m.
         task: Task whose training split gives the prompts.
-        task_file: JSON Lines file of ``task: custom``.
+        task_file: Rows of ``task: custom``: a path, or {path, columns, score, normalise}; see docs/own_data.md.
         data_dir: Folder of data sets; null takes ``SPD_DATA_DIR``, else the hub.
         method: ``base`` (generate and train nothing), ``psr`` (plain sampling: top_p and min_p are not used, top_k is),
             ``ssd`` (truncated sampling), ``spd`` (ssd's sampling under the projection) or ``filtered`` (ssd with
@@ -98,7 +98,7 @@ class SelfGenerationDataModule(LightningDataModule):
         self,
         model_name_or_path: str = "smollm2-135m-instruct",
         task: str = "arithmetic",
-        task_file: str | None = None,
+        task_file: str | dict[str, Any] | None = None,
         data_dir: str | None = None,
         method: Method = "spd",
         keep: Keep = "all",

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from spd_lightning.errors import UserError
 from spd_lightning.generation.requests import Request, Truncation, build_requests, check_context, encode_with_template
@@ -35,7 +35,7 @@ class Questions:
 
     model_name_or_path: str
     task_name: str
-    task_file: str | None = None
+    task_file: str | dict[str, Any] | None = None
     data_dir: str | None = None
     rows: Rows = "first"
     num_prompts: int | None = None

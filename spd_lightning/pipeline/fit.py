@@ -105,7 +105,7 @@ def attach_benchmarks(options: Any, parts: Parts, method: str | None, **place: A
     parts.benchmarks.suite.enter(
         RunContext(
             data_dir=options.data_dir,
-            task_file=options.subspace.task_file,
+            task_file=parts.data.recipe.questions.task_file,
             trained_task=options.subspace.task if method else None,
             method=method or "base",
             seed=options.seed_everything,

@@ -27,6 +27,8 @@ __all__ = [
     "NEXT_TURN",
     "TOLERANCE",
     "NumberMode",
+    "answer_lines",
+    "answer_part",
     "cut_at_stops",
     "evaluation_stops",
     "extract_code",
@@ -39,6 +41,7 @@ __all__ = [
     "normalise_text",
     "numbers_equal",
     "parses",
+    "tidy_text",
     "without_thinking",
 ]
 
@@ -50,8 +53,12 @@ def normalise_text(text: str) -> str:
 
     A leading "the answer is" or "answer:" is dropped, and the brackets around a single letter: ``(B).`` becomes ``b``.
     """
-    text = " ".join(text.casefold().split())
-    text = re.sub(r"^[*_`\s]*(?:(?:so )?the (?:correct |final )?answer is:?|answer:)[*_`\s]*", "", text)
+    return tidy_text(" ".join(text.casefold().split()))
+
+
+def tidy_text(text: str) -> str:
+    """`normalise_text` with case and white space left as they are."""
+    text = re.sub(r"(?i)^[*_`\s]*(?:(?:so )?the (?:correct |final )?answer is:?|answer:)[*_`\s]*", "", text)
     text = text.translate(MINUS).replace("**", "").replace("`", "")
     text = re.sub(r"^([*_])(\w.*)\1(\W*)$", r"\2\3", text)
     text = text.strip().strip("\"'“”‘’").rstrip(".,;:!").strip().strip("\"'“”‘’")
@@ -59,9 +66,7 @@ def normalise_text(text: str) -> str:
 
 
 def extract_text(text: str, expected: str, stops: Iterable[str] = NEXT_TURN) -> tuple[str | None, str]:
-    """The text that a completion answers with, normalised: its first line, or as many lines as ``expected`` has.
-
-    Where the completion marks its answer (``<answer>``, ``\\boxed{}``), the last text so marked is read instead.
+    """The text that a completion answers with, normalised; see `answer_lines`.
 
     Returns:
         The text and ``"first line"``, ``"lines"`` or ``"tag"``; or None and ``"empty completion"`` or
@@ -70,11 +75,20 @@ def extract_text(text: str, expected: str, stops: Iterable[str] = NEXT_TURN) -> 
     text, nothing = answer_part(text, stops)
     if nothing:
         return None, nothing
+    lines, reason = answer_lines(text, expected)
+    return normalise_text(lines), reason
+
+
+def answer_lines(text: str, expected: str) -> tuple[str, str]:
+    """The first line of an answer, or as many lines as ``expected`` has, and why.
+
+    Where the completion marks its answer (``<answer>``, ``\\boxed{}``), the last text so marked is read instead.
+    """
     tagged = [m[1] or m[2] for m in _TAGGED.finditer(text) if (m[1] or m[2] or "").strip()]
     lines = [line for line in (tagged[-1] if tagged else text).splitlines() if line.strip()]
     count = max(1, sum(1 for line in expected.splitlines() if line.strip()))
     reason = "tag" if tagged else "first line" if count == 1 else "lines"
-    return normalise_text("\n".join(lines[:count])), reason
+    return "\n".join(lines[:count]), reason
 
 
 def gold_number(reference: str) -> Decimal:

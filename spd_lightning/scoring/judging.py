@@ -13,6 +13,7 @@ from spd_lightning.scoring.answers import extract_code
 from spd_lightning.scoring.execution import TestedProgram, judge_programs, programs_at_once
 from spd_lightning.scoring.isolation import may_execute
 from spd_lightning.scoring.parts import split
+from spd_lightning.scoring.rules import apply_rule
 from spd_lightning.scoring.verdicts import Verdict, allowed_letters, judge
 from spd_lightning.tasks.coding import solution
 from spd_lightning.tasks.task import AnswerType, Example
@@ -43,6 +44,8 @@ def judge_all(
         Issues no collective; each process judges what it is given.
     """
     pairs = list(zip(examples, completions, strict=True))
+    if answer_type == "rule":
+        return [Verdict(*apply_rule(e.meta["rule"], completion)) for e, completion in pairs]
     if answer_type != "program":
         return [judge(e.expected, completion, answer_type, letters) for e, completion in pairs]
     codes = [extract_code(completion) for completion in completions]

@@ -92,6 +92,10 @@ def _runs(answer: str | None, expected: str) -> bool:
     raise ValueError("A program is judged by running it: see judging.judge_all.")
 
 
+def _by_its_row(answer: str | None, expected: str) -> bool:
+    raise ValueError("A row with a rule of its own is judged by that: see judging.judge_all.")
+
+
 # -- the tables --------------------------------------------------------------------------------------------------------
 
 
@@ -127,6 +131,11 @@ KINDS: dict[AnswerType, Kind] = {
         metrics={
             "exact_match": Metric("Share of completions that equal the expected text after normalisation.", of_verdict)
         },
+    ),
+    "rule": Kind(
+        read=lambda completion, expected, letters, stops: extract_text(completion, expected, stops),
+        agrees=_by_its_row,
+        metrics={"accuracy": Metric("Share of completions that the rule of their row accepts.", of_verdict)},
     ),
     "program": Kind(
         read=_code,

@@ -44,7 +44,7 @@ class SubspaceExtractionModule(LightningModule):
     Args:
         model_name_or_path: Base model: hub id, folder, .gguf file, smollm2-135m-instruct or gemma3-270m (make gemma).
         task: Capability to calibrate on: gsm8k, mbpp, mmlu, arithmetic, custom, ...
-        task_file: JSON Lines file of the task custom.
+        task_file: Rows of the task custom: a path, or {path, columns, score, normalise}; see docs/own_data.md.
         data_dir: Folder of data sets; null takes SPD_DATA_DIR, else the hub.
         num_examples: Calibration pairs, the first of the training split; null is the task's default (50; multiple
             choice 500). The paper finds results flat from 20 to 500.
@@ -76,7 +76,7 @@ class SubspaceExtractionModule(LightningModule):
         self,
         model_name_or_path: str = "smollm2-135m-instruct",
         task: str = "arithmetic",
-        task_file: str | None = None,
+        task_file: str | dict[str, Any] | None = None,
         data_dir: str | None = None,
         num_examples: int | None = None,
         max_length: int = 256,

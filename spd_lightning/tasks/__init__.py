@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from spd_lightning.errors import UserError, unknown_name
 from spd_lightning.tasks.coding import MBPP, CodeAlpaca, HumanEval, MBPPSanitized
 from spd_lightning.tasks.custom import Custom
@@ -34,7 +37,7 @@ TASKS: dict[str, type[Task]] = {
 def load_task(
     name: str,
     data_dir: str | None = None,
-    task_file: str | None = None,
+    task_file: str | Mapping[str, Any] | None = None,
     option: str = "--evaluation.tasks",
     rows: Rows = "first",
 ) -> Task:
@@ -43,7 +46,7 @@ def load_task(
     Args:
         name: Key of ``TASKS``, or ``key:variant``.
         data_dir: Data folder; None takes SPD_DATA_DIR, else the hub.
-        task_file: File of the task ``custom``.
+        task_file: Of the task ``custom``; see `task_file.TaskFile`.
         option: The option that an error message should name.
         rows: Which training rows; see `Task`.
 

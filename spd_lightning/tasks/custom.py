@@ -1,12 +1,11 @@
-"""A user's own task: one JSON object a line, with a prompt and its correct completion.
+"""A user's own task: rows with a prompt and its correct completion, from a file or the hub (``task_file.py``).
 
 Every field is checked when the file is read, and a mistake is told with file and line number.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, get_args
 
 from spd_lightning.errors import UserError
@@ -14,33 +13,42 @@ from spd_lightning.tasks.coding import program_meta
 from spd_lightning.tasks.golds import NUMBER_WANTED, is_comparable, parses
 from spd_lightning.tasks.math_word import number_text
 from spd_lightning.tasks.numbers import final_number
+from spd_lightning.tasks.rules import ALONE, make_rule
 from spd_lightning.tasks.task import AnswerType, Domain, Split, Task
+from spd_lightning.tasks.task_file import EXAMPLE, TaskFile
 
-FIELDS = ("prompt", "target", "id", "correct", "split", "choices", "tests", "domain")
+FIELDS = (
+    *("prompt", "target", "id", "correct", "split", "choices", "tests", "domain"),
+    *("targets", "score", "normalise", "completion", "messages"),
+)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 RULES: dict[AnswerType, str] = {
     "program": "running `tests`",
     "letter": "comparing letters (`choices`)",
     "number": "comparing numbers (`#### N`)",
     "text": "exact match",
+    "rule": "the rule that it names (`score`)",
 }
+Wrong = Callable[[str, str], UserError]
 
 
 class Custom(Task):
-    """A task read from a JSON Lines file.
+    """A task read from a file of the user.
 
-    Fields: ``prompt`` and ``target`` (joined with nothing between); optional ``id`` (default: the line), ``correct``
-    (list of [start, end) character offsets into prompt + target; default the target), ``split`` (train or test;
-    by default every fifth row is test), ``choices`` (already shown in the prompt; ``target`` holds the right letter),
-    ``tests`` (Python that calls what the completion defines, with plain values) and ``domain`` (math, code, qa or
-    other; default other).
+    Fields: ``prompt`` and ``target`` (joined with nothing between), or ``completion`` for ``target``, or ``messages``
+    (the last one of the assistant is the target); optional ``id`` (default: the line), ``targets`` (further accepted
+    answers), ``score`` and ``normalise`` (how it is scored, see `rules`), ``correct`` (list of [start, end) character
+    offsets into prompt + target; default the target), ``split`` (train or test; by default every fifth row is test),
+    ``choices`` (already shown in the prompt; ``target`` holds the right letter), ``tests`` (Python that calls what the
+    completion defines, with plain values) and ``domain`` (math, code, qa or other; default other).
 
-    Scored by ``tests``, else by letter if there are ``choices`` (likelihood; generated under the paper protocol), else
-    by number if every target ends in ``#### N`` (N as in ``18``, ``$1,250``, ``1/2``, ``50%`` or ``1e5``; anything else
-    is refused), else by exact match. One file has one rule and one domain.
+    Where no row has a ``score``: scored by ``tests``, else by letter if there are ``choices`` (likelihood; generated
+    under the paper protocol), else by number if every target ends in ``#### N`` (N as in ``18``, ``$1,250``, ``1/2``,
+    ``50%`` or ``1e5``; anything else is refused), else by exact match. Rules of ``score`` may differ from row to row,
+    but for ``tests`` and ``choice_likelihood``. One file has one domain.
 
     Args:
-        task_file: Path of the file.
+        task_file: Path of the file, or a mapping (see `TaskFile`).
     """
 
     name = "custom"
@@ -49,17 +57,15 @@ class Custom(Task):
     stop = ()
     default_num_examples: ClassVar[int] = 50
 
-    def __init__(self, task_file: str | None = None) -> None:
+    def __init__(self, task_file: str | Mapping[str, Any] | None = None) -> None:
         super().__init__()
         if task_file is None:
-            raise UserError("Task 'custom' needs a file. Set --subspace.task_file to a JSON Lines file of prompts.")
-        self.path = Path(task_file).expanduser()
-        if not self.path.is_file():
-            raise UserError(f"task_file={task_file!r}: there is no such file. Set --subspace.task_file to one.")
-        self._docs = read_custom(self.path)
-        self.domain = _only(self.path, [(d["line"], d["domain"]) for d in self._docs], "domain {}")
-        rules = [(d["line"], d["rule"]) for d in self._docs]
-        self.answer_type = _only(self.path, rules, "scoring by {}", RULES)
+            raise UserError(f"Task 'custom' needs a file. {EXAMPLE}")
+        self.file = TaskFile.of(task_file)
+        self._docs = read_custom(self.file)
+        self.domain = _only(self.file, [(d["line"], d["domain"]) for d in self._docs], "domain {}")
+        rules = [(d["line"], d["answer_type"]) for d in self._docs]
+        self.answer_type = _only(self.file, rules, "scoring by {}", RULES)
         self.output_type = "choices" if self.answer_type == "letter" else "generate"
 
     def docs(self, split: Split, limit: int | None = None) -> list[dict[str, Any]]:
@@ -74,6 +80,8 @@ class Custom(Task):
     def doc_to_expected(self, doc: dict[str, Any]) -> str:
         if self.answer_type == "program":
             return doc["tests"]
+        if self.answer_type == "rule":
+            return " | ".join(target.strip() for target in doc["rule"].targets)
         return number_text(doc["target"]) if self.answer_type == "number" else doc["target"].strip()
 
     def doc_to_spans(self, doc: dict[str, Any], prompt: str, target: str) -> tuple[tuple[int, int], ...]:
@@ -84,55 +92,46 @@ class Custom(Task):
         return tuple(space + letter for letter in LETTERS[: len(doc["choices"])])
 
     def doc_to_meta(self, doc: dict[str, Any]) -> dict[str, Any]:
-        return program_meta("", doc["tests"]) if doc["tests"] else {}
+        if self.answer_type == "rule":
+            return {"rule": doc["rule"]}
+        return program_meta("", doc["tests"]) if self.answer_type == "program" else {}
 
 
-def read_custom(path: Path) -> list[dict[str, Any]]:
-    """The checked rows of a custom file, each with ``line``, ``split``, ``domain`` and ``rule`` filled in.
+def read_custom(file: TaskFile) -> list[dict[str, Any]]:
+    """The checked rows of a file, each with ``line``, ``split``, ``domain``, ``rule`` and ``answer_type`` filled in.
 
     Raises:
         UserError: For the first mistake, with file and line; for an id used twice; for a file without rows.
     """
     docs: list[dict[str, Any]] = []
     line_of_id: dict[str, int] = {}
-    for line, text in _lines(path):
-        doc = _check_row(text, f"{path}, line {line}")
+    for line, place, row in file.rows():
+        doc = _check_row(row, place, file)
         split = doc.get("split") or ("test" if len(docs) % 5 == 4 else "train")
         name = str(doc.get("id", f"{split}/{len(docs)}"))
         if name in line_of_id:
-            raise UserError(f"{path}, line {line}: id {name!r} stands on line {line_of_id[name]} too. Ids must differ.")
+            raise UserError(f"{place}: id {name!r} stands on line {line_of_id[name]} too. Ids must differ.")
         line_of_id[name] = line
         docs.append({**doc, "line": line, "id": name, "split": split})
     if not docs:
-        raise UserError(f"{path} holds no rows. Give a JSON object with `prompt` and `target` on each line.")
+        raise UserError(f"{file.name} holds no rows. Give rows with `prompt` and `target`.")
     return docs
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text ({error}). Save it as UTF-8 JSON Lines.") from error
-    return [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
-
-
-def _check_row(text: str, where: str) -> dict[str, Any]:
-    """One row with every optional field present, and its scoring ``rule``."""
+def _check_row(row: dict[str, Any], where: str, file: TaskFile) -> dict[str, Any]:
+    """One row with every optional field present, and how it is scored."""
 
     def wrong(name: str, needed: str) -> UserError:
         found = f"is {row[name]!r}" if name in row else "is missing"
         return UserError(f"{where}: `{name}` {found}, but it must be {needed}.")
 
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg}). Mend or remove that line.") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: a JSON object is needed, found {type(row).__name__}.")
-    row = {name: value for name, value in row.items() if value is not None}
+    row = _as_prompt_and_target(row, where)
     unknown = sorted(row.keys() - set(FIELDS))
     if unknown:
-        raise UserError(f"{where}: unknown field {unknown[0]!r}. Known: {', '.join(FIELDS)}.")
+        hint = f" {EXAMPLE}" if {"prompt", "target"} - row.keys() and file.columns is None else ""
+        raise UserError(f"{where}: unknown field {unknown[0]!r}. Known: {', '.join(FIELDS)}.{hint}")
+    if "target" not in row and isinstance(row.get("targets"), list) and row["targets"]:
+        row["target"] = row["targets"][0]
     for name in ("prompt", "target"):
         if not isinstance(row.get(name), str) or not row[name].strip():
             raise wrong(name, "text that is not empty")
@@ -146,17 +145,67 @@ def _check_row(text: str, where: str) -> dict[str, Any]:
         raise wrong("tests", "Python source that is not empty")
     if "tests" in row and not parses(row["tests"]):
         raise wrong("tests", "Python that parses (nothing could pass it)")
+    for name in ("targets", "normalise"):
+        value = row.get(name, ["x"])
+        if not isinstance(value, list) or not all(isinstance(v, str) and v.strip() for v in value):
+            raise wrong(name, "a list of texts")
+    if row.get("targets") == []:
+        raise wrong("targets", "a list of at least one text")
+    if not isinstance(row.get("score", ""), str):
+        raise wrong("score", "text")
     row.update(
         domain=row.get("domain", "other"),
         tests=row.get("tests", ""),
         correct=_check_spans(row["correct"], len(row["prompt"] + row["target"]), wrong) if "correct" in row else (),
         choices=_check_choices(row["choices"], row["target"], wrong) if "choices" in row else (),
     )
-    row["rule"] = "program" if row["tests"] else "letter" if row["choices"] else _rule_of_target(row["target"], wrong)
-    return row
+    return _scored(row, where, wrong, file)
 
 
-def _rule_of_target(target: str, wrong: Any) -> AnswerType:
+def _as_prompt_and_target(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """A row as it is, or as trl takes it: ``completion`` for the target, or ``messages`` of user and assistant."""
+    row = dict(row)
+    if "completion" in row and "target" not in row:
+        row["target"] = row.pop("completion")
+    if "messages" not in row:
+        return row
+    messages = row.pop("messages")
+    turns = messages if isinstance(messages, list) else []
+    roles = [turn.get("role") for turn in turns if isinstance(turn, dict) and isinstance(turn.get("content"), str)]
+    if len(roles) != len(turns) or roles != ["user", "assistant"]:
+        raise UserError(
+            f"{where}: `messages` has the roles {roles!r}, but it must be a list of {{role, content}}: one of the "
+            "user, then one of the assistant."
+        )
+    return {**row, "prompt": turns[0]["content"], "target": turns[1]["content"]}
+
+
+def _scored(row: dict[str, Any], where: str, wrong: Wrong, file: TaskFile) -> dict[str, Any]:
+    """The row with its ``rule``, and the ``answer_type`` of a file of such rows."""
+    score = row.get("score", file.score)
+    implied = "tests" if row["tests"] else "choice_likelihood" if row["choices"] else None
+    if score is None or (score in ALONE and score == implied):
+        if score is None and implied is None and (row.get("targets") or "normalise" in row or file.normalise):
+            score = "number" if final_number(row["target"]) else "exact"
+        else:
+            rules: dict[str | None, AnswerType] = {"tests": "program", "choice_likelihood": "letter"}
+            return {**row, "answer_type": rules[implied] if implied else _rule_of_target(row["target"], wrong)}
+    if score in ALONE:
+        needed = "`tests`" if score == "tests" else "`choices`"
+        raise UserError(f"{where}: `score` is {score!r}, which needs {needed} in the row.")
+    accepted = [] if score == "regex" and "targets" in row else [row["target"]]
+    accepted += [target for target in row.get("targets", ()) if target not in accepted]
+    if score == "number":
+        accepted = [number_text(target) or target for target in accepted]
+    normalise = row.get("normalise", file.normalise)
+    try:
+        rule = make_rule(str(score), accepted, normalise, file.folder)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}.") from error
+    return {**row, "rule": rule, "answer_type": "rule"}
+
+
+def _rule_of_target(target: str, wrong: Wrong) -> AnswerType:
     """``number`` for a target that ends in ``#### N``, else ``text``; a last line with that marker is never text."""
     final = final_number(target)
     if final is not None and final.value is None:
@@ -166,7 +215,7 @@ def _rule_of_target(target: str, wrong: Any) -> AnswerType:
     return "text" if final is None else "number"
 
 
-def _check_spans(value: Any, length: int, wrong: Any) -> tuple[tuple[int, int], ...]:
+def _check_spans(value: Any, length: int, wrong: Wrong) -> tuple[tuple[int, int], ...]:
     def is_span(pair: Any) -> bool:
         whole = isinstance(pair, list) and len(pair) == 2 and all(type(i) is int for i in pair)
         return whole and 0 <= pair[0] < pair[1] <= length
@@ -176,7 +225,7 @@ def _check_spans(value: Any, length: int, wrong: Any) -> tuple[tuple[int, int], 
     return tuple((start, end) for start, end in value)
 
 
-def _check_choices(value: Any, target: str, wrong: Any) -> tuple[str, ...]:
+def _check_choices(value: Any, target: str, wrong: Wrong) -> tuple[str, ...]:
     if not isinstance(value, list) or not 2 <= len(value) <= 26 or not all(isinstance(c, str) for c in value):
         raise wrong("choices", "a list of 2 to 26 texts")
     letters = LETTERS[: len(value)]
@@ -185,7 +234,7 @@ def _check_choices(value: Any, target: str, wrong: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _only(path: Path, values: list[tuple[int, Any]], what: str, words: dict[Any, str] | None = None) -> Any:
+def _only(file: TaskFile, values: list[tuple[int, Any]], what: str, words: dict[Any, str] | None = None) -> Any:
     """The one value of all lines.
 
     Raises:
@@ -195,5 +244,5 @@ def _only(path: Path, values: list[tuple[int, Any]], what: str, words: dict[Any,
     for line, value in values:
         if value != first:
             here, there = (what.format((words or {}).get(v, v)) for v in (value, first))
-            raise UserError(f"{path}: line {line} has {here}, line {first_line} {there}. Put them in two files.")
+            raise UserError(f"{file.name}: line {line} has {here}, line {first_line} {there}. Put them in two files.")
     return first

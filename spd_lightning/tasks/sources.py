@@ -261,7 +261,7 @@ def commits_taken() -> dict[str, str]:
     return dict(sorted(_commits.items()))
 
 
-def _commit(hub_id: str) -> str | None:
+def commit_of(hub_id: str) -> str | None:
     """The commit of a data set at its revision, asked once per process; None where the hub does not answer."""
     if hub_id not in _commits:
         from huggingface_hub import HfApi
@@ -287,7 +287,7 @@ def _hub_rows(source: Source) -> Iterator[Row]:
 
     for config, split in source.parts:
         try:
-            rows = load_dataset(source.hub_id, config, split=split, revision=_commit(source.hub_id))
+            rows = load_dataset(source.hub_id, config, split=split, revision=commit_of(source.hub_id))
         except Exception as error:  # the client raises many kinds, all meaning "not to be had"
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(

@@ -17,7 +17,7 @@ from spd_lightning.errors import UserError
 Split = Literal["train", "test"]
 Protocol = Literal["standard", "paper"]
 Domain = Literal["math", "code", "qa", "other"]
-AnswerType = Literal["number", "letter", "text", "program", "likelihood"]
+AnswerType = Literal["number", "letter", "text", "program", "likelihood", "rule"]
 OutputType = Literal["generate", "choices", "target_nll"]
 Rows = Literal["first", "reference"]
 
@@ -42,7 +42,7 @@ class Example:
             generated answers.
         meta: What a scorer or a table needs beside that. Always ``question`` (the bare question, by which overlap is
             counted); for programs ``program_prefix``, ``program_suffix`` and ``continues`` (see `coding.program`);
-            for MMLU ``subject`` and ``category``; for BBH ``subject``.
+            for MMLU ``subject`` and ``category``; for BBH ``subject``; a user's own ``rule``.
     """
 
     id: str

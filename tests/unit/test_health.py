@@ -115,6 +115,7 @@ def test_a_rule_that_does_not_fit_is_told() -> None:
     health = benchmark_health(result("text", rows))
     assert warned(health, "1 of 1 answers that count as wrong contain the expected text", '"score": "contains"')
     assert '"score"' not in benchmark_health(result("text", rows, "bbh")).warnings[0]
+    assert holds_gold({"expected": "Rome | Roma", "completion": "It is ROMA."})
     assert not holds_gold({"expected": "Rome", "completion": "Romeo"})
     assert benchmark_health(result("text", [("Oslo", "oslo", "Rome", False)])).warnings == ()
 

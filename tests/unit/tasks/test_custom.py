@@ -195,3 +195,54 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
 def test_no_test_rows(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Task 'custom' gives no test examples"):
         load(tmp_path, ROW).benchmark()
+
+
+def test_rules_by_row_and_by_file(tmp_path: Path) -> None:
+    rows = [
+        {**ROW, "split": "test", "target": " two", "targets": ["2"]},
+        {**ROW, "split": "test", "score": "regex", "targets": ["^t"]},
+        {**ROW, "split": "test", "score": "number", "target": "so\n#### 2"},
+    ]
+    task = load_task("custom", task_file={"path": write(tmp_path, *rows), "score": "contains", "normalise": ["case"]})
+    rules = [e.meta["rule"] for e in task.benchmark().examples]
+    assert [(r.name, r.targets, r.normalise) for r in rules] == [
+        ("contains", (" two", "2"), ("case",)),
+        ("regex", ("^t",), ("case",)),
+        ("number", ("2",), ("case",)),
+    ]
+    assert (task.answer_type, task.output_type) == ("rule", "generate")
+
+
+def test_several_targets_without_a_rule_keep_the_implied_one(tmp_path: Path) -> None:
+    task = load(
+        tmp_path, {**ROW, "split": "test", "targets": ["2"]}, {"prompt": "Q", "target": "#### 3", "targets": ["4"]}
+    )
+    names = [e.meta["rule"].name for e in (*task.benchmark().examples, *task.examples("train"))]
+    assert names == ["exact", "number"]
+    assert load(tmp_path, {"prompt": "Q", "targets": ["a", "b"], "split": "test"}).benchmark().examples[0].target == "a"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({**ROW, "score": "tests"}, "`score` is 'tests', which needs `tests` in the row"),
+        ({**ROW, "score": "choice_likelihood"}, "`score` is 'choice_likelihood', which needs `choices` in the row"),
+        ({**ROW, "score": "exakt"}, "`score` is 'exakt', but it must be one of exact, contains"),
+        ({**ROW, "score": 3}, "`score` is 3, but it must be text"),
+        ({**ROW, "targets": []}, r"`targets` is \[\], but it must be a list of at least one text"),
+        ({**ROW, "targets": ["a", 2]}, r"`targets` is \['a', 2\], but it must be a list of texts"),
+        ({**ROW, "score": "number"}, "the accepted answer ' two' does not suit score 'number'"),
+        ({"messages": [{"role": "user", "content": "x"}]}, r"`messages` has the roles \['user'\]"),
+    ],
+)
+def test_mistakes_of_rules_are_told_with_their_line(row: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"mine\.jsonl, line 2: {message}"):
+        load(tmp_path, ROW, row)
+
+
+def test_letters_and_programs_may_be_named(tmp_path: Path) -> None:
+    row = {"prompt": "x", "target": " B", "choices": ["1", "2"], "split": "test"}
+    assert load(tmp_path, {**row, "score": "choice_likelihood"}).answer_type == "letter"
+    assert load(tmp_path, {**row, "score": "letter"}).answer_type == "rule"
+    program = {"prompt": "x", "target": "def f(): return 1", "tests": "assert f()", "split": "test"}
+    assert load(tmp_path, {**program, "score": "tests"}).answer_type == "program"

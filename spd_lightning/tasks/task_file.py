@@ -1,0 +1,221 @@
+"""A user's own rows as they are: JSON Lines, JSON, CSV, TSV, Parquet or a data set of the hub, and how they are read.
+
+``task_file`` is a path, or a mapping with a path and what holds for all rows: `TaskFile`.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from spd_lightning.artifacts.files import file_sha256
+from spd_lightning.errors import UserError, unknown_name
+from spd_lightning.tasks.sources import commit_of
+
+Row = dict[str, Any]
+HUB = "hf://"
+IN_CELLS = ("correct", "choices", "targets", "normalise", "messages")  # lists, which a cell of a table holds as JSON
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """What ``task_file`` may say.
+
+    Attributes:
+        path: A .jsonl, .json, .csv, .tsv or .parquet file (the first three also with .gz), or
+            ``hf://owner/name[:config][/split]``.
+        columns: Our field -> column of the file, e.g. ``{prompt: question, target: answer}``; where it is given, the
+            file's other columns are left alone.
+        score: Rule of the rows that name none; see `rules.RULES`.
+        normalise: The same for ``normalise``.
+    """
+
+    path: str
+    columns: Mapping[str, str] | None = None
+    score: str | None = None
+    normalise: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, value: str | Mapping[str, Any]) -> TaskFile:
+        """The options of ``task_file``, checked.
+
+        Raises:
+            UserError: For an unknown key, a missing path, or a value of another kind.
+        """
+        given: dict[str, Any] = {"path": value} if isinstance(value, str) else dict(value)
+        kinds: dict[str, Any] = {"path": str, "columns": Mapping, "score": str, "normalise": list | tuple}
+        for name, content in given.items():
+            if name not in kinds:
+                raise unknown_name("key of task_file", name, kinds, "--subspace.task_file")
+            if content is not None and not isinstance(content, kinds[name]):
+                raise UserError(f"task_file.{name}={content!r} is not possible. {EXAMPLE}")
+        if not given.get("path"):
+            raise UserError(f"task_file={value!r} names no path. {EXAMPLE}")
+        if given.get("normalise") is not None:
+            given["normalise"] = tuple(given["normalise"])
+        return cls(**given)
+
+    @property
+    def name(self) -> str:
+        """Of the file, for messages."""
+        return self.path
+
+    @property
+    def folder(self) -> Path:
+        """Where relative files of its rows are looked for."""
+        return Path() if self.path.startswith(HUB) else Path(self.path).expanduser().parent
+
+    def rows(self) -> Iterator[tuple[int, str, Row]]:
+        """Number, place (``mine.jsonl, line 3``) and fields of every row; null fields are left out.
+
+        Raises:
+            UserError: If there is no such file, or it cannot be read as what its name says it is.
+        """
+        for number, place, row in _read(self.path):
+            if not isinstance(row, dict):
+                raise UserError(f"{place}: a JSON object is needed, found {type(row).__name__}.")
+            row = {name: value for name, value in row.items() if value is not None}
+            yield number, place, self._named(row, place)
+
+    def _named(self, row: Row, place: str) -> Row:
+        """Our fields of a row, by ``columns``; a number in a named column is text."""
+        if self.columns is None:
+            return row
+        if missing := [column for column in self.columns.values() if column not in row]:
+            raise UserError(f"{place}: there is no column {missing[0]!r}. There are: {', '.join(row)}.")
+        found = {name: row[column] for name, column in self.columns.items()}
+        plain = (int, float)
+        return {k: str(v) if isinstance(v, plain) and not isinstance(v, bool) else v for k, v in found.items()}
+
+
+EXAMPLE = (
+    "Set --subspace.task_file to a path, or to '{path: mine.csv, columns: {prompt: question, target: answer}, "
+    f"score: contains}}' (keys: {', '.join(f.name for f in fields(TaskFile))})."
+)
+
+
+def content_sha256(value: str | Mapping[str, Any] | None) -> str | None:
+    """SHA-256 of a task's file; None without one, and for a data set of the hub, whose commit counts."""
+    path = "" if value is None else TaskFile.of(value).path
+    return file_sha256(Path(path).expanduser()) if path and Path(path).expanduser().is_file() else None
+
+
+def _read(path: str) -> Iterator[tuple[int, str, Any]]:
+    if path.startswith(HUB):
+        yield from _numbered(path, "row", _hub(path))
+        return
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"task_file={path!r}: there is no such file. Set --subspace.task_file to one.")
+    kind = file.name.removesuffix(".gz").rpartition(".")[2].lower()
+    if kind == "parquet":
+        yield from _numbered(str(file), "row", _parquet(file))
+    elif kind in ("csv", "tsv"):
+        yield from _table(file, "," if kind == "csv" else "\t")
+    elif kind == "json":
+        yield from _json(file)
+    else:
+        yield from _json_lines(file, _text(file))
+
+
+def _text(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+        return (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{file} cannot be read as UTF-8 text ({error}). Save it as UTF-8 JSON Lines, JSON or CSV."
+        ) from error
+
+
+def _json_lines(file: Path, text: str) -> Iterator[tuple[int, str, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, f"{file}, line {number}", json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{file}, line {number}: not valid JSON ({error.msg}). Mend or remove that line."
+            ) from error
+
+
+def _json(file: Path) -> Iterator[tuple[int, str, Any]]:
+    """An array of objects, one under a single key, or JSON Lines under the name of JSON."""
+    text = _text(file)
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        yield from _json_lines(file, text)
+        return
+    lists = [v for v in whole.values() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v)] if (
+        isinstance(whole, dict) and not {"prompt", "messages"} & whole.keys()
+    ) else []  # fmt: skip
+    rows = whole if isinstance(whole, list) else lists[0] if len(lists) == 1 else [whole]
+    yield from _numbered(str(file), "row", rows)
+
+
+def _table(file: Path, delimiter: str) -> Iterator[tuple[int, str, Row]]:
+    """Rows of a CSV; every cell is text as it stands, an empty one is left out, a list stands in it as JSON."""
+    reader = csv.DictReader(io.StringIO(_text(file), newline=""), delimiter=delimiter, strict=True)
+    try:
+        for cells in reader:
+            place = f"{file}, line {reader.line_num}"
+            if None in cells or None in cells.values():
+                raise UserError(f"{place}: the row has more or fewer cells than the heading. Quote cells with commas.")
+            row = {name: _cell(name, value, place) for name, value in cells.items() if value != ""}
+            yield reader.line_num, place, row
+    except csv.Error as error:
+        raise UserError(f"{file}, line {reader.line_num}: not a table ({error}). Mend that row.") from error
+
+
+def _cell(name: str, value: str, place: str) -> Any:
+    if name not in IN_CELLS or not value.lstrip().startswith("["):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place}: `{name}` is {value!r}, which is no JSON list ({error.msg}). Mend it.") from error
+
+
+def _parquet(file: Path) -> list[Row]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_table
+
+    try:
+        return list(read_table(file).to_pylist())
+    except (OSError, ArrowException) as error:
+        raise UserError(f"{file} cannot be read as Parquet ({str(error).splitlines()[0]}). Copy it again.") from error
+
+
+def _hub(address: str) -> Iterable[Row]:
+    """``hf://owner/name[:config][/split]``; the split is ``train`` where none is named."""
+    from datasets import load_dataset
+
+    parts = address.removeprefix(HUB).split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise UserError(
+            f"task_file={address!r} is no data set of the hub. Set --subspace.task_file to hf://owner/name, with "
+            ":config and /split behind it where they are needed."
+        )
+    name, _, config = parts[1].partition(":")
+    split, hub_id = (parts[2] if len(parts) == 3 else "train"), f"{parts[0]}/{name}"
+    try:
+        return load_dataset(hub_id, config or None, split=split, revision=commit_of(hub_id))
+    except Exception as error:  # the client raises many kinds, all meaning "not to be had"
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"The data set {hub_id} ({config or 'default'}, {split}) is neither downloaded nor reachable: {first_line} "
+            "Set --subspace.task_file to a file of your own, or to another data set."
+        ) from error
+
+
+def _numbered(where: str, what: str, rows: Iterable[Any]) -> Iterator[tuple[int, str, Any]]:
+    for number, row in enumerate(rows, start=1):
+        yield number, f"{where}, {what} {number}", row

@@ -1,0 +1,151 @@
+"""A user's own rows as they are: every format gives the same examples, and every mistake is told with its place."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spd_lightning.errors import UserError
+from spd_lightning.tasks import load_task
+from spd_lightning.tasks import task_file as reading
+from spd_lightning.tasks.task_file import TaskFile, content_sha256
+
+ROWS = [{"prompt": f"What is {i}, say?", "target": f'the "{i:03}"', "split": "train"} for i in range(3)]
+
+
+def asked(task_file: Any) -> list[tuple[str, str]]:
+    return [(e.prompt, e.target) for e in load_task("custom", task_file=task_file).examples("train")]
+
+
+def write(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
+    import csv
+
+    path = folder / name
+    kind = name.removesuffix(".gz").rpartition(".")[2]
+    if kind in ("csv", "tsv"):
+        with path.open("w", newline="") as file:
+            table = csv.DictWriter(file, list(rows[0]), delimiter="," if kind == "csv" else "\t")
+            table.writeheader()
+            table.writerows(rows)
+    elif kind == "parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        text = json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows))
+        path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.csv", "a.tsv", "a.parquet", "a.txt"])
+def test_every_format_gives_the_same_examples(name: str, tmp_path: Path) -> None:
+    expected = [(row["prompt"], row["target"]) for row in ROWS]
+    assert asked(str(write(tmp_path, name, ROWS))) == expected
+    theirs = [{"question": p, "answer": t, "source": "web"} for p, t in expected]
+    columns = {"prompt": "question", "target": "answer"}
+    assert asked({"path": str(write(tmp_path, name, theirs)), "columns": columns}) == expected
+
+
+def test_rows_under_a_key_and_lines_under_the_name_of_json(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"version": 1, "data": ROWS}))
+    (tmp_path / "b.json").write_text("\n".join(map(json.dumps, ROWS)))
+    assert (
+        asked(str(tmp_path / "a.json")) == asked(str(tmp_path / "b.json")) == [(r["prompt"], r["target"]) for r in ROWS]
+    )
+
+
+def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Any] = []
+
+    def load_dataset(*args: Any, **named: Any) -> Any:
+        called.append((*args, named["split"]))
+        return [{"question": "Q?", "answer": 7}]
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr(reading, "commit_of", lambda hub_id: None)
+    for address in ("hf://me/set", "hf://me/set:small", "hf://me/set:small/dev"):
+        columns = {"prompt": "question", "target": "answer"}
+        assert asked({"path": address, "columns": columns}) == [("Q?", "7")], "a number in a named column is text"
+    assert called == [("me/set", None, "train"), ("me/set", "small", "train"), ("me/set", "small", "dev")]
+    with pytest.raises(UserError, match="is no data set of the hub"):
+        asked("hf://set")
+
+
+def test_a_hub_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*args: Any, **named: Any) -> Any:
+        raise ConnectionError("offline\nmore")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr(reading, "commit_of", lambda hub_id: None)
+    with pytest.raises(UserError, match=r"me/set \(default, train\) is neither downloaded nor reachable: offline Set"):
+        asked("hf://me/set")
+
+
+def test_rows_as_trl_takes_them(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Hello?", "completion": " Hi", "split": "train"},
+        {
+            "messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me"}],
+            "split": "train",
+        },
+    ]
+    assert asked(str(write(tmp_path, "a.jsonl", rows))) == [("Hello?", " Hi"), ("Who?", "Me")]
+
+
+def test_lists_in_a_cell(tmp_path: Path) -> None:
+    rows = [{"prompt": "Q", "target": "a", "targets": '["b", "c"]', "score": "contains", "split": "test"}]
+    (example,) = load_task("custom", task_file=str(write(tmp_path, "a.csv", rows))).benchmark().examples
+    assert example.expected == "a | b | c"
+    rows[0]["targets"] = '["b",'
+    with pytest.raises(UserError, match=r"a\.csv, line 2: `targets` is .*, which is no JSON list"):
+        load_task("custom", task_file=str(write(tmp_path, "a.csv", rows)))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.json", "[1]", r"a\.json, row 1: a JSON object is needed, found int"),
+        ("a.json", "[{]", r"a\.json, line 1: not valid JSON"),
+        ("a.csv", "prompt,target\na,b,c\n", r"a\.csv, line 2: the row has more or fewer cells"),
+        ("a.csv", 'prompt,target\n"a,b\n', r"a\.csv, line \d: not a table"),
+        ("a.csv", "question,answer\na,b\n", r"unknown field 'answer'.*columns: \{prompt: question, target: answer\}"),
+        ("a.parquet", "no", r"a\.parquet cannot be read as Parquet"),
+        ("a.jsonl.gz", "no", r"a\.jsonl\.gz cannot be read as UTF-8 text"),
+        ("a.csv", "", r"a\.csv holds no rows"),
+    ],
+)
+def test_files_that_are_not_what_their_name_says(name: str, text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=said):
+        load_task("custom", task_file=str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"path": "a", "colums": {}}, "Unknown key of task_file 'colums'. Did you mean 'columns'"),
+        ({"columns": {}}, "names no path"),
+        ({"path": "a", "columns": "question"}, "task_file.columns='question' is not possible"),
+        ({"path": "a", "score": 3}, "task_file.score=3 is not possible"),
+    ],
+)
+def test_what_the_option_may_say(value: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        TaskFile.of(value)
+
+
+def test_a_column_that_is_not_there(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", [{"question": "Q", "answer": "A"}])
+    with pytest.raises(UserError, match=r"line 2: there is no column 'frage'\. There are: question, answer"):
+        load_task("custom", task_file={"path": str(path), "columns": {"prompt": "frage"}})
+
+
+def test_what_a_run_is_made_from(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", ROWS)
+    assert content_sha256(str(path)) == content_sha256({"path": str(path)}) != None  # noqa: E711
+    assert content_sha256(None) is content_sha256("hf://me/set") is None
