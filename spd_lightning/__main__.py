@@ -1,14 +1,8 @@
-"""``python -m spd_lightning``, and ``spd-lightning`` once it is installed."""
+"""``python -m spd_lightning``."""
 
 import sys
 
 from spd_lightning.cli.program import main
 
-
-def run() -> None:
-    """Run what was typed and end with its status."""
-    sys.exit(main())
-
-
 if __name__ == "__main__":
-    run()
+    sys.exit(main())

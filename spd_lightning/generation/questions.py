@@ -45,22 +45,20 @@ class Questions:
     long_prompts: Literal["truncate", "reject"] = "truncate"
     truncation: Truncation = "middle"
     prompt_format: Literal["plain", "chat"] = "plain"
+    seed: int = 42
     say: Callable[[str], None] = field(default=lambda message: None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("num_generations", "max_prompt_length"):
             if (value := getattr(self, name)) < 1:
-                raise UserError(f"{name}={value} must be at least 1. Set --data.{name}.")
+                raise UserError(f"data.{name}={value} must be at least 1.")
         if self.num_prompts is not None and self.num_prompts < 1:
-            raise UserError(
-                f"num_prompts={self.num_prompts} leaves no prompt. Set --data.num_prompts to at least 1, or null for "
-                "all."
-            )
+            raise UserError(f"data.num_prompts={self.num_prompts} leaves no prompt. Set at least 1, or null for all.")
 
     @cached_property
     def task(self) -> Task:
         """The task object."""
-        return load_task(self.task_name, self.data_dir, self.task_file, "--subspace.task", self.rows)
+        return load_task(self.task_name, self.data_dir, self.task_file, "--subspace.task", self.rows, self.seed)
 
     @cached_property
     def prompts(self) -> list[Example]:
@@ -71,7 +69,7 @@ class Questions:
         """
         prompts = self.task.examples("train", self.num_prompts)
         if not prompts:
-            raise UserError(f"Task {self.task_name!r} has no training prompt. Choose another task (--subspace.task).")
+            raise UserError(f"Task {self.task_name!r} has no training prompt. Choose another --subspace.task.")
         return prompts
 
     def read(self) -> None:

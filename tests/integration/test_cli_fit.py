@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from spd_lightning.artifacts.files import read_jsonl
 from spd_lightning.cli.program import main
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation import models
+from spd_lightning.finetuning import student as student_files
 from spd_lightning.finetuning.student import student_copy
-from spd_lightning.model import load as model_files
 from spd_lightning.model.adapter_beside import LinearBeside, read_record
 from spd_lightning.model.load import load_model
 
@@ -289,6 +290,20 @@ def test_compare_and_artifacts(run_dir: Path, tmp_path: Path, capsys: pytest.Cap
     assert "moments" in capsys.readouterr().out
 
 
+def test_contamination_counts_shared_words_and_asks_the_base(
+    run_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    capsys.readouterr()
+    assert main(["contamination", str(run_dir), "--tasks", "[letters, arithmetic]", "--limit", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["letters", "arithmetic"]
+    assert re.fullmatch(r"letters +200 +0 of 200 +0 of 3 +0\.0%", lines[2])  # a random model knows nothing
+    assert main(["contamination", str(tmp_path)]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+    assert main(["contamination", str(run_dir), "--limit=-1"]) == 2
+    assert "limit=-1 asks nothing" in capsys.readouterr().err
+
+
 def test_config_yaml_holds_every_section(run_dir: Path) -> None:
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert {"seed_everything", "run_dir", "subspace", "data", "model", "evaluation", "trainer"} <= set(config)
@@ -393,17 +408,17 @@ def test_a_second_round_starts_from_the_first_student(
     assert main(["test", "--config", str(run / "config.yaml")]) == 0
     assert (run / "samples" / "letters.spd.jsonl").read_bytes() == scored, "test scores the last round's student too"
     loaded: list[str] = []
-    real = model_files.load_student
+    real = student_files.student_copy
 
-    def note(name: str, source: Path, *rest: Any) -> Any:
+    def note(name: str, source: str, *rest: Any) -> Any:
         loaded.append(source)
         model = real(name, source, *rest)
         assert any(isinstance(m, LinearBeside) for m in model.modules())
         return model
 
-    monkeypatch.setattr(model_files, "load_student", note)
+    monkeypatch.setattr(student_files, "student_copy", note)
     assert main(["sample", str(run), "--prompt", "x", "--max_new_tokens", "2"]) == 0
-    assert loaded == [second / "student"]
+    assert loaded == [str(second / "student")]
 
 
 @pytest.mark.parametrize("method", ["base", "ssd", "psr"])
