@@ -128,7 +128,7 @@ def run_benchmark(
         if benchmark.answer_type == "program":
             share["isolation"], share["not_run"] = _isolation(allow_code_execution)
         if share["not_run"] is None:
-            context = context_of(model)
+            context = context_of(model.config)
             with eval_mode(model):
                 questions = ask(benchmark, tokenizer, context, way)
                 answers = answer(model, tokenizer, benchmark, questions, context, way)

@@ -12,7 +12,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from spd_lightning.evaluation.likelihood import LikelihoodItem, score_choices
+from spd_lightning.evaluation.continuations import LikelihoodItem
+from spd_lightning.evaluation.likelihood import score_choices
 from spd_lightning.tasks.task import Benchmark
 
 EXAMPLES = 8  # as dear as scoring that many examples of a likelihood task twice: seconds on a CPU

@@ -16,12 +16,13 @@ from typing import Any, Literal
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.likelihood import LikelihoodItem, LikelihoodScore, score_choices
+from spd_lightning.evaluation.continuations import LikelihoodItem
+from spd_lightning.evaluation.likelihood import LikelihoodScore, score_choices
 from spd_lightning.generation.engine import EngineStats, generate
 from spd_lightning.generation.requests import Generation, Request, Truncation, build_requests, encode_prompts
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.scoring.answers import evaluation_stops
-from spd_lightning.scoring.counting import RECORD_KEYS, Record
+from spd_lightning.scoring.counting import RECORD_KEYS, WRITTEN_KEYS, Record
 from spd_lightning.scoring.execution import programs_at_once, run_programs
 from spd_lightning.scoring.judging import judge_all
 from spd_lightning.scoring.script_answers import read_as_script
@@ -98,10 +99,9 @@ class Answers:
 # -- ask ---------------------------------------------------------------------------------------------------------------
 
 
-def context_of(model: PreTrainedModel) -> int | None:
-    """The longest text that a model takes, tokens; None where it names no limit."""
-    config: Any = model.config.get_text_config()
-    limit: int | None = getattr(config, "max_position_embeddings", None)
+def context_of(config: Any) -> int | None:
+    """The longest text that a model of this config takes, tokens; None where it names no limit."""
+    limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return limit
 
 
@@ -272,7 +272,8 @@ def judge(benchmark: Benchmark, answers: Answers, way: Way) -> list[Record]:
         workers=workers,
     )
     records = [
-        _record(examples[g.id], g.sample, g.completion, v) for g, v in zip(answers.generations, verdicts, strict=True)
+        _record(examples[g.id], g.sample, g.completion, v) | {key: getattr(g, key) for key in WRITTEN_KEYS}
+        for g, v in zip(answers.generations, verdicts, strict=True)
     ]
     if benchmark.script:
         run = functools.partial(run_programs, timeout_s=way.timeout_s, workers=workers)

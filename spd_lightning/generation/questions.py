@@ -45,7 +45,6 @@ class Questions:
     long_prompts: Literal["truncate", "reject"] = "truncate"
     truncation: Truncation = "middle"
     prompt_format: Literal["plain", "chat"] = "plain"
-    seed: int = 42
     say: Callable[[str], None] = field(default=lambda message: None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -58,7 +57,7 @@ class Questions:
     @cached_property
     def task(self) -> Task:
         """The task object."""
-        return load_task(self.task_name, self.data_dir, self.task_file, "--subspace.task", self.rows, self.seed)
+        return load_task(self.task_name, self.data_dir, self.task_file, "--subspace.task", self.rows)
 
     @cached_property
     def prompts(self) -> list[Example]:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,6 +145,30 @@ def put_beside(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
     for path, (inner, outer) in parts.items():
         model.set_submodule(path, LinearBeside(model.get_submodule(path), inner, outer))
     return model.requires_grad_(False).eval()
+
+
+@contextmanager
+def base_alone(model: nn.Module) -> Iterator[nn.Module]:
+    """Let a model compute as its base does while the context lasts: what its adapters add is zero.
+
+    The products stay those of the student, so that an adapter that adds nothing changes no bit. Weights that are packed
+    (`packed_linear.packed_linears`) were read when they were packed: pack inside this context.
+
+    Args:
+        model: With adapters beside its weights, all of which are put aside.
+
+    Yields:
+        The model; its adapters are back in any case once the context ends.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, LinearBeside)]
+    kept = [layer.inner for layer in layers]
+    try:
+        for layer in layers:
+            layer.inner = nn.Parameter(torch.zeros_like(layer.inner), requires_grad=False)
+        yield model
+    finally:
+        for layer, inner in zip(layers, kept):
+            layer.inner = inner
 
 
 def merge_inside(model: PreTrainedModel) -> PreTrainedModel:

@@ -24,8 +24,9 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cost.plan import Plan
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.callback import BenchmarkCallback
+from spd_lightning.evaluation.callback import BenchmarkCallback, occasion
 from spd_lightning.evaluation.health import suite_health
+from spd_lightning.evaluation.movement import measure_movement
 from spd_lightning.finetuning.health import training_health
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.finetuning.student import save_student
@@ -45,6 +46,7 @@ from spd_lightning.processes import agree, barrier, is_rank_zero
 from spd_lightning.subspace.calibration import calibration_health
 from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.subspace.moments import Moments
+from spd_lightning.subspace.stability import overlap_of_halves
 
 
 class Pipeline:
@@ -293,6 +295,12 @@ class Pipeline:
         self._tell(*suite_health(bench.final(), bench.options.limit))
         self.facts |= {"benchmarks": bench.facts, "not_run": bench.not_run}
         if adapter is not None:
+            module, cut = self.extraction, self.student.hparams["max_length"]
+            texts, now = self.data.train_texts, occasion(trainer, None)
+            moved = measure_movement(bench, now, texts, cut) if is_rank_zero() else None
+            if moved is not None:
+                moved["subspace"] = overlap_of_halves(module.moments, module.rank, module.center, module.basis)
+            self.facts["moved"] = agree(moved)
             sets = {"training prompts": self.recipe.questions.prompts}
             if self.extraction.moments is not None:
                 sets["calibration"] = self.extraction.examples

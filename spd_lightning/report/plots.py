@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -130,6 +130,35 @@ def plot_scores(run: Run) -> Figure | None:
     axes.set_xlim(left=0)
     axes.set_xlabel("score (%), with 95% interval")
     axes.legend(fontsize=8, frameon=False, ncols=len(methods), loc="lower left", bbox_to_anchor=(0, 1))
+    return figure
+
+
+def plot_moved(answers: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Per benchmark: answers that became right and wrong, and what of the difference is parsing and what accuracy.
+
+    All in points of the score. None without greedy answers that are right or wrong.
+
+    Args:
+        answers: Rows ``answers`` of ``moved`` in ``results.json``.
+    """
+    rows = [row for row in answers if row["right_to_wrong"] is not None]
+    if not rows:
+        return None
+    figure, axes = _figure(7.2, 1.3 + 0.55 * len(rows))
+    for y, row in enumerate(rows):
+        gained, lost = (100 * row[name] / row["n"] for name in ("wrong_to_right", "right_to_wrong"))
+        first = y == 0
+        axes.barh(y, gained, 0.55, color=COLOURS[0], alpha=0.5, label="wrong to right" if first else None)
+        axes.barh(y, -lost, 0.55, color=COLOURS[1], alpha=0.5, label="right to wrong" if first else None)
+        for i, (name, words) in enumerate((("from_parsing", "by what can be read"), ("from_accuracy", "by accuracy"))):
+            label = f"difference {words}" if first else None
+            axes.plot([100 * row[name]], [y - 0.1 + 0.2 * i], MARKERS[i], color=COLOURS[2 + i], label=label)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.grid(axis="y", visible=False)
+    axes.set_yticks(range(len(rows)), [_text(f"{row['task']}\nn={row['n']}") for row in rows], fontsize=8)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("points of the score")
+    axes.legend(fontsize=8, frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 

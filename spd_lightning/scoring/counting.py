@@ -15,6 +15,7 @@ from spd_lightning.scoring.answers import extract_number, gold_number, numbers_e
 
 Record = dict[str, Any]
 RECORD_KEYS = ("id", "sample", "prompt", "completion", "answer", "expected", "correct", "reason", "scores")
+WRITTEN_KEYS = ("num_tokens", "finish_reason")  # behind them where a completion was written, as in a corpus
 Counts = Callable[[Sequence[Record], int], tuple[float, float]]
 
 

@@ -100,8 +100,7 @@ def capture_gradients(model: PreTrainedModel, batch: Batch, sites: Mapping[SiteK
     Ranks:
         Pure; issues no collective.
     """
-    last = int(batch.correctness_mask.any(dim=0).nonzero().max())  # the last column of S is predicted, not read
-    width = min(_whole_steps(last), batch.input_ids.shape[1] - 1)
+    width = _width(batch)
     input_ids, real = batch.input_ids[:, :width], batch.attention_mask[:, :width]
     predicts_s = batch.correctness_mask[:, 1 : width + 1]
     labels = batch.input_ids[:, 1 : width + 1][predicts_s]
@@ -117,6 +116,29 @@ def capture_gradients(model: PreTrainedModel, batch: Batch, sites: Mapping[SiteK
         names = list(modules)
         gradients = dict(zip(names, torch.autograd.grad(loss, [outputs[name] for name in names]), strict=True))
     return {key: site.select(gradients[site.name][real.to(gradients[site.name].device)]) for key, site in sites.items()}
+
+
+def every_second(gradients: Mapping[SiteKey, Tensor], batch: Batch, before: int) -> tuple[dict[SiteKey, Tensor], int]:
+    """The gradient rows of every second example.
+
+    Args:
+        gradients: Those of `capture_gradients`.
+        batch: Their batch.
+        before: Examples in the batches before it, of all processes: the turns go through all batches.
+
+    Returns:
+        Per site ``[m', kv_dim]``, and how many rows of G they are (`Moments.update`).
+    """
+    chosen = (before + torch.arange(len(batch.input_ids), device=batch.input_ids.device)) % 2 == 0
+    rows = chosen[batch.attention_mask[:, : _width(batch)].nonzero()[:, 0]]
+    half = {key: values[rows.to(values.device)] for key, values in gradients.items()}
+    return half, int(batch.attention_mask[chosen].sum())
+
+
+def _width(batch: Batch) -> int:
+    """Positions that are read: up to the last one that predicts a token of S, in whole steps."""
+    last = int(batch.correctness_mask.any(dim=0).nonzero().max())  # the last column of S is predicted, not read
+    return min(_whole_steps(last), batch.input_ids.shape[1] - 1)
 
 
 @contextmanager

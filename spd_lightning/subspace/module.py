@@ -27,7 +27,7 @@ from spd_lightning.model.packed_linear import packed_linears
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.processes import Batches
 from spd_lightning.subspace import calibration
-from spd_lightning.subspace.capture import BATCH_TOKENS, Batch, capture_gradients, collate, form_batches
+from spd_lightning.subspace.capture import BATCH_TOKENS, Batch, capture_gradients, collate, every_second, form_batches
 from spd_lightning.subspace.choice import Basis, Rank, choice_problems, other_problems, subspace_from_moments
 from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample, Loss, SpanRule, encode_examples
 from spd_lightning.subspace.layout_check import check_layout
@@ -65,7 +65,7 @@ class SubspaceExtractionModule(LightningModule):
             authors' rule; drops tokens that carry a leading space).
         dtype: Dtype of the forward and backward pass. float32 is exact; bfloat16 is faster where the device has it
             and turns the weakest kept directions; auto is bfloat16 where it is fast.
-        seed: Seed of the random basis, and of the rows where the task is a generated one.
+        seed: Seed of the random basis; nothing else in this stage is random.
         batch_tokens: Tokens of a batch, padding included. Lower it when memory runs out.
         device_map: auto spreads a model that is too large for one device over all devices of the one process that
             extracts, generates and evaluates; null keeps it on one.
@@ -117,8 +117,6 @@ class SubspaceExtractionModule(LightningModule):
         self._batches: list[list[EncodedExample]] = []
         self._sites: dict[SiteKey, KVSite] = {}
         self._running = Moments()
-        self._started = 0.0
-        self._tokens = 0
         self._packed = contextlib.ExitStack()
 
     @cached_property
@@ -199,7 +197,7 @@ class SubspaceExtractionModule(LightningModule):
 
     def _task(self) -> Task:
         option = f"--subspace.{'task' if self.basis_task is None else 'basis_task'}"
-        return load_task(self.calibrated_task, self.data_dir, self.task_file, option, self.rows, self.seed)
+        return load_task(self.calibrated_task, self.data_dir, self.task_file, option, self.rows)
 
     def setup(self, stage: str) -> None:
         """Check the options and mark S, before the weights are loaded."""
@@ -262,7 +260,9 @@ class SubspaceExtractionModule(LightningModule):
         try:
             with torch.inference_mode(False), torch.autocast(self.device.type, enabled=False):
                 batch = Batch(*(tensor.clone() for tensor in batch))
-                self._running.update(capture_gradients(self.model, batch, self._sites), count=batch.num_tokens)
+                gradients = capture_gradients(self.model, batch, self._sites)
+                before = self._batches[: self.global_rank + batch_idx * self.trainer.world_size]
+                self._running.update(gradients, batch.num_tokens, every_second(gradients, batch, sum(map(len, before))))
         except BaseException:
             self._packed.close()  # Lightning calls no hook of a module after an exception
             raise

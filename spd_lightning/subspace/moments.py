@@ -49,19 +49,31 @@ class Moments:
     Attributes:
         sites: ``(layer, side)`` to moments.
         metadata: JSON values that go into the file: model, task, settings, statistics.
+        half: Moments of every second example alone, which tell whether the subspace hangs on the draw (`stability`);
+            None where nobody parted them.
     """
 
     sites: dict[SiteKey, SiteMoments] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    half: Moments | None = None
 
-    def update(self, rows: Mapping[SiteKey, Tensor], count: int | None = None) -> None:
+    def update(
+        self,
+        rows: Mapping[SiteKey, Tensor],
+        count: int | None = None,
+        half: tuple[Mapping[SiteKey, Tensor], int] | None = None,
+    ) -> None:
         """Add gradient rows.
 
         Args:
             rows: Per site ``[m, kv_dim]``, any float dtype and device; products are taken in float64 there (on the CPU
                 for a device without float64).
             count: Rows of G that these are, where rows known to be zero were left out; default m.
+            half: Those of them that are of every second example, and their count.
         """
+        if half is not None:
+            self.half = self.half or Moments()
+            self.half.update(*half)
         for key, values in rows.items():
             values = values.detach()
             values = values.cpu().double() if values.device.type == "mps" else values.double()
@@ -75,6 +87,8 @@ class Moments:
 
     def ensure(self, kv_dims: Mapping[SiteKey, int], device: torch.device | str = "cpu") -> None:
         """Give every site of ``kv_dims`` moments (zero so far), in that order: what a process without a batch needs."""
+        if self.half is not None:
+            self.half.ensure(kv_dims, device)
         self.sites = {
             key: self.sites.get(key)
             or SiteMoments(
@@ -86,7 +100,11 @@ class Moments:
         }
 
     def merge(self, other: Moments) -> None:
-        """Add the moments of other rows of the same sites."""
+        """Add the moments of other rows of the same sites; halves only where both have one."""
+        if self.half is not None and other.half is not None:
+            self.half.merge(other.half)
+        else:
+            self.half = None
         for key, theirs in other.sites.items():
             mine = self.sites.get(key)
             if mine is None:
@@ -95,6 +113,19 @@ class Moments:
             mine.second_moment += theirs.second_moment
             mine.sum += theirs.sum
             mine.count += theirs.count
+
+    def without(self, part: Moments) -> Moments:
+        """The moments of the rows that are not those of ``part``, which has the same sites."""
+        return Moments(
+            {
+                key: SiteMoments(
+                    site.second_moment - part.sites[key].second_moment,
+                    site.sum - part.sites[key].sum,
+                    site.count - part.sites[key].count,
+                )
+                for key, site in self.sites.items()
+            }
+        )
 
     def all_reduce(self, device: torch.device | str = "cpu", group: dist.ProcessGroup | None = None) -> None:
         """Sum over processes, so that every one holds the moments of all rows; they are on the CPU afterwards.
@@ -107,6 +138,8 @@ class Moments:
             Collective, one call a site: every process must hold the same sites in the same order (`ensure`). Without
             an initialised process group it only moves the moments to the CPU.
         """
+        if self.half is not None:
+            self.half.all_reduce(device, group)
         distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
         for site in self.sites.values():
             if distributed:
@@ -149,11 +182,12 @@ class Moments:
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file; equal moments give equal bytes."""
         tensors: dict[str, Tensor] = {}
-        for (layer, side), site in self.sites.items():
-            name = f"layers.{layer}.{side}"
-            tensors[f"{name}.second_moment"] = site.second_moment.cpu().contiguous()
-            tensors[f"{name}.sum"] = site.sum.cpu().contiguous()
-            tensors[f"{name}.count"] = torch.tensor(site.count, dtype=torch.int64)
+        for part, moments in (("", self), ("half_", self.half)):
+            for (layer, side), site in moments.sites.items() if moments is not None else ():
+                name = f"layers.{layer}.{side}.{part}"
+                tensors[f"{name}second_moment"] = site.second_moment.cpu().contiguous()
+                tensors[f"{name}sum"] = site.sum.cpu().contiguous()
+                tensors[f"{name}count"] = torch.tensor(site.count, dtype=torch.int64)
         return write_safetensors(path, tensors, self.metadata)
 
     @classmethod
@@ -164,9 +198,15 @@ class Moments:
             UserError: If there is no such file, or it holds no moments.
         """
         tensors, metadata = read_safetensors(path, "second_moment")
-        sites: dict[SiteKey, SiteMoments] = {}
-        for layer, side in site_keys(tensors, "second_moment"):
-            name = f"layers.{layer}.{side}"
-            second, total, count = (tensors[f"{name}.{part}"] for part in ("second_moment", "sum", "count"))
-            sites[layer, side] = SiteMoments(second, total, int(count))
-        return cls(sites, metadata)
+        half = cls(_sites_of(tensors, "half_"))
+        return cls(_sites_of(tensors, ""), metadata, half if half.sites else None)
+
+
+def _sites_of(tensors: Mapping[str, Tensor], part: str) -> dict[SiteKey, SiteMoments]:
+    """What `Moments.save` wrote of each site: of all examples, or of the half."""
+    sites: dict[SiteKey, SiteMoments] = {}
+    for layer, side in site_keys(tensors, f"{part}second_moment"):
+        name = f"layers.{layer}.{side}.{part}"
+        second, total, count = (tensors[f"{name}{what}"] for what in ("second_moment", "sum", "count"))
+        sites[layer, side] = SiteMoments(second, total, int(count))
+    return sites

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,7 @@ FILES = {
     "report.html",
     "plots/spectrum.png",
     "plots/scores.png",
+    "plots/moved.png",
     "plots/lengths.png",
     "plots/loss.png",
     "checkpoints/last.ckpt",
@@ -95,7 +95,7 @@ def test_a_run_writes_exactly_the_promised_files(run_dir: Path) -> None:
     outside = ("logs/", "checkpoints/", "manifest.json")
     assert set(manifest) == {name for name in FILES if not name.startswith(outside)}
     stages = {p.name.rsplit("-", 1)[0] for p in (run_dir.parent / ".artifacts").iterdir()}
-    assert stages == {"moments", "subspace", "corpus", "student", "scores"}
+    assert stages == {"moments", "subspace", "corpus", "student", "scores", "movement"}
 
 
 def test_results_hold_every_method_with_n_and_interval(run_dir: Path) -> None:
@@ -131,6 +131,30 @@ def test_the_corpus_is_described_in_results_report_and_log(run_dir: Path) -> Non
     assert "The same prompts without and with the projection" in page
     header = (run_dir / "logs" / "metrics.csv").read_text().splitlines()[0]
     assert {"corpus/tokens_mean", "corpus/stopped", "corpus/answered", "corpus/distinct_2"} <= set(header.split(","))
+
+
+def test_results_and_report_say_whether_the_student_moved(run_dir: Path) -> None:
+    moved = json.loads((run_dir / "results.json").read_text())["moved"]
+    held_out, corpus = moved["held_out"], moved["corpus"]
+    assert held_out["of"] == "answers of the student to arithmetic" and 0 < held_out["texts"] <= 7
+    assert corpus["of"] == "12 completions that it was trained on" and corpus["texts"] == 12
+    assert held_out["kl"] > 0 and corpus["student_loss"] < corpus["base_loss"], "three steps at 0.001 move a tiny model"
+    assert corpus["tokens"] == sum(r["num_tokens"] for r in read_jsonl(run_dir / "corpus" / "generations.jsonl"))
+    samples = {
+        m: {r["id"]: r for r in read_jsonl(run_dir / "samples" / f"arithmetic.{m}.jsonl")} for m in ("base", "spd")
+    }
+    rows = {row["task"]: row for row in moved["answers"]}
+    assert list(rows) == ["arithmetic", "letters", "functions"] and all(row["n"] == 7 for row in rows.values())
+    changed = sum(samples["base"][i]["completion"] != r["completion"] for i, r in samples["spd"].items())
+    assert rows["arithmetic"]["other_text"] == changed and rows["letters"]["other_text"] is None
+    stopped = sum(r["finish_reason"] == "stop" for r in samples["spd"].values())
+    assert rows["arithmetic"]["student"]["stopped"] == stopped / 7
+    sites = [(site["layer"], site["side"]) for site in moved["subspace"]]
+    assert sites == [(0, "k"), (0, "v"), (1, "k"), (1, "v")]
+    assert all(0 <= site["overlap"] <= 1 and site["chance"] == 0.5 for site in moved["subspace"])
+    page = (run_dir / "report.html").read_text()
+    assert "Did the student move?" in page and "KL(student || base)" in page
+    assert "plots/moved.png" in (run_dir / "report.md").read_text()
 
 
 def test_scores_are_logged_at_the_step_of_the_model_they_belong_to(run_dir: Path) -> None:
@@ -288,20 +312,6 @@ def test_compare_and_artifacts(run_dir: Path, tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert main(["artifacts", "list", "--artifact_dir", store]) == 0
     assert "moments" in capsys.readouterr().out
-
-
-def test_contamination_counts_shared_words_and_asks_the_base(
-    run_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    capsys.readouterr()
-    assert main(["contamination", str(run_dir), "--tasks", "[letters, arithmetic]", "--limit", "3"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == ["letters", "arithmetic"]
-    assert re.fullmatch(r"letters +200 +0 of 200 +0 of 3 +0\.0%", lines[2])  # a random model knows nothing
-    assert main(["contamination", str(tmp_path)]) == 2
-    assert "is not a run folder" in capsys.readouterr().err
-    assert main(["contamination", str(run_dir), "--limit=-1"]) == 2
-    assert "limit=-1 asks nothing" in capsys.readouterr().err
 
 
 def test_config_yaml_holds_every_section(run_dir: Path) -> None:

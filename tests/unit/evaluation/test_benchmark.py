@@ -28,7 +28,7 @@ from spd_lightning.evaluation.scores import (
 )
 from spd_lightning.evaluation.statistics import wilson_interval
 from spd_lightning.generation.requests import Generation
-from spd_lightning.scoring.counting import RECORD_KEYS, Record
+from spd_lightning.scoring.counting import RECORD_KEYS, WRITTEN_KEYS, Record
 from spd_lightning.scoring.isolation import Isolation
 from spd_lightning.scoring.verdicts import KINDS, metric_names, stands_for
 from spd_lightning.tasks import load_task
@@ -109,7 +109,8 @@ def test_records_and_scores_have_the_shape_of_the_contract(kind: str, tokenizer)
     benchmark = make(kind)
     result = run_benchmark(tiny_model(), tokenizer, benchmark, method="base", allow_code_execution=True, split="out")
     assert [r["id"] for r in result.records] == [e.id for e in benchmark.examples]
-    assert all(tuple(r) == RECORD_KEYS for r in result.records)
+    written = () if benchmark.output_type == "choices" else WRITTEN_KEYS
+    assert all(tuple(r) == RECORD_KEYS + written for r in result.records)
     names = {
         "number": ["exact_match_flexible", "exact_match_strict"],
         "text": ["exact_match"],

@@ -6,7 +6,8 @@ import pytest
 import torch
 from tokenizers import AddedToken, processors
 
-from spd_lightning.evaluation.likelihood import LikelihoodItem, score_choices
+from spd_lightning.evaluation.continuations import LikelihoodItem
+from spd_lightning.evaluation.likelihood import score_choices
 from tests.conftest import byte_tokenizer, tiny_model
 from tests.text_tokenizers import sentencepiece_tokenizer
 

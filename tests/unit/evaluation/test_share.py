@@ -61,7 +61,7 @@ def test_shots_are_dropped_to_fit_and_that_is_said_once(caplog: pytest.LogCaptur
 
 def test_each_process_answers_its_part_and_tells_how_far_it_is() -> None:
     model, tokenizer = tiny_model(), byte_tokenizer()
-    benchmark, context = make("likelihood", "target_nll"), context_of(model)
+    benchmark, context = make("likelihood", "target_nll"), context_of(model.config)
     told: list[tuple[Any, ...]] = []
     parts = []
     for rank in (0, 1):

@@ -16,7 +16,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.likelihood import LikelihoodItem, score_choices
+from spd_lightning.evaluation.continuations import LikelihoodItem
+from spd_lightning.evaluation.likelihood import score_choices
 from spd_lightning.finetuning.export import RunFacts, export_merged
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.share_kept import share_kept

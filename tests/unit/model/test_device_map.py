@@ -10,7 +10,8 @@ import torch
 
 from spd_lightning.cli.program import main
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.likelihood import LikelihoodItem, score_choices
+from spd_lightning.evaluation.continuations import LikelihoodItem
+from spd_lightning.evaluation.likelihood import score_choices
 from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.finetuning.student import save_adapter, student_copy
 from spd_lightning.generation.engine import generate

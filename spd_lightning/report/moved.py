@@ -1,0 +1,105 @@
+"""Stage 5: whether the student moved, one table and one plot, from ``moved`` of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spd_lightning.report import plots
+from spd_lightning.report.render import Block, Heading, Table
+from spd_lightning.report.runs import Run
+from spd_lightning.report.sections import plot_block
+
+Row = tuple[str, str, str, str, str, str]
+
+FIGURES = {
+    "parsed": "answers that can be read (%)",
+    "correct_if_parsed": "right, of those that can be read (%)",
+    "tokens": "mean length (tokens)",
+    "stopped": "stopped by itself (%)",
+    "distinct_1": "distinct tokens (%)",
+    "distinct_2": "distinct pairs of tokens (%)",
+}
+
+
+def moved_blocks(run: Run, out: Path) -> list[Block]:
+    """Table and plot; nothing for a run that did not measure it."""
+    moved = run.results.get("moved")
+    if not moved:
+        return []
+    rows = moved_rows(moved)
+    if not rows:
+        return []
+    note = (
+        "KL and losses in nats a token, student against base, with 95% intervals over texts. The difference of two "
+        "scores is that of the answers that can be read plus that of how many of these are right. The overlap is the "
+        "mean squared cosine between the subspaces that two halves of the calibration examples give, beside that of "
+        "two random ones."
+    )
+    header = ("figure", "of", "n", "base", "student", "difference")
+    return [
+        Heading("Did the student move?"),
+        Table(header, rows, text_columns=frozenset({0, 1, 5}), note=note),
+        *plot_block(
+            plots.plot_moved(moved.get("answers") or []),
+            out,
+            "moved",
+            "Greedy answers that changed, and the two parts of the difference of the scores.",
+        ),
+    ]
+
+
+def moved_rows(moved: Mapping[str, Any]) -> list[Row]:
+    """The rows of the table: figure, of what, n, base, student, difference."""
+    rows: list[Row] = []
+    for name in ("held_out", "corpus"):
+        if (found := moved.get(name)) is not None:
+            n = f"{found['texts']} texts, {found['tokens']:,} tokens"
+            rows.append(
+                ("KL(student || base)", found["of"], n, "-", "-", _with(found["kl"], found["kl_ci95"], "{:.4f}"))
+            )
+            losses = (f"{found['base_loss']:.3f}", f"{found['student_loss']:.3f}")
+            rows.append(("loss", found["of"], n, *losses, _with(found["loss_delta"], found["loss_ci95"], "{:+.3f}")))
+            same = f"{100 * found['same_token']:.1f}% alike"
+            rows.append(("most likely token", found["of"], n, "-", "-", same))
+    for row in moved.get("answers") or []:
+        rows += _answers(row)
+    for site in moved.get("subspace") or []:
+        what = f"layer {site['layer']}, {site['side']}: rank {site['rank']} of {site['kv_dim']}"
+        overlap = f"{site['overlap']:.3f}, by chance {site['chance']:.3f}"
+        rows.append(("overlap of two halves", what, "-", "-", "-", overlap))
+    return rows
+
+
+def _answers(row: Mapping[str, Any]) -> list[Row]:
+    task, n, base, student = row["task"], str(row["n"]), row["base"], row["student"]
+    rows: list[Row] = []
+    if row["right_to_wrong"] is not None:
+        changed = f"{row['wrong_to_right']} wrong to right, {row['right_to_wrong']} right to wrong"
+        if row["other_text"] is not None:
+            changed += f", {row['other_text']} other texts"
+        rows.append(("greedy answers changed", task, n, "-", "-", changed))
+    if row["delta"] is not None:
+        parts = f"{100 * row['delta']:+.1f} = {100 * row['from_parsing']:+.1f} by what can be read "
+        parts += f"{100 * row['from_accuracy']:+.1f} by what is right of it"
+        rows.append(("right (%)", task, n, _figure(base, "correct"), _figure(student, "correct"), parts))
+    for name, words in FIGURES.items():
+        a, b = base[name], student[name]
+        if a is None and b is None:
+            continue
+        scale = 1 if name == "tokens" else 100
+        difference = "-" if a is None or b is None else f"{scale * (b - a):+.1f}"
+        rows.append((words, task, n, _figure(base, name), _figure(student, name), difference))
+    return rows
+
+
+def _figure(figures: Mapping[str, Any], name: str) -> str:
+    value = figures[name]
+    return "-" if value is None else f"{value if name == 'tokens' else 100 * value:.1f}"
+
+
+def _with(value: float, interval: Sequence[float] | None, form: str) -> str:
+    """A value with its interval."""
+    shown = form.format(value)
+    return shown if interval is None else f"{shown} [{', '.join(form.format(v) for v in interval)}]"

@@ -1,0 +1,59 @@
+"""Whether the student moved, as a report says it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spd_lightning.report.moved import moved_rows
+from spd_lightning.report.plots import plot_moved
+
+FIGURES = {"correct": 0.4, "parsed": 0.8, "correct_if_parsed": 0.5, "tokens": 12.0, "stopped": 1.0}
+BASE: dict[str, Any] = {**FIGURES, "distinct_1": 0.25, "distinct_2": 0.5}
+STUDENT = {**BASE, "correct": 0.5, "parsed": 1.0, "tokens": 10.5}
+ANSWERS = {
+    "task": "sums",
+    "n": 50,
+    "right_to_wrong": 3,
+    "wrong_to_right": 8,
+    "other_text": 20,
+    "delta": 0.1,
+    "from_parsing": 0.1,
+    "from_accuracy": 0.0,
+    "base": BASE,
+    "student": STUDENT,
+}
+TEXTS = {
+    "of": "answers of the student to sums",
+    "texts": 32,
+    "tokens": 1234,
+    "kl": 0.0123,
+    "kl_ci95": [0.01, 0.015],
+    "base_loss": 0.5,
+    "student_loss": 0.4,
+    "loss_delta": -0.1,
+    "loss_ci95": None,
+    "same_token": 0.95,
+}
+SITE = {"layer": 15, "side": "k", "rank": 96, "kv_dim": 192, "overlap": 0.83, "chance": 0.5}
+
+
+def test_every_figure_stands_with_what_it_is_of_and_n() -> None:
+    moved = {"held_out": TEXTS, "corpus": None, "answers": [ANSWERS], "subspace": [SITE]}
+    rows = {row[0]: row for row in moved_rows(moved)}
+    assert rows["KL(student || base)"][1:3] == ("answers of the student to sums", "32 texts, 1,234 tokens")
+    assert rows["KL(student || base)"][5] == "0.0123 [0.0100, 0.0150]"
+    assert rows["loss"][3:] == ("0.500", "0.400", "-0.100")
+    assert rows["greedy answers changed"][5] == "8 wrong to right, 3 right to wrong, 20 other texts"
+    assert rows["right (%)"][3:] == (
+        "40.0", "50.0", "+10.0 = +10.0 by what can be read +0.0 by what is right of it"
+    )  # fmt: skip
+    assert rows["mean length (tokens)"][3:] == ("12.0", "10.5", "-1.5")
+    assert rows["overlap of two halves"][5] == "0.830, by chance 0.500"
+
+
+def test_what_was_not_measured_is_not_shown() -> None:
+    letters = {**ANSWERS, "base": {**BASE, "tokens": None}, "student": {**STUDENT, "tokens": None}, "other_text": None}
+    words = [row[0] for row in moved_rows({"held_out": None, "answers": [letters]})]
+    assert "mean length (tokens)" not in words and "KL(student || base)" not in words
+    drawn = {**ANSWERS, "right_to_wrong": None, "wrong_to_right": None}
+    assert plot_moved([drawn]) is None and plot_moved([]) is None and plot_moved([ANSWERS, drawn]) is not None
