@@ -1,4 +1,4 @@
-"""The commands without a configuration: sample, report, export, compare, artifacts.
+"""The commands without a configuration: sample, report, export, compare, contamination, artifacts.
 
 Each is a function: its parameters are what may be typed (those by keyword alone as options), its docstring is the help.
 """
@@ -157,6 +157,46 @@ def compare(subspace: list[str], *, plot: str | None = None) -> None:
         print(f"Plot: {write_plot(plot_sites(rows), plot)}")
 
 
+def contamination(run_dir: str, *, tasks: list[str] | None = None, limit: int = 100) -> None:
+    """Count what a run's training texts share with test sets, and what its base model knows of them by heart.
+
+    By test set: how many rows share 13 words in a row with a training text, of those that are long enough to; and of
+    how many questions the base, given the first 60% of the words, writes the rest word for word (greedy). Generated
+    rows stand in no model's training data: what is completed of those is what guessing gives.
+
+    Args:
+        run_dir: Run folder.
+        tasks: Tasks whose test sets are looked at, e.g. '[gsm8k, arithmetic]'; null takes those that the run scored.
+        limit: Questions of each test set that the model is to complete; 0 asks none.
+    """
+    from spd_lightning.artifacts.files import read_jsonl
+    from spd_lightning.evaluation.contamination import recall
+    from spd_lightning.model.load import load_model, load_tokenizer, resolve_dtype
+    from spd_lightning.report.render import text_table
+    from spd_lightning.report.tables import contamination_table
+    from spd_lightning.tasks import load_task
+    from spd_lightning.tasks.overlap import count_shared_ngrams
+
+    if limit < 0:
+        raise UserError(f"limit={limit} asks nothing. Set --limit to at least 0.")
+    run = RunFolder(run_dir)
+    config = run_config(run)
+    if not run.corpus.is_file():
+        raise UserError(f"{run.path} has no corpus. Run `fit` or `generate` to its end first.")
+    texts = [record["prompt"] + record["completion"] for record in read_jsonl(run.corpus)]
+    named = tasks or config["evaluation"]["tasks"] or [config["subspace"]["task"]]
+    where = (config["data_dir"], config["subspace"]["task_file"])
+    found = {name: load_task(name, *where, "--tasks", seed=config["seed_everything"]) for name in named}
+    examples = {name: task.examples("test") for name, task in found.items()}
+    name = config["subspace"]["model_name_or_path"]
+    model = load_model(name, resolve_dtype(config["data"]["dtype"])) if limit else None
+    rows = []
+    for task, tests in examples.items():
+        known = recall(model, load_tokenizer(name), tests[:limit]) if model is not None else None
+        rows.append((task, len(tests), *count_shared_ngrams(tests, texts), known))
+    print(text_table(contamination_table(rows)))
+
+
 def artifacts(
     action: Literal["list", "prune"], *, artifact_dir: str = "runs/.artifacts", older_than_days: float = 30.0
 ) -> None:
@@ -192,6 +232,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "export": export,
     "compare": compare,
+    "contamination": contamination,
     "artifacts": artifacts,
 }
 

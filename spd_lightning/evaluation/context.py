@@ -98,7 +98,7 @@ class RunContext:
         adapter: Folder of the student; None takes the live model of a training.
         student_step: Optimizer step of the student; None asks the trainer.
         dtype: Of the models, unless the user named one.
-        seed: Of the samples' noise.
+        seed: Of the samples' noise, and of the rows of generated tasks.
         has_stage: Whether a stage of its own scores before and after, so that a training scores midway alone.
     """
 

@@ -51,7 +51,7 @@ class BenchmarkSuite:
 
     def enter(self, context: RunContext) -> None:
         """Go on in another context: results stay, benchmarks are loaded anew where they depend on what changed."""
-        names = ("trained_task", "data_dir", "task_file")
+        names = ("trained_task", "data_dir", "task_file", "seed")
         if any(getattr(context, name) != getattr(self.context, name) for name in names):
             self._benchmarks, self._tokens = None, {}
         self.context = context
@@ -115,7 +115,8 @@ class BenchmarkSuite:
             names = options.tasks if options.tasks is not None else [context.trained_task or ""]
             if names == [""]:
                 raise UserError("There is nothing to score: no tasks are named. Set --evaluation.tasks, e.g. [gsm8k].")
-            tasks = {name: load_task(name, context.data_dir, context.task_file) for name in dict.fromkeys(names)}
+            where = (context.data_dir, context.task_file)
+            tasks = {name: load_task(name, *where, seed=context.seed) for name in dict.fromkeys(names)}
             self._benchmarks, self.missing = [], {}
             for name, task in tasks.items():
                 limit = options.limit.get(name) if isinstance(options.limit, Mapping) else options.limit

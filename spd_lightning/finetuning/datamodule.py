@@ -73,11 +73,10 @@ class SelfGenerationDataModule(LightningDataModule):
         engine: ``transformers`` (reproducible, resumed batch by batch), or ``vllm`` where it is installed: on one GPU,
             fed with a checkpoint that holds the projection; fair draws of the same distribution, but other ones.
         dtype: Dtype of generation and of evaluation: ``auto`` (bf16 where it is fast), ``float32`` or ``bfloat16``.
-        val_fraction: Share of the prompts whose completions are held out for a validation loss, 0 to below 1; at least
-            one prompt unless 0. Training never sees a held-out prompt.
-        min_completions: Least share of the completions asked for, 0 to 1, that must hold text; with fewer the run ends
-            before it trains, with what to try.
-        seed: Seed of the sampling noise.
+        val_fraction: Share of the prompts, 0 to below 1, held out for a validation loss; unless 0, one or more.
+        min_completions: Least share of completions asked for, 0 to 1, that must hold text; else nothing is trained.
+        seed: Seed of the sampling noise, and of the rows where the task is a generated one.
+        sampling_seed: Seed of the sampling noise alone, for other answers to the same prompts; null for the run's.
         subspace: A ``subspace.safetensors`` file to project into; null takes that of stage 1.
         corpus_dir: Folder of the corpus; null takes the artifact store.
         device_map: auto spreads a model that is too large for one device over all devices of the one process.
@@ -124,6 +123,7 @@ class SelfGenerationDataModule(LightningDataModule):
         val_fraction: float = 0.0,
         min_completions: float = 0.5,
         seed: int = 42,
+        sampling_seed: int | None = None,
         subspace: str | None = None,
         corpus_dir: str | None = None,
         device_map: Literal["auto"] | None = None,
@@ -147,6 +147,7 @@ class SelfGenerationDataModule(LightningDataModule):
             long_prompts,
             truncation,
             prompt_format,
+            seed,
             say=rank_zero_info,
         )
         self.recipe = Recipe(
@@ -163,7 +164,7 @@ class SelfGenerationDataModule(LightningDataModule):
             batch_tokens,
             engine,
             dtype,
-            seed,
+            seed if sampling_seed is None else sampling_seed,
         )
         self.keep, self.stop_eos = keep_of(method, keep), stop_eos
         self.val_fraction, self.min_completions = val_fraction, min_completions
@@ -300,7 +301,7 @@ class SelfGenerationDataModule(LightningDataModule):
 
     def _student_options(self) -> dict[str, Any]:
         sizes = {"batch_size": BATCH_SIZE, "max_length": MAX_LENGTH}
-        defaults = {**sizes, "seed": self.recipe.seed, "packing": False, "loss_on": "all"}
+        defaults = {**sizes, "seed": self.recipe.questions.seed, "packing": False, "loss_on": "all"}
         module = self.trainer.lightning_module if self.trainer is not None else None
         return {**defaults, **({k: module.hparams[k] for k in defaults if k in module.hparams} if module else {})}
 

@@ -45,6 +45,7 @@ class Questions:
     long_prompts: Literal["truncate", "reject"] = "truncate"
     truncation: Truncation = "middle"
     prompt_format: Literal["plain", "chat"] = "plain"
+    seed: int = 42
     say: Callable[[str], None] = field(default=lambda message: None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -57,7 +58,7 @@ class Questions:
     @cached_property
     def task(self) -> Task:
         """The task object."""
-        return load_task(self.task_name, self.data_dir, self.task_file, "--subspace.task", self.rows)
+        return load_task(self.task_name, self.data_dir, self.task_file, "--subspace.task", self.rows, self.seed)
 
     @cached_property
     def prompts(self) -> list[Example]:

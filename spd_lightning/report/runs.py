@@ -21,6 +21,7 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import flatten, is_compared
 from spd_lightning.errors import UserError
 from spd_lightning.report.schema import check_results
+from spd_lightning.tasks import is_generated
 
 COMPUTE = ("spd_lightning", "torch", "lightning", "transformers", "tokenizers", "peft", "numpy")  # what numbers need
 
@@ -92,10 +93,12 @@ class Run:
         found = options(self.config)
         corpus, subspace = self.keys.get("corpus") or {}, self.keys.get("subspace") or {}
         moments = subspace.get("moments") or {}
+        # rows that the seed draws are other ones for each seed, as they should be
+        drawn = is_generated(corpus.get("task") or moments.get("task") or "")
         content = {
             "model": corpus.get("model") or moments.get("model"),
-            "prompts": corpus.get("prompts"),
-            "calibration": moments.get("examples"),
+            "prompts": None if drawn else corpus.get("prompts"),
+            "calibration": None if drawn else moments.get("examples"),
             "task_version": corpus.get("task_version") or moments.get("task_version"),
         }
         if not any(content.values()):  # a run that does not say: then the folder must do

@@ -14,6 +14,7 @@ from spd_lightning.report.runs import Run
 from spd_lightning.report.tables import benchmark_key
 from spd_lightning.report.wording import benchmark_name, format_interval, format_value, metric_name
 from spd_lightning.scoring.verdicts import is_share
+from spd_lightning.tasks import is_generated
 
 LONGEST_LABEL = 80  # characters; the table of runs has every option in which runs differ
 
@@ -93,7 +94,10 @@ def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _examples(run: Run, score: Mapping[str, Any]) -> str | None:
-    """Content of the examples that a score is of; None for a run that does not say."""
+    """Content of the examples that a score is of; None for a run that does not say. Of rows that the seed draws their
+    number alone: other seeds have others, as they should."""
+    if is_generated(score["task"]):
+        return f"n={score['n']}"
     return ((run.results.get("benchmarks") or {}).get(f"{score['task']}.{score['method']}") or {}).get("examples")
 
 
@@ -116,7 +120,8 @@ def seeds_table(runs: Sequence[Run]) -> Table:
         )
     note = (
         "± is the standard deviation over seeds (divisor: seeds - 1); one seed has none. The interval is Student's t "
-        "for the mean over seeds on these examples; fewer than three seeds, or equal scores, give none. Nothing is "
+        "for the mean over seeds, on these examples (of a generated task: on those that each seed draws); fewer than "
+        "three seeds, or equal scores, give none. Nothing is "
         "starred: examples answered under several seeds are not that many examples."
     )
     return Table(

@@ -24,6 +24,7 @@ from spd_lightning.report.wording import (
 from spd_lightning.scoring.verdicts import is_share
 
 if TYPE_CHECKING:
+    from spd_lightning.evaluation.contamination import Recall
     from spd_lightning.subspace.compare import SiteComparison
 
 
@@ -226,6 +227,16 @@ def overlap_table(rows: Sequence[SiteComparison]) -> Table:
         ],
         text_columns=frozenset({0, 1, 3}),
     )
+
+
+def contamination_table(rows: Sequence[tuple[str, int, int, int, Recall | None]]) -> Table:
+    """Test sets by name: rows, those that share 13 words with a training text, those long enough to, and the recall."""
+    lines = []
+    for name, tests, shared, long_enough, known in rows:
+        recalled = ("-", "-") if known is None else (f"{known.completed} of {known.questions}", f"{known.words:.1%}")
+        lines.append((name, str(tests), f"{shared} of {long_enough}", *recalled))
+    header = ("test set", "rows", "share 13 words", "completed from 60%", "words right")
+    return Table(header, lines, text_columns=frozenset({0}))
 
 
 def model_card_table(scores: Sequence[Mapping[str, Any]]) -> Table:

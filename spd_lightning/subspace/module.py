@@ -65,7 +65,7 @@ class SubspaceExtractionModule(LightningModule):
             authors' rule; drops tokens that carry a leading space).
         dtype: Dtype of the forward and backward pass. float32 is exact; bfloat16 is faster where the device has it
             and turns the weakest kept directions; auto is bfloat16 where it is fast.
-        seed: Seed of the random basis; nothing else in this stage is random.
+        seed: Seed of the random basis, and of the rows where the task is a generated one.
         batch_tokens: Tokens of a batch, padding included. Lower it when memory runs out.
         device_map: auto spreads a model that is too large for one device over all devices of the one process that
             extracts, generates and evaluates; null keeps it on one.
@@ -197,7 +197,7 @@ class SubspaceExtractionModule(LightningModule):
 
     def _task(self) -> Task:
         option = f"--subspace.{'task' if self.basis_task is None else 'basis_task'}"
-        return load_task(self.calibrated_task, self.data_dir, self.task_file, option, self.rows)
+        return load_task(self.calibrated_task, self.data_dir, self.task_file, option, self.rows, self.seed)
 
     def setup(self, stage: str) -> None:
         """Check the options and mark S, before the weights are loaded."""

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from spd_lightning.errors import UserError, unknown_name
+from spd_lightning.tasks.arithmetic import Arithmetic
+from spd_lightning.tasks.chains import Chains
 from spd_lightning.tasks.coding import MBPP, CodeAlpaca, HumanEval, MBPPSanitized
 from spd_lightning.tasks.custom import Custom
+from spd_lightning.tasks.functions import Functions
+from spd_lightning.tasks.letters import Letters
 from spd_lightning.tasks.math_word import GSM8K, SVAMP
 from spd_lightning.tasks.multiple_choice import BBH, MMLU
-from spd_lightning.tasks.synthetic import Arithmetic, Functions, Letters
+from spd_lightning.tasks.synthetic import SyntheticTask
 from spd_lightning.tasks.task import Benchmark, Example, Rows, Task, check_rows_option
 
-__all__ = ["TASKS", "Benchmark", "Example", "Task", "load_task"]
+__all__ = ["TASKS", "Benchmark", "Example", "Task", "is_generated", "load_task"]
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -29,9 +33,15 @@ TASKS: dict[str, type[Task]] = {
         Arithmetic,
         Letters,
         Functions,
+        Chains,
         Custom,
     )
 }
+
+
+def is_generated(name: str) -> bool:
+    """Whether a task, by its name, draws its rows: by the run's seed, so that other seeds have others."""
+    return issubclass(TASKS.get(name.split(":")[0], Task), SyntheticTask)
 
 
 def load_task(
@@ -40,6 +50,7 @@ def load_task(
     task_file: str | Mapping[str, Any] | None = None,
     option: str = "--evaluation.tasks",
     rows: Rows = "first",
+    seed: int = 42,
 ) -> Task:
     """A task by its name, with a variant behind a colon: ``gsm8k``, ``bbh:paper``, ``arithmetic:hard``.
 
@@ -49,6 +60,7 @@ def load_task(
         task_file: Of the task ``custom``; see `task_file.TaskFile`.
         option: The option that an error message should name.
         rows: Which training rows; see `Task`.
+        seed: Of the rows of generated tasks; others have theirs.
 
     Raises:
         UserError: For an unknown task or variant, ``custom`` without a readable file, or rows that a task lacks.
@@ -64,4 +76,7 @@ def load_task(
     if key == "custom":
         check_rows_option(Custom, rows)
         return Custom(task_file)
-    return TASKS[key](data_dir, variant, rows)
+    kind = TASKS[key]
+    if issubclass(kind, SyntheticTask):
+        return kind(data_dir, variant, rows, seed)
+    return kind(data_dir, variant, rows)

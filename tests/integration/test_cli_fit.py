@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -312,6 +313,20 @@ def test_compare_and_artifacts(run_dir: Path, tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert main(["artifacts", "list", "--artifact_dir", store]) == 0
     assert "moments" in capsys.readouterr().out
+
+
+def test_contamination_counts_shared_words_and_asks_the_base(
+    run_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    capsys.readouterr()
+    assert main(["contamination", str(run_dir), "--tasks", "[letters, arithmetic]", "--limit", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["letters", "arithmetic"]
+    assert re.fullmatch(r"letters +200 +0 of 200 +0 of 3 +0\.0%", lines[2])  # a random model knows nothing
+    assert main(["contamination", str(tmp_path)]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+    assert main(["contamination", str(run_dir), "--limit=-1"]) == 2
+    assert "limit=-1 asks nothing" in capsys.readouterr().err
 
 
 def test_config_yaml_holds_every_section(run_dir: Path) -> None:

@@ -108,7 +108,7 @@ def test_another_file_under_the_same_subspace_path_is_refused(
 def test_another_version_of_the_task_is_refused(
     finished: Path, tiny_model_dir: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spd_lightning.tasks.synthetic import Arithmetic
+    from spd_lightning.tasks.arithmetic import Arithmetic
 
     before = tree(finished)
     monkeypatch.setattr(Arithmetic, "version", Arithmetic.version + 1)

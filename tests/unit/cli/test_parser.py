@@ -39,6 +39,7 @@ def test_the_parser_alone_makes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
         ("report", ["a", "b", "--out=c"], {"run_dir": ["a", "b"], "out": "c"}),
         ("export", ["r", "--form=merged", "--out=o"], {"run_dir": "r", "form": "merged", "out": "o"}),
         ("compare", ["a", "b"], {"subspace": ["a", "b"], "plot": None}),
+        ("contamination", ["r", "--tasks=[svamp]"], {"run_dir": "r", "tasks": ["svamp"], "limit": 100}),
         ("artifacts", ["list"], {"action": "list", "older_than_days": 30.0}),
     ],
 )

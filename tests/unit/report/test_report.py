@@ -326,12 +326,24 @@ def test_scores_of_other_examples_are_not_averaged(tmp_path: Path) -> None:
     paths = [make_run(tmp_path / n, seed=seed) for n, seed in (("a", 1), ("b", 2))]
     for path, examples in zip(paths, ("a" * 64, "b" * 64)):
         results = json.loads((path / "results.json").read_text())
-        results["benchmarks"]["arithmetic.spd"]["examples"] = examples
-        (path / "results.json").write_text(json.dumps(results))
+        for task in ("arithmetic", "letters"):
+            results["benchmarks"].setdefault(f"{task}.spd", {})["examples"] = examples
+        (path / "results.json").write_text(json.dumps(results).replace("arithmetic", "gsm8k"))
     rows = [r for r in combine_seeds([read_run(p) for p in paths]) if r["method"] == "spd"]
     found = {(r["configuration"], r["task"]): r["seeds"] for r in rows}
-    assert found["spd (examples aaaaaaaa)", "arithmetic"] == [1]
-    assert found["spd (examples bbbbbbbb)", "arithmetic"] == [2] and found["spd", "letters"] == [1, 2]
+    assert found["spd (examples aaaaaaaa)", "gsm8k"] == [1] and found["spd (examples bbbbbbbb)", "gsm8k"] == [2]
+    assert found["spd", "letters"] == [1, 2], "the seed draws the rows of a generated task"
+
+
+def test_rows_that_the_seed_draws_are_no_other_data(tmp_path: Path) -> None:
+    """Prompts and calibration rows of a generated task differ between seeds; those of another differ by the data."""
+    for task, groups in (("arithmetic", 1), ("gsm8k", 2)):
+        paths = [make_run(tmp_path / task / n, seed=seed) for n, seed in (("a", 1), ("b", 2))]
+        for path in paths:
+            other = {"prompts": path.name * 64}, {"examples": path.name * 64}
+            keys = {"corpus": {"task": task, **other[0]}, "subspace": {"moments": {"task": task, **other[1]}}}
+            (path / "keys.json").write_text(json.dumps(keys))
+        assert len(group_by_configuration([read_run(p) for p in paths])) == groups
 
 
 def test_labels_are_short_and_say_which_option_they_mean(tmp_path: Path) -> None:

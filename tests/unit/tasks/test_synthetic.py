@@ -1,9 +1,10 @@
-"""Generated tasks: deterministic in every process, disjoint splits, right answers, the published shape."""
+"""Generated tasks: deterministic in every process, splits that no two seeds mix, right answers, the published shape."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import operator
 import re
 import subprocess
 import sys
@@ -13,16 +14,31 @@ import pytest
 
 from spd_lightning.errors import UserError
 from spd_lightning.tasks import TASKS, load_task
+from spd_lightning.tasks.chains import in_words
 from spd_lightning.tasks.coding import program
 from spd_lightning.tasks.overlap import count_overlap
+from spd_lightning.tasks.synthetic import SyntheticTask
 
-NAMES = ("arithmetic", "letters", "functions")
+NAMES = ("arithmetic", "letters", "functions", "chains")
+SEEDS = range(42, 47)
+DIGESTS = {
+    "arithmetic": (2, "5f9318ee69bd"),
+    "letters": (2, "0f9929fbb16e"),
+    "functions": (2, "1554e2e6a592"),
+    "chains": (2, "857f084894c7"),
+}
 ALL = [f"{name}{level}" for name in NAMES for level in ("", ":easy", ":medium", ":hard")]
 
 
 def digest(name: str) -> str:
-    examples = [e for split in ("train", "test") for e in load_task(name).examples(split, 30)]  # type: ignore[arg-type]
+    examples = [e for split in ("train", "test") for e in load_task(name, seed=7).examples(split, 30)]  # type: ignore[arg-type]
     return hashlib.sha256(repr(examples).encode()).hexdigest()
+
+
+def computations(name: str, split: Any, count: int, seed: int = 42) -> set[str]:
+    task = load_task(name, seed=seed)
+    assert isinstance(task, SyntheticTask)
+    return {doc["computation"] for doc in task.docs(split, count)}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -31,10 +47,61 @@ def test_splits_are_disjoint_and_without_repeats(name: str) -> None:
     train, test = task.examples("train", 600), task.examples("test", 150)
     assert count_overlap(train, test) == 0
     for examples, split in ((train, "train"), (test, "test")):
-        assert [e.id for e in examples] == [f"{split}/{row}" for row in range(len(examples))]
+        assert [e.id for e in examples] == [f"{split}/s42/{row}" for row in range(len(examples))]
         assert len({e.prompt for e in examples}) == len(examples)
         assert task.examples(split, 40) == examples[:40]  # type: ignore[arg-type]
     assert {(e.id, e.prompt) for e in train}.isdisjoint((e.id, e.prompt) for e in test)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_computation_of_a_test_is_trained_on_under_any_seed(name: str) -> None:
+    """Of the numbers and operations, not of the wording: names and things would make a new row of the same sum."""
+    tests = set[str]().union(*(computations(name, "test", 200, seed) for seed in SEEDS))
+    trains = set[str]().union(*(computations(name, "train", 400, seed) for seed in SEEDS))
+    assert len(tests) > 5 and len(trains) > 5 and tests.isdisjoint(trains)
+
+
+def test_what_is_one_computation() -> None:
+    """The wording of a row is the seed's affair; its computation is written without it."""
+    docs = TASKS["arithmetic"]().docs("train", 600)
+    by_computation: dict[str, set[str]] = {}
+    for doc in docs:
+        by_computation.setdefault(doc["computation"], set()).add(doc["question"])
+        assert doc["computation"] == doc["work"] and not re.search("[a-z]", doc["computation"])
+    assert max(len(questions) for questions in by_computation.values()) > 1
+    functions = {doc["computation"] for doc in TASKS["functions"]().docs("test", 600)}
+    assert all("{" in text or not re.search(r"\d\d", text) for text in functions)  # a template, whatever its numbers
+    for doc in TASKS["letters"]().docs("test", 50):
+        assert doc["what"] not in doc["computation"]
+
+
+def test_a_sum_of_words_and_one_of_numbers_fall_on_the_same_side() -> None:
+    """Arithmetic and chains write their steps alike: what one trains on is no test of the other."""
+    train = computations("arithmetic", "train", 1000) | computations("chains", "train", 1000)
+    test = computations("arithmetic", "test", 1000) | computations("chains", "test", 1000)
+    shared = computations("arithmetic", "train", 1000) & computations("chains", "train", 1000)
+    assert shared and train.isdisjoint(test)
+
+
+# questions of a seed's test rows (n) that also stand among those of another seed, at most
+REPEATED = {"arithmetic": (2000, 50), "letters": (500, 0), "functions": (500, 60), "chains": (500, 50)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_seed_draws_its_own_rows(name: str) -> None:
+    size, most = REPEATED[name]
+    asked = {
+        (seed, split): {e.meta["question"] for e in load_task(name, seed=seed).examples(split, count)}
+        for seed in (42, 43, 44)
+        for split, count in (("test", size), ("train", 562))
+    }
+    for one, other in itertools.combinations((42, 43, 44), 2):
+        assert len(asked[one, "test"] & asked[other, "test"]) <= most
+        assert len(asked[one, "train"] & asked[other, "train"]) < 562 / 4
+
+
+def test_functions_have_ten_thousand_test_rows() -> None:
+    assert len(TASKS["functions"]().docs("test", 10_000)) == 10_000
 
 
 def test_rows_are_the_same_in_another_process_with_another_hash_seed() -> None:
@@ -42,6 +109,11 @@ def test_rows_are_the_same_in_another_process_with_another_hash_seed() -> None:
     run = subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": "7", "HF_HUB_OFFLINE": "1"}, text=True,
                          capture_output=True, check=True)  # fmt: skip
     assert run.stdout.split() == [digest(name) for name in NAMES]
+
+
+def test_rows_stay_what_they_are() -> None:
+    """Digests of today's rows: who changes them raises the task's version, and says so."""
+    assert {name: (load_task(name).version, digest(name)[:12]) for name in NAMES} == DIGESTS
 
 
 @pytest.mark.parametrize("name", ["arithmetic:easy", "arithmetic", "arithmetic:hard"])
@@ -60,7 +132,7 @@ def test_arithmetic_answers_follow_from_the_story(name: str) -> None:
         assert (example.prompt + example.target)[start:end] == example.expected
         assert example.target.endswith(f"\n#### {example.expected}") and len(example.target) < 64
         steps.add(example.target.count("="))
-    assert steps == {"easy": {1}, "hard": {2, 3}}.get(name.partition(":")[2], {1, 2, 3})
+    assert steps == {"easy": {1}, "hard": {2, 3}}.get(name.partition(":")[2], {1, 2})
 
 
 @pytest.mark.parametrize("name", ["letters:easy", "letters", "letters:hard"])
@@ -93,6 +165,38 @@ def test_functions_pass_their_own_tests_and_others_do_not(name: str) -> None:
             exec(program(example, other.target), {})
 
 
+@pytest.mark.parametrize("name", ["chains:easy", "chains", "chains:hard"])
+def test_chains_are_worked_out_from_the_inside(name: str) -> None:
+    def value(words: str) -> int:
+        """Of an expression in prefix notation, read by itself."""
+        nonlocal rest
+        rest = words.removeprefix("the ")
+        for kind, apply in (("sum", operator.add), ("difference", operator.sub), ("product", operator.mul)):
+            if rest.startswith(f"{kind} of "):
+                left = value(rest.removeprefix(f"{kind} of "))
+                return apply(left, value(rest.removeprefix(" and ")))
+        word = rest.split(" ")[0]
+        rest = rest.removeprefix(word)
+        return names[word]
+
+    names = {in_words(number): number for number in range(100)}
+    for example in load_task(name).examples("test", 300):
+        rest = ""
+        words = re.fullmatch("What is (.*)\\?", example.meta["question"])[1]  # type: ignore[index]
+        assert value(words) == int(example.expected) >= 0 and rest == ""
+        steps = re.findall(r"(\d+ [-+*] \d+) = (\d+)", example.target)
+        assert len(steps) == words.count(" of ") and all(eval(left) == int(result) for left, result in steps)
+        assert steps[-1][1] == example.expected and example.target.endswith(f"\n#### {example.expected}")
+        ((start, end),) = example.spans
+        assert (example.prompt + example.target)[start:end] == example.expected
+
+
+def test_no_constant_passes_a_function_test() -> None:
+    for example in load_task("functions").examples("train", 300):
+        results = {test.split(" == ")[1] for test in example.expected.split("\n")}
+        assert len(results) > 1
+
+
 def test_functions_have_many_families() -> None:
     names = {re.sub(r"\d+", "N", e.target.split("(")[0]) for e in load_task("functions").examples("train", 600)}
     assert len(names) >= 30
@@ -109,7 +213,7 @@ def test_benchmarks(protocol: Any) -> None:
 
 
 def test_the_supply_of_a_small_task_ends_with_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TASKS["letters"], "draw", lambda self, rng: {"question": f"q{rng.randrange(5)}"})
+    monkeypatch.setattr(TASKS["letters"], "draw", lambda self, rng: {"question": f"q{rng.randrange(9)}"})
     with pytest.raises(UserError, match=r"Task 'letters:hard' has only \d different train questions, 50 were"):
         TASKS["letters"](variant="hard").docs("train", 50)
 
