@@ -31,10 +31,10 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Unit tests run side by side, a file each; the others start processes of their own and run one after another.
+# Two files of tests side by side, each on a thread of its own; those that start processes take one port each.
+test: export OMP_NUM_THREADS := 1
 test: lint
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not hub" -n 2 --dist loadfile tests/unit
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not hub" --ignore tests/unit tests
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not hub" -n 2 --dist loadfile tests
 
 test-slow: .venv/installed-test
 	$(BIN)/python -m pytest -q -m "slow and not gpu and not hub"

@@ -1,15 +1,16 @@
 """The processes of a run: which one writes, how they take one decision, and how each is given its share.
 
-Nothing in here needs Lightning. How they end, and that they end together, is in `cli.lifetime`.
+Nothing in here needs Lightning, and PyTorch is not loaded for a command that needs none of it. How processes end, and
+that they end together, is in `cli.lifetime`.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from lightning_utilities.core.rank_zero import rank_zero_only
-from torch import distributed
 
 T = TypeVar("T")
 
@@ -26,17 +27,27 @@ def is_rank_zero() -> bool:
 
 def several() -> bool:
     """Whether there is a process group to talk in."""
+    if "torch" not in sys.modules:
+        return False
+    from torch import distributed
+
     return distributed.is_available() and distributed.is_initialized()
 
 
 def world_size() -> int:
     """How many take part; 1 where there is no process group."""
-    return distributed.get_world_size() if several() else 1
+    if not several():
+        return 1
+    from torch import distributed
+
+    return distributed.get_world_size()
 
 
 def barrier() -> None:
     """Wait for all processes; nothing with one."""
     if several():
+        from torch import distributed
+
         distributed.barrier()
 
 
@@ -50,6 +61,8 @@ def agree(value: T) -> T:
     """
     if not several():
         return value
+    from torch import distributed
+
     box: list[Any] = [value]
     distributed.broadcast_object_list(box, src=0)
     return box[0]
@@ -63,6 +76,8 @@ def gather(part: list[T]) -> list[list[T]]:
     """
     if not several():
         return [part]
+    from torch import distributed
+
     parts: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(parts, part)
     return parts

@@ -22,12 +22,12 @@ import torch
 
 from experiments.benchmarks.generation import gsm8k_requests
 from spd_lightning.finetuning.lora import add_lora
-from spd_lightning.finetuning.student import merged_copy, save_adapter, student_copy
+from spd_lightning.finetuning.student import merged_copy, save_adapter
 from spd_lightning.generation.engine import generate
 from spd_lightning.generation.requests import Request
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.model.embedded import EMBEDDED_MODEL
-from spd_lightning.model.load import load_model, load_tokenizer
+from spd_lightning.model.load import load_model, load_student, load_tokenizer
 
 
 def random_adapter(folder: Path, lora_r: int) -> Path:
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
             dtype = getattr(torch, name)
             models: dict[str, Any] = {
                 "merged": merged_copy(EMBEDDED_MODEL, adapter, dtype),
-                "beside": student_copy(EMBEDDED_MODEL, adapter, dtype),
+                "beside": load_student(EMBEDDED_MODEL, adapter, dtype),
             }
             tokenizer.eos_token = None  # rows go on
             for model in models.values():

@@ -1,8 +1,8 @@
 """Options of a run: dotted names, what differs, and one table of which option means what to whom.
 
 The table stands below the stages and imports none of them. From it follow which options make a run what it is
-(`settings_of`), which stand in the key of a student (`in_student_key`), which tell two runs apart in a report
-(`is_compared`), and which a report lists (`listed`).
+(`settings_of`), which stand in the key of a student (`in_student_key`), which an artifact that runs share needs
+(`is_needed`), which tell two runs apart in a report (`is_compared`), and which a report lists (`listed`).
 """
 
 from __future__ import annotations
@@ -50,15 +50,18 @@ class Setting:
         compared: Whether two runs that differ in it are two configurations to a report: not so for seeds, folders, and
             what is scored or shown and when.
         listed: Whether a report lists it under "What was run".
+        chosen_later: Whether the moments of the gradients do without it: it chooses among their directions.
     """
 
     stages: frozenset[str] = frozenset()
     role: Literal["key", "run", "place"] = "key"
     compared: bool = True
     listed: bool = False
+    chosen_later: bool = False
 
 
-EXTRACT, GENERATE, FINE_TUNE = frozenset({"extract"}), frozenset({"generate"}), frozenset({"fine_tune"})
+EXTRACT, GENERATE = frozenset({"extract"}), frozenset({"generate"})
+FINE_TUNE, EVALUATE = frozenset({"fine_tune"}), frozenset({"evaluate"})
 
 # What an option means that has no line of its own; an option above the sections needs one.
 SECTIONS = {
@@ -66,7 +69,7 @@ SECTIONS = {
     "data": Setting(GENERATE),
     "model": Setting(FINE_TUNE),
     "trainer": Setting(FINE_TUNE),
-    "evaluation": Setting(),
+    "evaluation": Setting(EVALUATE),
 }
 
 # In the order in which a report lists them.
@@ -74,13 +77,14 @@ SETTINGS = {
     "subspace.model_name_or_path": Setting(listed=True),
     "subspace.task": Setting(EXTRACT | GENERATE, listed=True),
     "subspace.num_examples": Setting(EXTRACT, listed=True),
-    "subspace.rank": Setting(EXTRACT, listed=True),
+    "subspace.rank": Setting(EXTRACT, listed=True, chosen_later=True),
     "subspace.layers": Setting(EXTRACT, listed=True),
     "subspace.sides": Setting(EXTRACT, listed=True),
     "subspace.loss": Setting(EXTRACT, listed=True),
-    "subspace.basis": Setting(EXTRACT, listed=True),
+    "subspace.center": Setting(EXTRACT, chosen_later=True),
+    "subspace.basis": Setting(EXTRACT, listed=True, chosen_later=True),
     "subspace.basis_task": Setting(EXTRACT, listed=True),
-    "subspace.strength": Setting(EXTRACT, listed=True),
+    "subspace.strength": Setting(EXTRACT, listed=True, chosen_later=True),
     "subspace.device_map": Setting(EXTRACT, "place"),
     "subspace.data_dir": Setting(EXTRACT, compared=False),  # a report compares the content
     "subspace.seed": Setting(EXTRACT, compared=False),
@@ -128,19 +132,19 @@ SETTINGS = {
     "trainer.model_registry": Setting(FINE_TUNE, "run"),
     "trainer.num_sanity_val_steps": Setting(FINE_TUNE, "run"),
     "trainer.use_distributed_sampler": Setting(FINE_TUNE, "run"),
-    "evaluation.protocol": Setting(listed=True),
-    "evaluation.limit": Setting(listed=True),
-    "evaluation.num_samples": Setting(listed=True),
-    "evaluation.adapter": Setting(listed=True),
-    "evaluation.subspace": Setting(listed=True),
-    "evaluation.tasks": Setting(role="run", compared=False),
-    "evaluation.methods": Setting(role="run", compared=False),
-    "evaluation.when": Setting(role="run", compared=False),
-    "evaluation.every_n_steps": Setting(role="run", compared=False),
-    "evaluation.every_n_epochs": Setting(role="run", compared=False),
-    "evaluation.skip_missing_data": Setting(role="run", compared=False),
-    "evaluation.allow_code_execution": Setting(role="place", compared=False),
-    "evaluation.device_map": Setting(role="place"),
+    "evaluation.protocol": Setting(EVALUATE, listed=True),
+    "evaluation.limit": Setting(EVALUATE, listed=True),
+    "evaluation.num_samples": Setting(EVALUATE, listed=True),
+    "evaluation.adapter": Setting(EVALUATE, listed=True),
+    "evaluation.subspace": Setting(EVALUATE, listed=True),
+    "evaluation.tasks": Setting(EVALUATE, "run", compared=False),
+    "evaluation.methods": Setting(EVALUATE, "run", compared=False),
+    "evaluation.when": Setting(EVALUATE, "place", compared=False),  # of a training that you start yourself
+    "evaluation.every_n_steps": Setting(EVALUATE, "run", compared=False),
+    "evaluation.every_n_epochs": Setting(EVALUATE, "run", compared=False),
+    "evaluation.skip_missing_data": Setting(EVALUATE, "run", compared=False),
+    "evaluation.allow_code_execution": Setting(EVALUATE, "place", compared=False),
+    "evaluation.device_map": Setting(EVALUATE, "place"),
     "seed_everything": Setting(compared=False, listed=True),
     "template_date": Setting(),
     "check_against": Setting(role="run"),
@@ -183,6 +187,17 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def in_student_key(name: str) -> bool:
     """Whether stage 3's key holds an option of the sections ``model`` and ``trainer``."""
     return setting(name).role == "key"
+
+
+def is_needed(name: str, artifact: Literal["scores", "moments", "corpus"]) -> bool:
+    """Whether an artifact that runs share depends on an option: scores of the base, moments, or a corpus.
+
+    Two runs that differ only in options that it does not need share it.
+    """
+    found = setting(name)
+    stages = {"scores": EVALUATE, "moments": EXTRACT, "corpus": EXTRACT | GENERATE}[artifact]
+    chosen_later = artifact == "moments" and found.chosen_later
+    return found.role != "place" and not chosen_later and (not found.stages or bool(found.stages & stages))
 
 
 def is_compared(name: str) -> bool:

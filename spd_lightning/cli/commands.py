@@ -1,4 +1,4 @@
-"""The commands without a configuration: sample, report, export, compare, contamination, artifacts.
+"""The commands without a configuration: sample, report, export, compare, contamination, artifacts, configs, sweep.
 
 Each is a function: its parameters are what may be typed (those by keyword alone as options), its docstring is the help.
 """
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
+from spd_lightning import shipped
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
 from spd_lightning.artifacts.store import ArtifactStore
@@ -51,11 +52,10 @@ def sample(run_dir: str, *, prompt: str, max_new_tokens: int = 128, temperature:
         temperature: 0 is greedy.
         seed: Seed of the sampling noise.
     """
-    from spd_lightning.finetuning.student import student_copy
     from spd_lightning.generation.engine import generate_batch
     from spd_lightning.generation.requests import build_requests
     from spd_lightning.generation.sampling import SamplingParams
-    from spd_lightning.model.load import load_model, load_tokenizer, resolve_dtype
+    from spd_lightning.model.load import load_model, load_student, load_tokenizer, resolve_dtype
     from spd_lightning.subspace.projection import fold_projection
     from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -80,7 +80,7 @@ def sample(run_dir: str, *, prompt: str, max_new_tokens: int = 128, temperature:
         with fold_projection(model, CapabilitySubspace.load(run.subspace)):
             show("projected", model)
     if (student := run.student()) is not None:
-        show("student", student_copy(name, str(student), dtype))
+        show("student", load_student(name, student, dtype))
 
 
 def report(run_dir: list[str], *, out: str | None = None) -> None:
@@ -179,15 +179,13 @@ def contamination(run_dir: str, *, tasks: list[str] | None = None, limit: int = 
 
     if limit < 0:
         raise UserError(f"limit={limit} asks nothing. Set --limit to at least 0.")
-    run = RunFolder(run_dir)
-    config = run_config(run)
+    config = run_config(run := RunFolder(run_dir))
     if not run.corpus.is_file():
         raise UserError(f"{run.path} has no corpus. Run `fit` or `generate` to its end first.")
     texts = [record["prompt"] + record["completion"] for record in read_jsonl(run.corpus)]
+    where = (config["data_dir"], config["subspace"]["task_file"], "--tasks", "first", config["seed_everything"])
     named = tasks or config["evaluation"]["tasks"] or [config["subspace"]["task"]]
-    where = (config["data_dir"], config["subspace"]["task_file"])
-    found = {name: load_task(name, *where, "--tasks", seed=config["seed_everything"]) for name in named}
-    examples = {name: task.examples("test") for name, task in found.items()}
+    examples = {name: load_task(name, *where).examples("test") for name in named}
     name = config["subspace"]["model_name_or_path"]
     model = load_model(name, resolve_dtype(config["data"]["dtype"])) if limit else None
     rows = []
@@ -227,6 +225,49 @@ def artifacts(
         print(f"{freed / 2**20:.1f} MiB freed; run folders keep their own copies.")
 
 
+def sweep(file: str, *, workers: int = 1, out: str | None = None, check: bool = False) -> None:
+    """Run a W&B sweep file as a grid without W&B, each point a run; one that was stopped goes on with what is missing.
+
+    Args:
+        file: Sweep file, or a shipped one by name, e.g. sweeps/rank.
+        workers: Points at a time.
+        out: Folder of the runs; null is runs/sweeps/<name of the file>.
+        check: Only look whether every key and value is accepted.
+    """
+    from spd_lightning.sweep import runner
+    from spd_lightning.sweep.grid import grid, points, read_sweep
+
+    if workers < 1:
+        raise UserError(f"workers={workers} is below 1. Set --workers to the points that should run at a time.")
+    found = read_sweep(file)
+    folder = Path(out or Path("runs") / "sweeps" / found.path.stem)
+    if check:
+        runner.check(found, runner.Runner(workers), folder / ".sweep")
+        print(f"{found.path}: all {len(grid(found.parameters))} points are accepted")
+        return
+    page = runner.run_sweep(found, folder, workers)
+    print(runner.summary([folder / p.name for p in points(found)]))
+    print(page)
+
+
+def configs(action: Literal["list", "copy"], name: str | None = None, *, out: str | None = None) -> None:
+    """List the configurations that come with the package, or copy one to be changed.
+
+    Args:
+        action: Show all, with what each is for; or copy one.
+        name: copy: one of the list; --config takes the same names.
+        out: copy: file or folder to write; null is this folder.
+    """
+    if action == "copy":
+        if name is None:
+            raise UserError("copy needs a name. `python -m spd_lightning configs list` shows all.")
+        print(f"Copied: {shipped.copy(name, out)}")
+        return
+    width = max(map(len, shipped.names()))
+    for known in shipped.names():
+        print(f"{known:<{width}}  {shipped.summary(known)}")
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "sample": sample,
     "report": report,
@@ -234,12 +275,16 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "contamination": contamination,
     "artifacts": artifacts,
+    "configs": configs,
+    "sweep": sweep,
 }
 
-# What may be named several times, and its help: `add_function_arguments` would want a list in brackets.
-SEVERAL = {
-    "report": ("run_dir", "Run folders."),
-    "compare": ("subspace", "Two or more subspace.safetensors files or run folders."),
+# What `add_function_arguments` has no way for: named several times, left out, or given without a value.
+OWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "report": ("run_dir", {"nargs": "+", "help": "Run folders."}),
+    "compare": ("subspace", {"nargs": "+", "help": "Two or more subspace.safetensors files or run folders."}),
+    "configs": ("name", {"nargs": "?", "help": "copy: one of the list; --config takes the same names."}),
+    "sweep": ("--check", {"action": "store_true", "help": "Only look whether every key and value is accepted."}),
 }
 
 
@@ -248,11 +293,14 @@ def command_parser(name: str) -> ArgumentParser:
     parser = ArgumentParser(
         prog=f"spd_lightning {name}", description=command_help(name), exit_on_error=False, allow_abbrev=False
     )
-    several = SEVERAL.get(name)
-    if several is not None:
-        parser.add_argument(several[0], type=str, nargs="+", help=several[1])
-    skip: set[str | int] = {several[0]} if several else set()
+    own, settings = OWN.get(name, ("", {}))
+    several = settings.get("nargs") == "+"
+    if several:  # before what may follow it
+        parser.add_argument(own, **settings)
+    skip: set[str | int] = {own.removeprefix("--")}
     parser.add_function_arguments(COMMANDS[name], as_group=False, as_positional=True, skip=skip)
+    if own and not several:
+        parser.add_argument(own, **settings)
     return parser
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -101,7 +101,7 @@ class Plan:
         """The speed of this machine; None where the device that was asked for is not there."""
         if self.device.type == "cuda" and not torch.cuda.is_available():
             return None
-        return measure_machine(self.device, self.dtypes.values())
+        return _measured(self.device, tuple(self.dtypes.values()))
 
     def stage(self, name: str) -> StageEstimate:
         """The estimate of one stage."""
@@ -274,6 +274,12 @@ class Plan:
         if self.tokenizer is None:
             notes.append("There is no tokenizer here: token counts are a quarter of the texts' bytes.")
         return notes
+
+
+@cache
+def _measured(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> Machine:
+    """The speed of this machine, measured once for all runs of this process."""
+    return measure_machine(device, dtypes)
 
 
 def _device(accelerator: Any) -> torch.device:

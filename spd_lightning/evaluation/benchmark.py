@@ -18,21 +18,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.keys import examples_sha256
-from spd_lightning.evaluation.scores import (
-    BenchmarkResult,
-    group_table,
-    program_facts,
-    reasons,
-    score_records,
-    unique_records,
-)
-from spd_lightning.evaluation.share import (
+from spd_lightning.evaluation.portion import (
     TEMPERATURE,
     TOP_P,
     Answers,
+    Asked,
     Progress,
     PromptFormat,
-    Questions,
     ShortContext,
     Way,
     answer,
@@ -40,6 +32,14 @@ from spd_lightning.evaluation.share import (
     context_of,
     judge,
     target_losses,
+)
+from spd_lightning.evaluation.scores import (
+    BenchmarkResult,
+    group_table,
+    program_facts,
+    reasons,
+    score_records,
+    unique_records,
 )
 from spd_lightning.model.anatomy import dtype_name, eval_mode
 from spd_lightning.scoring.isolation import may_execute, probe_isolation
@@ -122,39 +122,39 @@ def run_benchmark(
         timeout_s=timeout_s,
         progress=progress,
     )
-    share: dict[str, Any] = {"records": [], "nll": {}, "facts": None, "not_run": None, "isolation": None}
+    portion: dict[str, Any] = {"records": [], "nll": {}, "facts": None, "not_run": None, "isolation": None}
     failure: Exception | None = None
     try:
         if benchmark.answer_type == "program":
-            share["isolation"], share["not_run"] = _isolation(allow_code_execution)
-        if share["not_run"] is None:
+            portion["isolation"], portion["not_run"] = _isolation(allow_code_execution)
+        if portion["not_run"] is None:
             context = context_of(model.config)
             with eval_mode(model):
-                questions = ask(benchmark, tokenizer, context, way)
-                answers = answer(model, tokenizer, benchmark, questions, context, way)
-                share["records"] = judge(benchmark, answers, way)
-            share.update(nll=target_losses(benchmark, answers), facts=_counts(questions, answers, rank))
+                asked = ask(benchmark, tokenizer, context, way)
+                answers = answer(model, tokenizer, benchmark, asked, context, way)
+                portion["records"] = judge(benchmark, answers, way)
+            portion.update(nll=target_losses(benchmark, answers), facts=_counts(asked, answers, rank))
     except Exception as error:  # told to the other processes before it is raised
         failure = error
-    share["seconds"] = time.perf_counter() - start
-    shares = exchange(share, failure, gather, benchmark.task)
+    portion["seconds"] = time.perf_counter() - start
+    portions = exchange(portion, failure, gather, benchmark.task)
     result = BenchmarkResult(benchmark.task, method, benchmark.protocol, benchmark.answer_type)
-    result.not_run = next((s["not_run"] for s in shares if s["not_run"] is not None), None)
+    result.not_run = next((s["not_run"] for s in portions if s["not_run"] is not None), None)
     if result.not_run is not None:
         log.warning("%s is not run: %s", benchmark.task, result.not_run)
         return result
-    result.records = unique_records((r for s in shares for r in s["records"]), [e.id for e in benchmark.examples])
-    nll = {key: value for s in shares for key, value in s["nll"].items()}
+    result.records = unique_records((r for s in portions for r in s["records"]), [e.id for e in benchmark.examples])
+    nll = {key: value for s in portions for key, value in s["nll"].items()}
     for record in result.records:
         record["scores"] = nll.get(record["id"], record["scores"])
     likelihood, drawn = benchmark.output_type == "choices", f"temperature {TEMPERATURE}, top-p {TOP_P}"
     result.facts = {
-        "new_tokens": sum(s["facts"]["new_tokens"] for s in shares),
-        "truncated": sum(s["facts"]["truncated"] for s in shares),
-        "cue_lost": shares[0]["facts"]["cue_lost"],
-        "fewer_shots": shares[0]["facts"]["fewer_shots"],
-        "seconds": max(s["seconds"] for s in shares),
-        "isolation": shares[0]["isolation"],
+        "new_tokens": sum(s["facts"]["new_tokens"] for s in portions),
+        "truncated": sum(s["facts"]["truncated"] for s in portions),
+        "cue_lost": portions[0]["facts"]["cue_lost"],
+        "fewer_shots": portions[0]["facts"]["fewer_shots"],
+        "seconds": max(s["seconds"] for s in portions),
+        "isolation": portions[0]["isolation"],
         "dtype": dtype_name(model.dtype),
         "batch_size": batch_size,
         "prompt_format": "plain" if likelihood else prompt_format,
@@ -166,28 +166,28 @@ def run_benchmark(
     return result
 
 
-def _counts(questions: Questions, answers: Answers, rank: int) -> dict[str, int]:
+def _counts(asked: Asked, answers: Answers, rank: int) -> dict[str, int]:
     """What was seen in asking and answering; what is known of the whole list is counted by rank 0."""
     return {
         "new_tokens": answers.new_tokens,
-        "truncated": sum(s.truncated for s in answers.likelihoods) + (questions.truncated if rank == 0 else 0),
-        "cue_lost": questions.cue_lost,
-        "fewer_shots": questions.fewer_shots,
+        "truncated": sum(s.truncated for s in answers.likelihoods) + (asked.truncated if rank == 0 else 0),
+        "cue_lost": asked.cue_lost,
+        "fewer_shots": asked.fewer_shots,
     }
 
 
 def exchange(
-    share: dict[str, Any], failure: Exception | None, gather: Gather | None, what: str
+    portion: dict[str, Any], failure: Exception | None, gather: Gather | None, what: str
 ) -> list[dict[str, Any]]:
     """What every process found, in order of rank; or the failure of one, raised on all of them."""
-    share["error"] = None if failure is None else f"{type(failure).__name__}: {failure}"
-    shares = [share] if gather is None else [s for part in gather([share]) for s in part]
+    portion["error"] = None if failure is None else f"{type(failure).__name__}: {failure}"
+    portions = [portion] if gather is None else [s for part in gather([portion]) for s in part]
     if failure is not None:
         raise failure
-    for rank, other in enumerate(shares):
+    for rank, other in enumerate(portions):
         if other["error"] is not None:
             raise RuntimeError(f"{what}: process {rank} failed with {other['error']}")
-    return shares
+    return portions
 
 
 def complete_result(result: BenchmarkResult, benchmark: Benchmark, seed: int, split: str | None) -> None:

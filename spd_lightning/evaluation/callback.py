@@ -15,8 +15,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.context import Occasion, RunContext, SuiteOptions, check_count, check_names
+from spd_lightning.evaluation.portion import PromptFormat, ShortContext
 from spd_lightning.evaluation.scores import BenchmarkResult
-from spd_lightning.evaluation.share import PromptFormat, ShortContext
 from spd_lightning.evaluation.suite import BenchmarkSuite, logged_metrics
 from spd_lightning.model.load import Dtype
 from spd_lightning.tasks.task import Protocol

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from spd_lightning.evaluation.share import PromptFormat
+from spd_lightning.evaluation.portion import PromptFormat
 from spd_lightning.generation.requests import encode_prompts
 from spd_lightning.tasks.task import Benchmark
 

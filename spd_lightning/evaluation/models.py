@@ -24,7 +24,7 @@ from spd_lightning.finetuning.share_kept import share_kept
 from spd_lightning.finetuning.student import student_copy, whole_copy
 from spd_lightning.model.adapter_beside import all_weights_trained
 from spd_lightning.model.anatomy import dtype_name
-from spd_lightning.model.load import Dtype, load_model, load_tokenizer, resolve_dtype
+from spd_lightning.model.load import Dtype, load_model, load_student, load_tokenizer, resolve_dtype
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.subspace.projection import fold_projection
 from spd_lightning.subspace.subspace import CapabilitySubspace
@@ -111,16 +111,18 @@ def student_source(base: Base, adapter: str | Path | None, live: Any = None) -> 
     """
 
     def load(stack: ExitStack, notes: dict[str, Any]) -> Loaded:
-        if adapter is not None or isinstance(live, PeftModel):
-            model = student_copy(
-                base.name, adapter if adapter is not None else live, base.dtype, base.device, base.device_map
-            )
+        if adapter is not None:
+            model = load_student(base.name, adapter, base.dtype, base.device, base.device_map)
+        elif isinstance(live, PeftModel):
+            model = student_copy(base.name, live, base.dtype, base.device, base.device_map)
         elif live is not None and is_sharded(live):
             model = whole_copy(base.name, live, base.dtype, base.device)
         elif live is not None:
             model = copy.deepcopy(live).to(device=base.device, dtype=base.dtype).eval()
         else:
-            raise UserError("There is no trained model to score. Set --evaluation.adapter to an adapter folder.")
+            raise UserError(
+                "There is no trained model to score. Set adapter (--evaluation.adapter) to an adapter folder."
+            )
         if adapter is not None and model.dtype != torch.float32 and all_weights_trained(adapter):
             notes["update_kept"] = share_kept(base.name, adapter, model.dtype)
         return model, load_tokenizer(base.name)
@@ -158,7 +160,8 @@ def base_of(
         name = hparams.get("model_name_or_path")
     if name is None:
         raise UserError(
-            "The base model is not known. Set --subspace.model_name_or_path, or give a module that has that "
+            "The base model is not known. Set model_name_or_path (--subspace.model_name_or_path), or give a module "
+            "that has that "
             "hyperparameter."
         )
     dtype = resolve_dtype(wanted, device)

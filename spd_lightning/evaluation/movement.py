@@ -23,13 +23,12 @@ from spd_lightning.evaluation.context import Occasion
 from spd_lightning.evaluation.continuations import Work, tokenise, work_of_tokens
 from spd_lightning.evaluation.divergence import summary, text_divergences
 from spd_lightning.evaluation.models import Base
+from spd_lightning.evaluation.portion import Way, ask, context_of
 from spd_lightning.evaluation.scores import BenchmarkResult
-from spd_lightning.evaluation.share import Way, ask, context_of
 from spd_lightning.evaluation.suite import BenchmarkSuite
-from spd_lightning.finetuning.student import student_copy
 from spd_lightning.finetuning.texts import TrainingText
 from spd_lightning.model.adapter_beside import all_weights_trained, read_record
-from spd_lightning.model.load import load_config, load_tokenizer
+from spd_lightning.model.load import load_config, load_student, load_tokenizer
 from spd_lightning.tasks.task import Benchmark
 
 HELD_OUT, CORPUS = 32, 32
@@ -150,7 +149,7 @@ def _divergences(base: Base, adapter: str | Path, sets: dict[str, list[Work]], s
     if store is not None and folder is not None and store.is_complete(folder):
         found: dict[str, Any] = store.facts(folder)["found"]
         return found
-    student = student_copy(base.name, adapter, base.dtype, base.device, base.device_map)
+    student = load_student(base.name, adapter, base.dtype, base.device, base.device_map)
     apart = all_weights_trained(adapter) or read_record(base.name) is not None
     other = base.load() if apart else None
     found = {name: summary(text_divergences(student, work, other)) if work else None for name, work in sets.items()}

@@ -136,7 +136,9 @@ class BenchmarkSuite:
         """
         source = self.options.subspace if self.options.subspace is not None else self.context.subspace
         if source is None:
-            raise UserError("methods names projected, but there is no subspace. Set --evaluation.subspace to a file.")
+            raise UserError(
+                "methods names projected, but there is no subspace. Set subspace (--evaluation.subspace) to a file."
+            )
         if not isinstance(source, CapabilitySubspace) and not Path(source).is_file():
             raise UserError(f"subspace={str(source)!r}: there is no such file. Set --evaluation.subspace to one.")
         return source

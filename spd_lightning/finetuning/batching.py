@@ -188,7 +188,8 @@ class TextLoader:
         if self.max_token_id >= vocabulary:
             raise UserError(
                 f"The corpus holds token id {self.max_token_id}, but the vocabulary of {model_name_or_path} has "
-                f"{vocabulary} rows: corpus and model do not belong together. Set --subspace.model_name_or_path to the "
+                f"{vocabulary} rows: corpus and model do not belong together. Set model_name_or_path "
+                "(--subspace.model_name_or_path) to the "
                 "model that generated the corpus."
             )
 
@@ -241,7 +242,8 @@ class TextLoader:
             if state[name] != value:
                 raise UserError(
                     f"The checkpoint was made with {name}={state[name]}, this run has {name}={value}: its place in the "
-                    "data means nothing here. Use the settings it was made with, or start without --ckpt_path."
+                    "data means nothing here. Use the settings it was made with, or start without ckpt_path "
+                    "(--ckpt_path)."
                 )
         self.epoch, self.batch_index = state["epoch"], state["batch_index"]
 

@@ -46,7 +46,9 @@ def refuse_other(saved: Mapping[str, Any] | None, here: Mapping[str, Any], model
         UserError: With the name of what differs, there and here.
     """
     if saved is None:
-        raise UserError("The checkpoint was not written by SPDFineTuningModule. Set --ckpt_path to one of its own.")
+        raise UserError(
+            "The checkpoint was not written by SPDFineTuningModule. Set ckpt_path (--ckpt_path) to one of its own."
+        )
     for name, value in here.items():
         if saved[name] == value:
             continue
@@ -55,7 +57,7 @@ def refuse_other(saved: Mapping[str, Any] | None, here: Mapping[str, Any], model
         option = "--subspace.model_name_or_path" if name == "base" else f"--model.{name}"
         raise UserError(
             f"The checkpoint was made with {name}={there}, this run has {name}={value} (of other content). "
-            f"Set {option} to what it was made with, or start without --ckpt_path."
+            f"Set {option} to what it was made with, or start without ckpt_path (--ckpt_path)."
         )
 
 
@@ -77,7 +79,7 @@ def refuse_other_weights(module: nn.Module, weights: Mapping[str, Tensor] | None
         wrong = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
         raise UserError(
             f"The checkpoint does not hold this run's {len(expected)} trained weights; {len(wrong)} differ, first "
-            f"{wrong[0]}. Start without --ckpt_path."
+            f"{wrong[0]}. Start without ckpt_path (--ckpt_path)."
         )
 
 

@@ -131,9 +131,9 @@ class SelfGenerationDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if not 0 <= val_fraction < 1:
-            raise UserError(f"data.val_fraction={val_fraction} must be at least 0 and below 1.")
+            raise UserError(f"val_fraction={val_fraction} must be at least 0 and below 1. Set --data.val_fraction.")
         if not 0 <= min_completions <= 1:
-            raise UserError(f"data.min_completions={min_completions} is a share: set it to 0 up to 1.")
+            raise UserError(f"min_completions={min_completions} is no share. Set --data.min_completions to 0 up to 1.")
         questions = Questions(
             model_name_or_path,
             task,
@@ -195,8 +195,8 @@ class SelfGenerationDataModule(LightningDataModule):
         prompts = {request.prompt_ids for request in recipe.questions.requests}
         if trains and self.val_fraction > 0 and len(prompts) < 2:
             raise UserError(
-                f"data.val_fraction={self.val_fraction} holds out prompts, but there is only one. Raise "
-                "--data.num_prompts, or set --data.val_fraction 0."
+                f"val_fraction={self.val_fraction} holds out prompts, but there is only one. Raise "
+                "num_prompts (--data.num_prompts), or set --data.val_fraction 0."
             )
         recipe.check_engine()
         if trains:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from transformers import GenerationConfig
 
 from spd_lightning.artifacts.files import write_atomic
@@ -67,7 +69,7 @@ def export_adapter(adapter: str | Path, out: str | Path, facts: RunFacts) -> Pat
     usage = (
         "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"base = AutoModelForCausalLM.from_pretrained({_as_arguments(facts.model_name_or_path)})\n"
-        f'model = PeftModel.from_pretrained(base, "{out.name}")\n'
+        f"model = PeftModel.from_pretrained(base, {_quoted(out)})\n"
     )
     return _finish(out, facts, f"A LoRA adapter for {facts.model_name_or_path}", _trained(facts), usage)
 
@@ -149,14 +151,19 @@ def embedded_origin(name: str) -> str | None:
 def _as_arguments(name: str) -> str:
     """A base's name, and its revision where it has one, as other tools take them in Python."""
     base, revision = split_revision(loadable_name(name))
-    return f'"{base}"' + (f', revision="{revision}"' if revision else "")
+    return json.dumps(base, ensure_ascii=False) + (f", revision={json.dumps(revision)}" if revision else "")
+
+
+def _quoted(out: Path) -> str:
+    """A folder's name as it is typed in Python."""
+    return json.dumps(out.name, ensure_ascii=False)
 
 
 def _usage(out: Path) -> str:
     return (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'model = AutoModelForCausalLM.from_pretrained("{out.name}")\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{out.name}")\n'
+        f"model = AutoModelForCausalLM.from_pretrained({_quoted(out)})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({_quoted(out)})\n"
     )
 
 
@@ -182,15 +189,23 @@ def _finish(out: Path, facts: RunFacts, title: str, how: str, usage: str) -> Pat
     return out
 
 
+def _in_a_cell(value: Any) -> str:
+    """A value in one cell of a Markdown table."""
+    return " ".join(str(value).replace("|", r"\|").split())
+
+
 def model_card(facts: RunFacts, title: str, how: str, usage: str) -> str:
     """The text of a model card: what it is, how it was made, its settings and scores, and how to load it."""
     embedded = embedded_origin(facts.model_name_or_path)
+    front = {
+        "base_model": split_revision(loadable_name(facts.model_name_or_path))[0],
+        **({"license": EMBEDDED[embedded].license} if embedded else {}),
+        "library_name": "peft" if usage.startswith("from peft") else "transformers",
+        "tags": ["self-distillation", "spd_lightning"],
+    }
     lines = [
         "---",
-        f"base_model: {split_revision(loadable_name(facts.model_name_or_path))[0]}",
-        *([f"license: {EMBEDDED[embedded].license}"] if embedded else []),
-        "library_name: " + ("peft" if "PeftModel" in usage else "transformers"),
-        "tags: [self-distillation, spd_lightning]",
+        yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=10_000).rstrip(),
         "---",
         "",
         f"# {title}",
@@ -211,7 +226,7 @@ def model_card(facts: RunFacts, title: str, how: str, usage: str) -> str:
         lines += ["This is a modified version: see above. Pass these terms on with it.", ""]
     if facts.settings:
         lines += ["## Settings", "", "| option | value |", "| --- | --- |"]
-        lines += [f"| {name} | {value} |" for name, value in facts.settings.items()] + [""]
+        lines += [f"| {name} | {_in_a_cell(value)} |" for name, value in facts.settings.items()] + [""]
     if facts.scores:
         lines += ["## Scores", "", facts.scores, ""]
     return "\n".join(lines)

@@ -39,7 +39,7 @@ def keep_of(method: Method, keep: Keep) -> Keep:
         UserError: For ``filtered`` with another.
     """
     if method == "filtered" and keep not in ("all", "correct"):
-        raise UserError(f"data.method=filtered is ssd with data.keep=correct, not {keep}. Set --data.method ssd.")
+        raise UserError(f"method=filtered is ssd with keep=correct, not {keep}. Set --data.method ssd.")
     return "correct" if method == "filtered" else keep
 
 
@@ -60,16 +60,16 @@ def check_keep(keep: Keep, questions: Questions, allow: bool | None) -> None:
         check_consent(answer_type, allow)
     if keep == "majority" and answer_type not in ("number", "letter"):
         raise UserError(
-            f"data.keep=majority counts equal answers, numbers or letters; those of {questions.task_name} are of type "
-            f"{answer_type}. Set --data.keep to another, or --subspace.task to a task of numbers or letters."
+            f"keep=majority counts equal answers, numbers or letters; those of {questions.task_name} are of type "
+            f"{answer_type}. Set --data.keep to another, or task (--subspace.task) to a task of numbers or letters."
         )
     if keep == "majority" and questions.num_generations < 2:
         raise UserError(
-            f"data.keep=majority needs several samples a prompt, and data.num_generations="
+            f"keep=majority needs several samples a prompt, and num_generations="
             f"{questions.num_generations}. Set --data.num_generations 8."
         )
     if keep == "shuffled" and len({request.id for request in questions.requests}) < 2:
-        raise UserError("data.keep=shuffled needs at least two prompts. Raise --data.num_prompts.")
+        raise UserError("keep=shuffled needs at least two prompts. Raise num_prompts (--data.num_prompts).")
 
 
 def keep_records(
@@ -116,8 +116,9 @@ def keep_records(
     if not kept:
         what = {"correct": "agree with the gold answer", "wrong": "disagree with the gold answer"}
         raise UserError(
-            f"data.keep={keep}: 0 of {len(records)} completions {what.get(keep, 'are left')}, so nothing is left to "
-            "train on. Raise --data.num_prompts or --data.num_generations, or set --data.keep=all."
+            f"keep={keep}: 0 of {len(records)} completions {what.get(keep, 'are left')}, so nothing is left to "
+            "train on. Raise num_prompts (--data.num_prompts) or num_generations "
+            "(--data.num_generations), or set --data.keep=all."
         )
     return kept
 

@@ -83,7 +83,7 @@ def check_packing(model: Any, longest: int) -> None:
     if window is not None and longest > window and "flash" not in (getattr(config, "_attn_implementation", "") or ""):
         raise UserError(
             f"packing=True would lose the sliding window of {window} tokens of this {config.model_type} model: the "
-            f"longest text has {longest}. Set --model.packing=false, or --model.max_length={window}."
+            f"longest text has {longest}. Set --model.packing=false, or max_length={window} (--model.max_length)."
         )
     if getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt"):
         raise UserError(

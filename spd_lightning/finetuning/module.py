@@ -105,7 +105,7 @@ class SPDFineTuningModule(LightningModule):
         self.model: PreTrainedModel | PeftModel | None = None
         self.val_loss = MeanMetric()
         self._fingerprint: str | None = None
-        self.recipe: dict[str, Any] | None = None  # what this student depends on, for checkpoints; the pipeline knows
+        self.key: dict[str, Any] | None = None  # what this student depends on, for checkpoints; the pipeline knows
         self._resume: tuple[int, dict[str, int]] | None = None  # optimiser step of a checkpoint, state of its loader
         self._step_loss = torch.zeros((), dtype=torch.float32)
         self._pace = Pace()
@@ -223,8 +223,9 @@ class SPDFineTuningModule(LightningModule):
             raise UserError(
                 f"train/loss is {float(loss)} and the gradient norm {float(norm)} at optimiser step "
                 f"{self.trainer.global_step} (epoch {self.current_epoch}); the weights were not changed. Last good "
-                f"checkpoint: {last_checkpoint(self.trainer.checkpoint_callbacks)}. Lower --model.learning_rate (now "
-                f"{self._options.learning_rate}), or set --trainer.precision=32-true."
+                f"checkpoint: {last_checkpoint(self.trainer.checkpoint_callbacks)}. Lower "
+                f"learning_rate={self._options.learning_rate} (--model.learning_rate), or set precision=32-true "
+                "(--trainer.precision)."
             )
         speed, padding = self._pace.end_step()
         values = {
@@ -285,8 +286,8 @@ class SPDFineTuningModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Record the base, the adapter's shape and the place in the data."""
         checkpoint["spd"] = {**self._made_of(), "model_name_or_path": self._options.model_name_or_path}
-        if self.recipe is not None:
-            checkpoint["spd"]["recipe"] = json.dumps(self.recipe)
+        if self.key is not None:
+            checkpoint["spd"]["recipe"] = json.dumps(self.key)  # the name that checkpoints have had
         if isinstance(self.trainer.train_dataloader, TextLoader):
             checkpoint["spd"]["loader"] = self.trainer.train_dataloader.state_dict()
 

@@ -36,8 +36,8 @@ def finite_steps(total: float, max_epochs: int | None) -> int:
     """
     if not math.isfinite(total):
         raise UserError(
-            f"The cosine schedule needs an end, and trainer.max_epochs={max_epochs} has none. Set --trainer.max_epochs "
-            "or --trainer.max_steps."
+            f"The cosine schedule needs an end, and max_epochs={max_epochs} has none. Set --trainer.max_epochs "
+            "or max_steps (--trainer.max_steps)."
         )
     return int(total)
 

@@ -18,5 +18,6 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """Take all processes, on all machines, into the group."""
+        # The argument of this name wants a number before the processes are known; so of Lightning 2.6.6, and tested.
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()

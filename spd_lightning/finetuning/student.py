@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 
 from spd_lightning.artifacts.files import whole_folder
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
-from spd_lightning.model.adapter_beside import Beside, is_adapter, load_adapter, put_beside, read_record, write_record
-from spd_lightning.model.load import load_model, save_tokenizer, spread
+from spd_lightning.model.adapter_beside import Beside, is_adapter, load_adapter, read_record, write_record
+from spd_lightning.model.load import load_model, load_student, save_tokenizer
 from spd_lightning.model.source import model_fingerprint
 
 
@@ -58,40 +58,32 @@ def save_adapter(model: PeftModel, folder: str | Path, weights: dict[str, Tensor
 
 def student_copy(
     model_name_or_path: str,
-    student: str | Path | PeftModel,
+    live: PeftModel,
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
-    device_map: str | None = None,
+    device_map: Literal["auto"] | None = None,
 ) -> PreTrainedModel:
-    """A student to score or to sample from: its base with the adapter beside the weights (`adapter_beside`).
+    """A copy of a student amid its training, to score or to sample from, as `load_student` loads a saved one.
 
     Args:
         model_name_or_path: The base.
-        student: A PEFT folder, a folder with a whole checkpoint, or a live PEFT model (left alone).
-        dtype: Of the result; a whole checkpoint is cast to it.
-        device: Of the result.
-        device_map: ``auto`` spreads the result over all devices of this process instead.
-
-    Raises:
-        UserError: If there is neither, or the adapter cannot stand beside its base.
+        live: The adapted model; left alone.
+        dtype: Of the copy.
+        device: Of the copy.
+        device_map: ``auto`` spreads the copy over all devices of this process instead.
 
     Ranks:
-        Collective where a live model is sharded; every process gets a copy.
+        Collective where the live model is sharded; every process gets a copy.
     """
-    if isinstance(student, PeftModel):
-        with tempfile.TemporaryDirectory() as folder:
-            weights = trained_weights(student) if is_sharded(student) else None
-            return student_copy(model_name_or_path, save_adapter(student, folder, weights), dtype, device, device_map)
-    if not is_adapter(student) and (Path(student) / "config.json").is_file():
-        return load_model(str(student), dtype, device, device_map)
-    model = put_beside(load_model(model_name_or_path, dtype), student)
-    return model.to(device) if device_map is None else spread(model, device_map)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        weights = trained_weights(live) if is_sharded(live) else None
+        return load_student(model_name_or_path, save_adapter(live, folder, weights), dtype, device, device_map)
 
 
 def merged_copy(
     model_name_or_path: str, adapter: str | Path | PeftModel, dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
-    """A plain transformers model with the adapter in its weights, for other tools; `student_copy` is what is scored.
+    """A plain transformers model with the adapter in its weights, for other tools; `load_student` is what is scored.
 
     Args:
         model_name_or_path: The base.

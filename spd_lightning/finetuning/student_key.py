@@ -72,7 +72,7 @@ def same_student(key: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in key.items() if name != "processes"}
 
 
-def recipe_of_checkpoint(path: Path) -> dict[str, Any]:
+def key_of_checkpoint(path: Path) -> dict[str, Any]:
     """The key that a training checkpoint was made under; empty where it has none."""
     saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return json.loads((saved.get("spd") or {}).get("recipe") or "{}")

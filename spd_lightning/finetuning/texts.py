@@ -62,7 +62,8 @@ def texts_from_corpus(
     eos = tokenizer.eos_token_id
     if cut_at_stops and eos is None:
         raise UserError(
-            "The tokenizer has no end-of-sequence token to train in place of a stop string. Set --data.stop_eos false."
+            "The tokenizer has no end-of-sequence token to train in place of a stop string. Set stop_eos "
+            "(--data.stop_eos) false."
         )
     texts, counts = [], {"texts": 0, "empty": 0, **({"cut_at_stops": 0} if cut_at_stops else {})}
     for record in records:
@@ -85,12 +86,15 @@ def texts_from_corpus(
         if vocab_size is not None and largest >= vocab_size:
             raise UserError(
                 f"Token id {largest} of training text {text.id!r} lies outside the model's vocabulary of {vocab_size}: "
-                "corpus or tokenizer belong to another model. Set --subspace.model_name_or_path to the model that "
+                "corpus or tokenizer belong to another model. Set model_name_or_path (--subspace.model_name_or_path) "
+                "to the model that "
                 "generated the corpus, or generate it again."
             )
         texts.append(text)
     if not texts:
-        raise UserError("The corpus is empty: there is no generation to train on. Set --data.num_prompts above 0.")
+        raise UserError(
+            "The corpus is empty: there is no generation to train on. Set num_prompts (--data.num_prompts) above 0."
+        )
     counts["texts"] = len(texts)
     return texts, counts
 
@@ -133,7 +137,7 @@ def split_validation(
     if fraction > 0 and len(prompts) < 2:
         raise UserError(
             f"val_fraction={fraction} holds out prompts, but all {len(texts)} texts have the same one. Raise "
-            "--data.num_prompts, or set --data.val_fraction 0."
+            "num_prompts (--data.num_prompts), or set --data.val_fraction 0."
         )
     held = min(max(round(fraction * len(prompts)), int(fraction > 0)), len(prompts) - 1)
     order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed)).tolist()

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from spd_lightning.errors import UserError
-from spd_lightning.finetuning.checkpointing import recompute_layers, recomputes
 from spd_lightning.finetuning.lora import add_lora
+from spd_lightning.finetuning.recomputing import recompute_layers, recomputes
 from spd_lightning.model.load import load_model
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
@@ -28,10 +28,10 @@ def trained_model(options: Any, precision: str) -> PreTrainedModel | PeftModel:
         UserError: For a precision that is not supported, or that would round the trained weights.
     """
     if precision not in PRECISIONS:
-        raise UserError(f"trainer.precision={precision} is not supported. Set it to {', '.join(PRECISIONS)}.")
+        raise UserError(f"precision={precision} is not supported. Set --trainer.precision to {', '.join(PRECISIONS)}.")
     if precision == "bf16-true" and options.lora_r is None:
         raise UserError(
-            "trainer.precision=bf16-true with lora_r=null would keep the trained weights in bf16, where a step of "
+            "precision=bf16-true with lora_r=null would keep the trained weights in bf16, where a step of "
             f"{options.learning_rate} vanishes by rounding. Set --trainer.precision=bf16-mixed, or a --model.lora_r."
         )
     dtype = torch.bfloat16 if precision == "bf16-true" else torch.float32

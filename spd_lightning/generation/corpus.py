@@ -192,7 +192,7 @@ def refuse_empty(records: Sequence[dict[str, Any]]) -> None:
     shown = "; ".join(f"{r['id']}: prompt ends {r['prompt'][-40:]!r}, {r['num_tokens']} tokens" for r in records[:3])
     raise UserError(
         f"Every one of the {len(records)} completions is empty ({shown}). The model stops at once on these prompts: "
-        "check --data.prompt_format, the model and --subspace.rank."
+        "check prompt_format (--data.prompt_format), the model and rank (--subspace.rank)."
     )
 
 

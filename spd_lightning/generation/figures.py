@@ -30,7 +30,9 @@ def statistics(
         UserError: If there are no records.
     """
     if not records:
-        raise UserError("The corpus holds 0 completions; there is nothing to describe. Raise --data.num_prompts.")
+        raise UserError(
+            "The corpus holds 0 completions; there is nothing to describe. Raise num_prompts (--data.num_prompts)."
+        )
     lengths = [r["num_tokens"] for r in records]
     figures: dict[str, float] = {
         "n": len(records),

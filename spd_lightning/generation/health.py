@@ -87,6 +87,6 @@ def refuse_few(records: Sequence[Mapping[str, Any]], questions: Questions, least
     lost = asked - len(records)
     why = f"{len(records) - held} are empty" + (f", {lost} were left out (--data.long_prompts)" if lost else "")
     raise UserError(
-        f"Only {held} of {asked} completions hold text ({why}), and data.min_completions={least} wants "
+        f"Only {held} of {asked} completions hold text ({why}), and min_completions={least} wants "
         f"{least:.0%} of them. {_fuller(questions)} --data.min_completions 0 trains on them all the same."
     )

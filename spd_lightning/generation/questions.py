@@ -51,9 +51,12 @@ class Questions:
     def __post_init__(self) -> None:
         for name in ("num_generations", "max_prompt_length"):
             if (value := getattr(self, name)) < 1:
-                raise UserError(f"data.{name}={value} must be at least 1.")
+                raise UserError(f"{name}={value} must be at least 1. Set --data.{name}.")
         if self.num_prompts is not None and self.num_prompts < 1:
-            raise UserError(f"data.num_prompts={self.num_prompts} leaves no prompt. Set at least 1, or null for all.")
+            raise UserError(
+                f"num_prompts={self.num_prompts} leaves no prompt. Set --data.num_prompts to at least 1, or null for "
+                "all."
+            )
 
     @cached_property
     def task(self) -> Task:
@@ -69,7 +72,7 @@ class Questions:
         """
         prompts = self.task.examples("train", self.num_prompts)
         if not prompts:
-            raise UserError(f"Task {self.task_name!r} has no training prompt. Choose another --subspace.task.")
+            raise UserError(f"Task {self.task_name!r} has no training prompt. Choose another task (--subspace.task).")
         return prompts
 
     def read(self) -> None:

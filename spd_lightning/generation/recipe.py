@@ -62,7 +62,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("batch_size", "batch_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
-                raise UserError(f"data.{name}={value} must be at least 1.")
+                raise UserError(f"{name}={value} must be at least 1. Set --data.{name}.")
         limit = self.questions.max_new_tokens
         self._sampling(1 if limit is None else limit)  # refuses now; the task, which may set it, is not read yet
 
@@ -120,8 +120,8 @@ class Recipe:
             return None
         if self.subspace is None:
             raise UserError(
-                "data.method=spd needs a subspace. Run the extract stage first (fit and generate do), or set "
-                "--data.subspace to a subspace.safetensors file, or --data.method=ssd."
+                "method=spd needs a subspace. Run the extract stage first (fit and generate do), or set "
+                "subspace (--data.subspace) to a subspace.safetensors file, or --data.method=ssd."
             )
         subspace = CapabilitySubspace.load(self.subspace)
         subspace.check_model(model_fingerprint(self.model_name_or_path))

@@ -89,7 +89,8 @@ def truncate(
     if room < 1:
         raise UserError(
             f"A limit of {max_length} tokens leaves no room for text: special tokens and chat template take "
-            f"{keep_prefix + keep_suffix} of them. Raise the limit (training prompts: --data.max_prompt_length)."
+            f"{keep_prefix + keep_suffix} of them. Raise the limit (of training prompts: max_prompt_length, "
+            "--data.max_prompt_length)."
         )
     before = keep_prefix + {"start": 0, "middle": room // 2, "end": room}[side]
     return ids[:before] + ids[before + cut :]
@@ -207,7 +208,9 @@ def build_requests(
             f"num_generations={num_generations} and max_prompt_length={max_prompt_length} must be at least 1."
         )
     if not prompts:
-        raise UserError("There are no prompts to complete. Choose a task with rows, or raise --data.num_prompts.")
+        raise UserError(
+            "There are no prompts to complete. Choose a task with rows, or raise num_prompts (--data.num_prompts)."
+        )
     twice = [i for i, n in Counter(i for i, _ in prompts).items() if n > 1]
     if twice:
         raise UserError(
@@ -230,7 +233,7 @@ def build_requests(
     if not requests:
         raise UserError(
             f"All {len(prompts)} prompts are longer than max_prompt_length={max_prompt_length} tokens and were "
-            "rejected. Raise it, or set --data.long_prompts truncate."
+            "rejected. Raise it, or set long_prompts (--data.long_prompts) truncate."
         )
     counts["requests"] = len(requests)
     return requests, counts

@@ -67,9 +67,9 @@ def check_student(model_name_or_path: str, dtype: torch.dtype) -> None:
     """
     if dtype != torch.float32 and read_record(model_name_or_path) is not None:
         raise UserError(
-            f"data.engine=vllm would round what {model_name_or_path} learned in earlier rounds to "
+            f"engine=vllm would round what {model_name_or_path} learned in earlier rounds to "
             f"{dtype_name(dtype)}. Set --data.engine transformers, which keeps its adapters beside the "
-            "base, or --data.dtype float32."
+            "base, or dtype (--data.dtype) float32."
         )
 
 

@@ -232,7 +232,7 @@ def _refusal(folder: str | Path, what: str) -> UserError:
     return UserError(
         f"The adapter in {folder} is not plain LoRA on linear layers: {what}. It cannot stand beside the base in one "
         "product. Merge it (peft: model.merge_and_unload(), in float32), save the checkpoint, and give that folder as "
-        "--evaluation.adapter with --evaluation.dtype=float32."
+        "--evaluation.adapter with dtype=float32 (--evaluation.dtype)."
     )
 
 

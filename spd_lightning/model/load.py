@@ -15,7 +15,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
-from spd_lightning.model.adapter_beside import Beside, put_beside, read_record
+from spd_lightning.model.adapter_beside import Beside, is_adapter, put_beside, read_record
+from spd_lightning.model.anatomy import decoder_layers
 from spd_lightning.model.embedded import how_to_install
 from spd_lightning.model.source import model_fingerprint, resolve_source
 
@@ -154,13 +155,42 @@ def _load_beside(
     return model.to(device) if device_map is None else spread(model, device_map)  # type: ignore[arg-type]
 
 
+def load_student(
+    model_name_or_path: str,
+    folder: str | Path,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    device_map: Literal["auto"] | None = None,
+) -> PreTrainedModel:
+    """A saved student to score or to sample from: its base with the adapter beside the weights (`adapter_beside`).
+
+    Args:
+        model_name_or_path: The base.
+        folder: A PEFT folder, or one with a whole checkpoint.
+        dtype: Of the result; a whole checkpoint is cast to it.
+        device: Of the result.
+        device_map: ``auto`` spreads the result over all devices of this process instead.
+
+    Raises:
+        UserError: If there is neither, or the adapter cannot stand beside its base.
+
+    Ranks:
+        Every process loads for itself. Issues no collective.
+    """
+    if not is_adapter(folder) and (Path(folder) / "config.json").is_file():
+        return load_model(str(folder), dtype, device, device_map)
+    model = put_beside(load_model(model_name_or_path, dtype), folder)
+    return model.to(device) if device_map is None else spread(model, device_map)  # type: ignore[arg-type]
+
+
 def spread(model: PreTrainedModel, device_map: str) -> PreTrainedModel:
     """Spread a model in memory over the devices of this process, as ``load_model(device_map="auto")`` does."""
     from accelerate import dispatch_model, infer_auto_device_map
 
     if device_map != "auto":
         raise UserError(f"device_map={device_map!r} is not known. Set --subspace.device_map to auto, or null.")
-    places = infer_auto_device_map(model, dtype=model.dtype, no_split_module_classes=model._no_split_modules)
+    whole = sorted({type(layer).__name__ for layer in decoder_layers(model)})  # a layer stays on one device
+    places = infer_auto_device_map(model, dtype=model.dtype, no_split_module_classes=whole)
     if "disk" in places.values():
         raise UserError(
             "The student does not fit into the memory of the devices and the host together. Evaluate on more devices."
@@ -176,9 +206,9 @@ def check_one_process(device_map: str | None, world_size: int) -> None:
     """
     if device_map is not None and world_size > 1:
         raise UserError(
-            f"subspace.device_map={device_map} spreads one model over all devices, but {world_size} processes were "
-            "started. Set --trainer.devices 1 for this command; only fine-tuning takes several (--trainer.strategy "
-            "fsdp)."
+            f"device_map={device_map} spreads one model over all devices, but {world_size} processes were "
+            "started. Set --trainer.devices 1 for this command; only fine-tuning takes several (strategy=fsdp, "
+            "--trainer.strategy)."
         )
 
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spd_lightning.artifacts.files import file_sha256, whole_folder
@@ -49,12 +50,14 @@ def resolve_source(model_name_or_path: str, need_weights: bool = True) -> tuple[
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UserError(
-                f"Model folder {model_name_or_path!r} has no config.json. Set --subspace.model_name_or_path to a "
+                f"model_name_or_path={model_name_or_path!r}: the folder has no config.json. Set "
+                "--subspace.model_name_or_path to a "
                 "folder written by save_pretrained, a .gguf file or a hub id."
             )
         if need_weights and not weight_files(path):
             raise UserError(
-                f"Model folder {model_name_or_path!r} holds no weights (model*.safetensors or pytorch_model*.bin). "
+                f"model_name_or_path={model_name_or_path!r}: the folder holds no weights (model*.safetensors or "
+                "pytorch_model*.bin). "
                 "Set --subspace.model_name_or_path to a folder written by save_pretrained, a .gguf file or a hub id."
             )
         return str(path), True
@@ -99,10 +102,10 @@ def _dequantised(gguf: Path) -> Path:
     if (folder / "config.json").is_file() and weight_files(folder):
         return folder
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(**source, trust_remote_code=False, dtype=torch.float32)
-    # Else save_pretrained refuses: the weights are dense now.
-    model.config.__dict__.pop("quantization_config", None)
-    model.__dict__["hf_quantizer"] = None
+    # Where a kernel for them is installed, transformers would keep the weights packed; older ones never do.
+    packed = getattr(transformers, "GgufConfig", None)
+    dense = {} if packed is None else {"quantization_config": packed(dequantize=True)}
+    model = AutoModelForCausalLM.from_pretrained(**source, **dense, trust_remote_code=False, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
     try:
         with whole_folder(folder, shared=True) as aside:

@@ -17,7 +17,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.student import save_student
-from spd_lightning.finetuning.student_key import recipe_of_checkpoint, same_student, student_key
+from spd_lightning.finetuning.student_key import key_of_checkpoint, same_student, student_key
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.processes import is_rank_zero
 
@@ -94,7 +94,7 @@ def checkpoint_to_continue(run: RunFolder, key: Mapping[str, Any], ckpt_path: st
     own = run.checkpoint
     if not own.is_file():
         return ckpt_path
-    there = recipe_of_checkpoint(own)
+    there = key_of_checkpoint(own)
     differ = differences(same_student(there), same_student(key))
     if not differ:
         return str(own)

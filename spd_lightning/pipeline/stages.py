@@ -262,7 +262,7 @@ class Pipeline:
     def _train(self, key: dict[str, Any], stored: StudentStore, resume: str | None) -> None:
         """Run stage 3's trainer and put the student into the store."""
         self._say_cost("fine_tune")
-        self.student.recipe = key
+        self.student.key = key
         self.trainer.fit(self.student, datamodule=self.data, ckpt_path=resume, weights_only=True)
         if self.trainer.interrupted:
             raise KeyboardInterrupt

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -84,6 +83,8 @@ def log_corpus(
     for logger in loggers:
         logger.log_metrics({f"corpus/{name}": float(value) for name, value in statistics.items()}, step=0)
         if isinstance(logger, WandbLogger):
+            import wandb  # a second to import, and not wanted by everyone
+
             logger.experiment.log({"corpus/lengths": wandb.Histogram(lengths)})
             if samples:
                 columns = list(samples[0])

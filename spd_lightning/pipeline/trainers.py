@@ -12,17 +12,16 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import distributed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-from torch.distributed.constants import default_pg_timeout
 
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.strategy import ShardedStrategy
+from spd_lightning.pipeline.lightning_names import ends_with_a_stage, wait_for_others
 from spd_lightning.pipeline.tracking import default_loggers
 
 # How long processes wait for each other, where the user says nothing: one may have hours of decoding left when another
@@ -67,13 +66,12 @@ def make_trainer(**settings: Any) -> Trainer:
             f"{chosen} cannot be had here: {reason} Set --trainer.accelerator to cpu or auto, or --trainer.devices to "
             "those that this machine has."
         ) from error
-    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+    if ends_with_a_stage(trainer.strategy):
         raise UserError(
             f"trainer.strategy={settings['strategy']!r} starts processes that end with each stage, and what they found "
             "with them. Set --trainer.strategy=ddp."
         )
-    if isinstance(trainer.strategy, DDPStrategy) and trainer.strategy._timeout in (None, default_pg_timeout):
-        trainer.strategy._timeout = WAIT_FOR_OTHERS
+    wait_for_others(trainer.strategy, WAIT_FOR_OTHERS)
     started = int(os.environ.get("WORLD_SIZE", trainer.world_size))
     if "LOCAL_RANK" in os.environ and started != trainer.world_size:
         raise UserError(

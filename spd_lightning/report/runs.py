@@ -21,6 +21,7 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import flatten, is_compared
 from spd_lightning.errors import UserError
 from spd_lightning.report.schema import check_results
+from spd_lightning.subspace.files import read_safetensors, site_keys
 from spd_lightning.tasks import is_generated
 
 COMPUTE = ("spd_lightning", "torch", "lightning", "transformers", "tokenizers", "peft", "numpy")  # what numbers need
@@ -189,18 +190,17 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _read_subspace(path: Path) -> tuple[dict[str, Any], tuple[Spectrum, ...]]:
     if not path.is_file():
         return {}, ()
-    from spd_lightning.subspace.subspace import CapabilitySubspace
-
     try:
-        found = CapabilitySubspace.load(path)
+        arrays, metadata = read_safetensors(path, "basis", "numpy")
     except UserError as error:
         raise UserError(f"{path}: not a subspace file ({error}). Extract it again.") from error
     spectra = []
-    for layer, side in found.sites:
-        values, rank = found.singular_values(layer, side).numpy(), found.basis(layer, side).shape[1]
-        energy = found.metadata.get("energy", {}).get(f"{layer}.{side}", _leading_share(values, rank))
+    for layer, side in site_keys(arrays, "basis"):
+        site = f"layers.{layer}.{side}"
+        values, rank = arrays[f"{site}.singular_values"], arrays[f"{site}.basis"].shape[1]
+        energy = metadata.get("energy", {}).get(f"{layer}.{side}", _leading_share(values, rank))
         spectra.append(Spectrum(layer, side, values, rank, energy))
-    return found.metadata, tuple(spectra)
+    return metadata, tuple(spectra)
 
 
 def _leading_share(values: np.ndarray, rank: int) -> float:

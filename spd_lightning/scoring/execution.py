@@ -15,7 +15,7 @@ from typing import Any
 
 from spd_lightning.errors import UserError
 from spd_lightning.scoring.isolation import ExecutionResult, Supervisor, probe_isolation, task_for
-from spd_lightning.scoring.parts import Parts
+from spd_lightning.scoring.parts import ProgramParts
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TestedProgram:
     __test__ = False  # it is no test of ours
 
     program: str
-    parts: Parts
+    parts: ProgramParts
 
     @property
     def whole(self) -> str:

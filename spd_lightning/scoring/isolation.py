@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.errors import UserError
-from spd_lightning.scoring.parts import Parts
+from spd_lightning.scoring.parts import ProgramParts
 
 CONSENT_VARIABLE = "HF_ALLOW_CODE_EVAL"
 TIERS = {1: "bubblewrap", 2: "namespaces", 3: "unprivileged uid", 4: "plain subprocess"}
@@ -82,7 +82,7 @@ class Isolation:
     verified: bool = True
 
 
-def task_for(program: str, parts: Parts | None, timeout_s: float, memory_mb: int) -> dict[str, Any]:
+def task_for(program: str, parts: ProgramParts | None, timeout_s: float, memory_mb: int) -> dict[str, Any]:
     """What a supervisor is asked: a program in one process, or apart from the tests in ``parts``."""
     apart = None if parts is None else asdict(parts)
     return {"program": program, "apart": apart, "timeout_s": timeout_s, "memory_mb": memory_mb}

@@ -103,7 +103,8 @@ def check_consent(answer_type: AnswerType, allow: bool | None) -> None:
     """
     if answer_type == "program" and not may_execute(allow):
         raise UserError(
-            "A gold filter (data.keep=correct or wrong, data.method=filtered) runs programs of the model, which "
-            f"evaluation.allow_code_execution={allow!r} does not allow here (without a sandbox it must be true, or "
-            "HF_ALLOW_CODE_EVAL=1). Set it, or choose --data.method=ssd and --data.keep=all."
+            "A gold filter (keep=correct or wrong, method=filtered) runs programs of the model, which "
+            f"allow_code_execution={allow!r} does not allow here (without a sandbox it must be true, or "
+            "HF_ALLOW_CODE_EVAL=1). Set --evaluation.allow_code_execution true, or choose --data.method=ssd and "
+            "--data.keep=all."
         )

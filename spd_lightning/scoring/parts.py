@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Parts:
+class ProgramParts:
     """A program and its tests, taken apart.
 
     Attributes:
@@ -38,7 +38,7 @@ class Parts:
     shared: bool
 
 
-def split(prefix: str, tests: str, continues: bool = False) -> Parts:
+def split(prefix: str, tests: str, continues: bool = False) -> ProgramParts:
     """Take a program apart.
 
     Args:
@@ -56,7 +56,7 @@ def split(prefix: str, tests: str, continues: bool = False) -> Parts:
         tree = ast.parse(tests)
         free = _free(tests)
     except (SyntaxError, ValueError):  # then they fail everywhere
-        return Parts("", tests, (), (), (), "", False)
+        return ProgramParts("", tests, (), (), (), "", False)
     own = _bound(definitions)
     modules = {name for name in free - own if name in sys.stdlib_module_names and _only_holds(tree, name)}
     names = free - own - modules - set(dir(builtins))
@@ -66,7 +66,7 @@ def split(prefix: str, tests: str, continues: bool = False) -> Parts:
     classes = {node.name for node in [*ast.parse(definitions).body, *test_classes] if isinstance(node, ast.ClassDef)}
     imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     source = "\n".join(ast.unparse(node) for node in (*imports, *test_classes)) if test_classes else ""
-    return Parts(
+    return ProgramParts(
         definitions=definitions,
         tests=tests,
         names=tuple(sorted(names)),

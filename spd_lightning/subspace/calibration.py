@@ -70,7 +70,8 @@ def check_weights(model: nn.Module, name: str) -> None:
     if bad:
         raise UserError(
             f"The weights of {name} are not finite ({len(bad)} tensors, the first is {bad[0]}). "
-            "Give --subspace.model_name_or_path an intact model, or set --subspace.dtype=float32."
+            "Give model_name_or_path (--subspace.model_name_or_path) an intact model, or set dtype=float32 "
+            "(--subspace.dtype)."
         )
 
 

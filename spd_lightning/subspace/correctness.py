@@ -157,8 +157,9 @@ def encode_examples(
     if not encoded:
         reasons = "; ".join(f"{reason}: {len(ids)}" for reason, ids in statistics.skipped.items()) or "no example given"
         raise UserError(
-            f"S is empty in all {len(examples)} calibration examples ({reasons}). Raise --subspace.max_length "
-            f"(now {max_length}), set --subspace.span_rule=overlap (now {span_rule}) or --subspace.loss=full, or "
-            "choose another --subspace.task."
+            f"S is empty in all {len(examples)} calibration examples ({reasons}). Raise "
+            f"max_length={max_length} (--subspace.max_length), set span_rule=overlap (--subspace.span_rule, now "
+            f"{span_rule}) "
+            "or loss=full (--subspace.loss), or choose another task (--subspace.task)."
         )
     return encoded, statistics

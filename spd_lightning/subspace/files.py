@@ -8,32 +8,43 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from spd_lightning.artifacts.files import write_atomic
 from spd_lightning.errors import UserError
-from spd_lightning.subspace.sites import Side, SiteKey
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from spd_lightning.subspace.sites import Side, SiteKey
 
 HEADER = "spd"  # the key of the safetensors header under which our JSON stands
 
 
 def write_safetensors(path: str | Path, tensors: dict[str, Tensor], metadata: Mapping[str, Any]) -> Path:
     """Write tensors and our header, whole or not at all."""
+    from safetensors.torch import save
+
     return write_atomic(path, save(tensors, metadata={HEADER: json.dumps(metadata, sort_keys=True)}))
 
 
-def read_safetensors(path: str | Path, part: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_safetensors(
+    path: str | Path, part: str, framework: Literal["pt", "numpy"] = "pt"
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tensors and our header of a safetensors file.
+
+    Args:
+        path: The file.
+        part: What it must hold.
+        framework: ``pt`` for tensors; ``numpy`` for arrays, which a report reads without loading PyTorch.
 
     Raises:
         UserError: If there is no such file, it is not safetensors, or holds no ``layers.*.<part>``.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(path), framework=framework) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             header = (file.metadata() or {}).get(HEADER)
     except (OSError, SafetensorError) as error:
@@ -45,7 +56,7 @@ def read_safetensors(path: str | Path, part: str) -> tuple[dict[str, Tensor], di
     return tensors, json.loads(header)
 
 
-def site_keys(tensors: Mapping[str, Tensor], part: str) -> list[SiteKey]:
+def site_keys(tensors: Mapping[str, Any], part: str) -> list[SiteKey]:
     """The ``(layer, side)`` of every tensor ``layers.{layer}.{side}.{part}``, by layer, K before V."""
     keys: list[SiteKey] = []
     for name in tensors:

@@ -175,8 +175,8 @@ class Moments:
             if site.count and not site.second_moment.any():
                 raise UserError(
                     f"The gradients at {where} are all zero: the model is already certain of every token in S, or the "
-                    "dtype is too coarse. Set --subspace.dtype=float32, --subspace.loss=full or another "
-                    "--subspace.task."
+                    "dtype is too coarse. Set --subspace.dtype=float32, loss=full (--subspace.loss) or another "
+                    "task (--subspace.task)."
                 )
 
     def save(self, path: str | Path) -> Path:

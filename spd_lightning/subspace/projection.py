@@ -149,13 +149,13 @@ def _folds(model: nn.Module, subspace: CapabilitySubspace) -> list[Fold]:
             if not weight.is_floating_point():
                 raise UserError(
                     f"{site.name} holds weights of {weight.dtype}: a quantised projection cannot be folded. Load the "
-                    "model with --data.dtype=float32 or bfloat16, or use project_kv."
+                    "model with dtype=float32 (--data.dtype) or bfloat16, or use project_kv."
                 )
             if weight.device.type == "meta":
                 raise UserError(
                     f"The weights of {site.name} are held outside the devices (offloaded to the host's memory or the "
                     "disk), where the projection cannot be folded into them. Use more devices, or set "
-                    "--data.dtype=bfloat16 so that the model fits, or use project_kv."
+                    "dtype=bfloat16 (--data.dtype) so that the model fits, or use project_kv."
                 )
             folds.append((weight, dim, site.index, projector))
     return folds

@@ -119,8 +119,9 @@ def kv_sites(model: nn.Module, layers: Iterable[int] | None = None) -> dict[Site
         linear = [n for n, m in blocks[missing[0]].named_modules() if is_linear(m)]
         raise UserError(
             f"No K/V projection known under layer {missing[0]} of {type(model).__name__} "
-            f"(found: {', '.join(linear) or 'no projection'}). Known: {KNOWN}. Set --subspace.model_name_or_path to "
-            "such a model, or --subspace.layers to layers with attention."
+            f"(found: {', '.join(linear) or 'no projection'}). Known: {KNOWN}. Set model_name_or_path "
+            "(--subspace.model_name_or_path) to "
+            "such a model, or layers (--subspace.layers) to layers with attention."
         )
     return sites
 

@@ -167,7 +167,7 @@ class MBPP(Task):
         if missing:
             raise UserError(
                 f"{self.source}: the few-shot tasks {sorted(missing)} are missing among its prompt rows. "
-                "Set --data_dir to a folder that holds the whole file."
+                "Set data_dir (--data_dir) to a folder that holds the whole file."
             )
         shots = tuple(f"{prompt(doc)}[BEGIN]\n{doc['code']}\n[DONE]\n\n" for doc in (by_id[2], by_id[3], by_id[4]))
         docs = self.docs("test")[:limit]

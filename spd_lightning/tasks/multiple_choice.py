@@ -108,7 +108,9 @@ class MMLU(Task):
                 # reference rows of this file leave such rows out in `docs`, as the script does
                 if not self.reference and (wrong := four_choices(row)):
                     place = place_of(f"mmlu/{split}", self.data_dir)
-                    raise UserError(f"{place}, row {number}: {wrong}. Mend that row, or set another --data_dir.")
+                    raise UserError(
+                        f"{place}, row {number}: {wrong}. Mend that row, or set another data_dir (--data_dir)."
+                    )
             self._docs[split] = [{**row, "id": f"{split}/{number}"} for number, row in enumerate(rows)]
         return self._docs[split]
 
@@ -153,7 +155,7 @@ class MMLU(Task):
             if len(shots.get(subject, [])) < self.num_fewshot:
                 raise UserError(
                     f"mmlu/dev has {len(shots.get(subject, []))} rows of the subject {subject!r}, {self.num_fewshot} "
-                    "are needed as shots. Set --data_dir to a folder that holds the whole file."
+                    "are needed as shots. Set data_dir (--data_dir) to a folder that holds the whole file."
                 )
             about = subject.replace("_", " ")
             header = f"The following are multiple choice questions (with answers) about {about}.\n\n"

@@ -190,14 +190,17 @@ def load_rows(key: str, data_dir: str | None) -> list[Row]:
     path = _file(folder, key)
     if path is None:
         raise UserError(
-            f"The data folder {folder} has no file {key}.jsonl.gz (nor {key}.jsonl). Set --data_dir (or SPD_DATA_DIR) "
+            f"The data folder {folder} has no file {key}.jsonl.gz (nor {key}.jsonl). Set data_dir (--data_dir, "
+            "SPD_DATA_DIR) "
             "to a folder that holds it, or leave both out to take rows from the hub."
         )
     try:
         rows = ((f"line {number}", row) for number, row in numbered_jsonl(path))
         return list(check_rows(rows, source, str(path)))
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}). Copy the file again, or set another --data_dir.") from error
+        raise UserError(
+            f"{path} cannot be read ({error}). Copy the file again, or set another data_dir (--data_dir)."
+        ) from error
 
 
 def check_rows(rows: Iterable[tuple[str, Row]], source: Source, where: str) -> Iterator[Row]:
@@ -223,7 +226,7 @@ def check_rows(rows: Iterable[tuple[str, Row]], source: Source, where: str) -> I
         else:
             wrong = source.check(row)
         if wrong:
-            raise UserError(f"{where}, {place}: {wrong}. Mend that row, or set another --data_dir.")
+            raise UserError(f"{where}, {place}: {wrong}. Mend that row, or set another data_dir (--data_dir).")
         yield row
 
 
@@ -292,7 +295,7 @@ def _hub_rows(source: Source) -> Iterator[Row]:
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
                 f"The data set {source.hub_id} ({config or 'default'}, {split}) is neither downloaded nor reachable: "
-                f"{first_line} Set --data_dir (or SPD_DATA_DIR) to a local data folder."
+                f"{first_line} Set data_dir (--data_dir, SPD_DATA_DIR) to a local data folder."
             ) from error
         for row in rows:
             yield source.convert(dict(row), config, split) if source.convert else dict(row)

@@ -234,7 +234,7 @@ class Task:
         """
         if split == "train" and self.no_train:
             raise UserError(
-                f"Task {self.full_name!r} cannot be trained on: {self.no_train} Set --subspace.task to another."
+                f"Task {self.full_name!r} cannot be trained on: {self.no_train} Set task (--subspace.task) to another."
             )
         docs = self.docs(split, limit)
         docs = docs if limit is None else docs[:limit]

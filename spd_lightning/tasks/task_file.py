@@ -212,7 +212,7 @@ def _hub(address: str) -> Iterable[Row]:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"The data set {hub_id} ({config or 'default'}, {split}) is neither downloaded nor reachable: {first_line} "
-            "Set --subspace.task_file to a file of your own, or to another data set."
+            "Set task_file (--subspace.task_file) to a file of your own, or to another data set."
         ) from error
 
 

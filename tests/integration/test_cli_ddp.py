@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from spd_lightning.cli.program import main
 from tests.integration.test_cli_fit import SETTINGS
 
 pytestmark = pytest.mark.ddp
@@ -25,7 +26,7 @@ OPTIONS = [
     "--model.lora_dropout=0",
 ]
 DDP = "--trainer.strategy=ddp"
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
 def fit(
@@ -46,8 +47,13 @@ def ok(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.fixture(scope="module")
 def one(tiny_model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("one") / "run"
-    ok(fit(tiny_model_dir, folder, "--trainer.devices=1"))
+    folder, threads = tmp_path_factory.mktemp("one") / "run", torch.get_num_threads()
+    torch.set_num_threads(1)  # as the others have
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        options = [f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={folder}", *OPTIONS]
+        assert main(["fit", *options, "--trainer.devices=1"]) == 0
+    torch.set_num_threads(threads)
     return folder
 
 

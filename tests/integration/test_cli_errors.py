@@ -18,7 +18,7 @@ BAD = {
     "unknown benchmark": (["--evaluation.tasks=[gsm8]"], "Unknown task 'gsm8'. Did you mean 'gsm8k'?"),
     "rank above kv_dim": (["--subspace.rank=17"], "rank=17 exceeds kv_dim=16"),
     "layer out of range": (["--subspace.layers=[0, 5]"], "names layer 5, but the model has 2 layers"),
-    "no prompts": (["--data.num_prompts=0"], "data.num_prompts=0 leaves no prompt"),
+    "no prompts": (["--data.num_prompts=0"], "num_prompts=0 leaves no prompt. Set --data.num_prompts to at least 1"),
     "not a number": (
         ["--data.num_prompts=many"],
         "data.num_prompts='many' is not possible. Set --data.num_prompts to a whole number or null.",

@@ -17,8 +17,8 @@ from spd_lightning.artifacts.files import read_jsonl
 from spd_lightning.cli.program import main
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation import models
-from spd_lightning.finetuning import student as student_files
 from spd_lightning.finetuning.student import student_copy
+from spd_lightning.model import load as model_files
 from spd_lightning.model.adapter_beside import LinearBeside, read_record
 from spd_lightning.model.load import load_model
 
@@ -433,17 +433,17 @@ def test_a_second_round_starts_from_the_first_student(
     assert main(["test", "--config", str(run / "config.yaml")]) == 0
     assert (run / "samples" / "letters.spd.jsonl").read_bytes() == scored, "test scores the last round's student too"
     loaded: list[str] = []
-    real = student_files.student_copy
+    real = model_files.load_student
 
-    def note(name: str, source: str, *rest: Any) -> Any:
+    def note(name: str, source: Path, *rest: Any) -> Any:
         loaded.append(source)
         model = real(name, source, *rest)
         assert any(isinstance(m, LinearBeside) for m in model.modules())
         return model
 
-    monkeypatch.setattr(student_files, "student_copy", note)
+    monkeypatch.setattr(model_files, "load_student", note)
     assert main(["sample", str(run), "--prompt", "x", "--max_new_tokens", "2"]) == 0
-    assert loaded == [str(second / "student")]
+    assert loaded == [second / "student"]
 
 
 @pytest.mark.parametrize("method", ["base", "ssd", "psr"])

@@ -34,25 +34,37 @@ def same_state(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def run(model: str, accumulate: int, ckpt: str | None = None, **settings: Any) -> tuple[SPDFineTuningModule, Trainer]:
+    """10 texts by 4 are 3 steps an epoch, 9 in all."""
+    module, data = SPDFineTuningModule(model, **SETTINGS), Texts(10, 4, accumulate=accumulate, val=2)
+    return fit(model, module, data, ckpt, accumulate_grad_batches=accumulate, max_epochs=3, **settings)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def straight_run(
+    request: pytest.FixtureRequest, tiny_model_dir: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[int, SPDFineTuningModule, Trainer, Path]:
+    """How many batches are a step, a run without interruption, and the checkpoints of another after every step."""
+    folder = tmp_path_factory.mktemp("steps")
+    torch.manual_seed(0)
+    straight, trainer = run(tiny_model_dir, request.param)
+    saver = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    run(tiny_model_dir, request.param, callbacks=[saver], enable_checkpointing=True)
+    return request.param, straight, trainer, folder
+
+
 @pytest.mark.parametrize("stop_at", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("accumulate", [1, 2])
 def test_resumed_run_equals_straight_run(
-    tiny_model_dir: str, tmp_path: Path, stop_at: int, accumulate: int, caplog: pytest.LogCaptureFixture
+    straight_run: tuple[int, SPDFineTuningModule, Trainer, Path],
+    tiny_model_dir: str,
+    stop_at: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """10 texts by 4 are 3 steps an epoch: steps 1, 2, 4, 5 stop within an epoch, step 3 at its end."""
-
-    def run(ckpt: Any = None, **settings: Any) -> tuple[SPDFineTuningModule, Trainer]:
-        module = SPDFineTuningModule(tiny_model_dir, **SETTINGS)
-        data = Texts(10, 4, accumulate=accumulate, val=2)
-        return fit(tiny_model_dir, module, data, ckpt, accumulate_grad_batches=accumulate, max_epochs=3, **settings)
-
-    straight, straight_trainer = run()
-    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-    run(callbacks=[saver], enable_checkpointing=True)
-    checkpoint = tmp_path / f"step={stop_at}.ckpt"
+    """Steps 1, 2, 4, 5 stop within an epoch, step 3 at its end."""
+    accumulate, straight, straight_trainer, folder = straight_run
     torch.manual_seed(12345)  # a resumed process starts from any random state
     with caplog.at_level("INFO"):
-        resumed, resumed_trainer = run(ckpt=str(checkpoint))
+        resumed, resumed_trainer = run(tiny_model_dir, accumulate, str(folder / f"step={stop_at}.ckpt"))
     assert f"Continuing from optimiser step {stop_at} of 9" in caplog.text
     assert resumed_trainer.global_step == straight_trainer.global_step == 9
     one, other = trained(straight), trained(resumed)
@@ -188,18 +200,24 @@ from spd_lightning.finetuning.lora import AdapterDropout
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from tests.unit.finetuning.test_module import Texts
 
-model, out, devices, accumulate = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-module = SPDFineTuningModule(model, learning_rate=1e-2, lora_dropout=0.0)
-module.configure_model()
-module.model.double()
-trainer = Trainer(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_epochs=2,
-                  logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                  enable_model_summary=False, gradient_clip_val=1.0, accumulate_grad_batches=accumulate,
-                  use_distributed_sampler=False)
-trainer.fit(module, Texts(7, 3, val=3, accumulate=accumulate))
-if trainer.is_global_zero:
+def train(model, devices, accumulate):
+    module = SPDFineTuningModule(model, learning_rate=1e-2, lora_dropout=0.0)
+    module.configure_model()
+    module.model.double()
+    trainer = Trainer(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_epochs=2,
+                      logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                      enable_model_summary=False, gradient_clip_val=1.0, accumulate_grad_batches=accumulate,
+                      use_distributed_sampler=False)
+    trainer.fit(module, Texts(7, 3, val=3, accumulate=accumulate))
     metrics = {k: float(trainer.callback_metrics[k]) for k in ("train/loss", "val/loss")}
-    torch.save({"weights": {n: p.detach() for n, p in module.named_parameters() if p.requires_grad}, **metrics}, out)
+    return trainer, {"weights": {n: p.detach() for n, p in module.named_parameters() if p.requires_grad}, **metrics}
+
+
+if __name__ == "__main__":
+    for accumulate in (1, 2):
+        trainer, result = train(sys.argv[1], 2, accumulate)
+        if trainer.is_global_zero:
+            torch.save(result, f"{sys.argv[2]}-{accumulate}.pt")
 """
 
 
@@ -212,16 +230,15 @@ def test_two_processes_equal_one(tiny_model_dir: str, tmp_path: Path) -> None:
     """
     script = tmp_path / "train.py"
     script.write_text(SCRIPT, encoding="utf-8")
-    results = {}
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    for devices, accumulate in ((1, 1), (2, 1), (2, 2)):
-        out = tmp_path / f"{devices}-{accumulate}.pt"
-        command = [sys.executable, str(script), tiny_model_dir, str(out), str(devices), str(accumulate)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr[-3000:]
-        results[devices, accumulate] = torch.load(out, weights_only=True)
-    one = results.pop((1, 1))
-    for other in results.values():
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, str(script), tiny_model_dir, str(tmp_path / "two")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    names: dict[str, Any] = {"__name__": "one process"}
+    exec(compile(SCRIPT, str(script), "exec"), names)
+    _, one = names["train"](tiny_model_dir, 1, 1)
+    for other in (torch.load(tmp_path / f"two-{accumulate}.pt", weights_only=True) for accumulate in (1, 2)):
         assert other["train/loss"] == pytest.approx(one["train/loss"], rel=1e-6)
         assert other["val/loss"] == pytest.approx(one["val/loss"], rel=1e-6)
         for name, value in one["weights"].items():

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments import grid, sweep
+from spd_lightning.cli.program import main
 from spd_lightning.errors import UserError
+from spd_lightning.sweep import grid, runner
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
@@ -71,7 +72,7 @@ def starts(folder: Path) -> list[str]:
 
 
 def run(path: Path, *args: str) -> int:
-    return sweep.main([str(path), "--out", str(path.parent / "out"), *args])
+    return main(["sweep", str(path), "--out", str(path.parent / "out"), *args])
 
 
 def test_shipped_sweeps_are_found() -> None:
@@ -220,13 +221,13 @@ def test_check_runs_nothing_and_names_the_bad_key(tmp_path: Path, capsys: pytest
 def test_a_killed_sweep_ends_its_points_and_resumes(tmp_path: Path) -> None:
     path = make_sweep(tmp_path)
     (tmp_path / "seconds").write_text("60")
-    command = [sys.executable, "-m", "experiments.sweep", str(path), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "spd_lightning", "sweep", str(path), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not starts(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 130
+    assert process.wait(timeout=20) == 128 + signal.SIGTERM
     alive = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in _read(p)]
     assert alive == []
     (tmp_path / "seconds").unlink()
@@ -249,9 +250,11 @@ def names(*options: str, **values: list[Any]) -> list[list[str]]:
 
 def test_points_that_share_an_artifact_wait_for_the_one_that_makes_it() -> None:
     ranks = names("subspace.layers", "subspace.rank", a=["[0]", "[1]", "[2]"], b=[4, 8])
-    assert ranks == [["[0]4"], ["[1]4", "[2]4"], ["[0]8", "[1]8", "[2]8"]], "gradients once per choice of layers"
+    assert ranks == [["[0]4"], ["[0]8", "[1]4", "[2]4"], ["[1]8", "[2]8"]], "gradients once per choice of layers"
     lora = names("subspace.rank", "model.lora_r", a=[4, 8], b=[1, 2])
-    assert lora == [["41"], ["81"], ["42", "82"]], "a corpus once per rank, whatever the LoRA"
+    assert lora == [["41"], ["42", "81"], ["82"]], "a corpus once per rank, whatever the LoRA"
+    protocols = names("evaluation.protocol", "model.lora_r", a=["standard", "paper"], b=[1, 2])
+    assert protocols == [["standard1"], ["standard2", "paper1"], ["paper2"]], "base scores once per protocol"
     assert names("subspace.rank", a=[4]) == [["4"]] and grid.waves([]) == []
 
 
@@ -269,10 +272,10 @@ def test_cover_holds_every_value() -> None:
 def test_workers_share_out_devices_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    runner = sweep.Runner(3)
-    assert [runner._environment(i)["CUDA_VISIBLE_DEVICES"] for i in range(3)] == ["3", "5", "3"]
-    assert runner._environment(0)["OMP_NUM_THREADS"] == str(max(1, (os.cpu_count() or 1) // 3))
-    assert runner._environment(0)["PATH"].startswith(str(Path(sys.executable).parent))
+    three = runner.Runner(3)
+    assert [three._environment(i)["CUDA_VISIBLE_DEVICES"] for i in range(3)] == ["3", "5", "3"]
+    assert three._environment(0)["OMP_NUM_THREADS"] == str(max(1, (os.cpu_count() or 1) // 3))
+    assert three._environment(0)["PATH"].startswith(str(Path(sys.executable).parent))
 
 
 @pytest.mark.parametrize(
@@ -294,11 +297,11 @@ def test_malformed_sweep_is_refused(tmp_path: Path, content: dict[str, Any], mes
 
 
 def test_missing_files_and_a_bad_number_of_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sweep.main([str(tmp_path / "absent.yaml")]) == 2
+    assert main(["sweep", str(tmp_path / "absent.yaml")]) == 2
     assert "absent.yaml does not exist" in capsys.readouterr().err
     path = make_sweep(tmp_path)
     assert run(path, "--workers", "0") == 2
-    assert "--workers=0 is below 1" in capsys.readouterr().err
+    assert "workers=0 is below 1" in capsys.readouterr().err
     (tmp_path / "base.yaml").unlink()
     assert run(path) == 2
     assert "base.yaml does not exist" in capsys.readouterr().err

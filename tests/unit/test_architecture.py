@@ -20,14 +20,14 @@ PACKAGE = "spd_lightning"
 # A room may import what stands on a later floor. Rooms of one floor do not know each other.
 FLOORS = (
     ("cli",),
-    ("pipeline",),
+    ("pipeline", "sweep"),
     ("report", "cost"),
     ("evaluation",),
     ("finetuning",),
     ("generation",),
     ("scoring", "subspace"),
     ("tasks", "model"),
-    ("artifacts", "health"),
+    ("artifacts", "health", "shipped"),
     ("processes", "errors", "seeds"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -74,7 +74,7 @@ TESTED_IN = {
     "finetuning/strategy.py": "integration/test_fsdp.py",  # needs processes
     "finetuning/texts.py": "unit/finetuning/test_student_key.py",
     "finetuning/training_set.py": "unit/finetuning/test_keep.py",
-    "finetuning/trained_model.py": "unit/finetuning/test_checkpointing.py",
+    "finetuning/trained_model.py": "unit/finetuning/test_recomputing.py",
     "generation/cache.py": "unit/generation/test_engine.py",
     "generation/figures.py": "unit/generation/test_corpus.py",
     "generation/health.py": "unit/test_health.py",
@@ -101,6 +101,8 @@ TESTED_IN = {
     "scoring/isolation.py": "unit/scoring/test_execution.py",
     "subspace/calibration.py": "unit/subspace/test_module.py",
     "subspace/layouts.py": "unit/subspace/test_layout_check.py",
+    "sweep/grid.py": "integration/test_sweep.py",
+    "sweep/runner.py": "integration/test_sweep.py",
     "tasks/arithmetic.py": "unit/tasks/test_synthetic.py",
     "tasks/chains.py": "unit/tasks/test_synthetic.py",
     "tasks/coding.py": "unit/tasks/test_tasks.py",

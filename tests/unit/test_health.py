@@ -65,9 +65,7 @@ def test_what_repeats_itself() -> None:
 
 def test_a_run_ends_instead_of_training_on_what_is_left() -> None:
     records = [record("a"), record(""), record(" "), record("")]
-    with pytest.raises(
-        UserError, match=r"Only 1 of 4 completions hold text \(3 are empty\), and data.min_completions="
-    ):
+    with pytest.raises(UserError, match=r"Only 1 of 4 completions hold text \(3 are empty\), and min_completions="):
         refuse_few(records, questions(), 0.5)
     refuse_few(records, questions(), 0.25)
     with pytest.raises(UserError, match=r"1 are empty, 6 were left out \(--data.long_prompts\)"):

@@ -42,7 +42,7 @@ class Supervisor:
 
         Args:
             task: ``program``, ``timeout_s``, ``memory_mb`` and, where its tests run in another process, ``apart``:
-                ``tests``, ``definitions``, ``test_classes``, ``modules``, ``names`` and ``classes`` (see `Parts`).
+                ``tests``, ``definitions``, ``test_classes``, ``modules``, ``names`` and ``classes`` (`ProgramParts`).
         """
         limits = (task["timeout_s"], task["memory_mb"])
         started: list[Started] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from spd_lightning.artifacts.settings import (
     flatten,
     in_student_key,
     is_compared,
+    is_needed,
     listed,
     setting,
     settings_of,
 )
 from spd_lightning.cli.parser import make_parser, option_names
 from spd_lightning.report.runs import options
+from spd_lightning.subspace.calibration import subspace_key
 
 DEMO = Path(__file__).parents[3] / "configs" / "demo.yaml"
 
@@ -84,7 +87,7 @@ def test_what_makes_the_demo_the_run_it_is(demo: dict[str, Any]) -> None:
         "": "artifact_dir ckpt_path config data_dir data_revision estimate model_revision run_dir",
         "subspace.": "device_map",
         "data.": "corpus_dir device_map",
-        "evaluation.": "allow_code_execution device_map",
+        "evaluation.": "allow_code_execution device_map when",
         "trainer.": "accelerator callbacks default_root_dir detect_anomaly devices enable_model_summary "
         "enable_progress_bar log_every_n_steps logger num_nodes plugins profiler strategy",
     }
@@ -103,6 +106,19 @@ def test_what_changes_no_weight_is_in_no_key_of_a_student() -> None:
     assert not any(in_student_key(f"trainer.{name}") for name in left_out.split())
     assert not in_student_key("model.model_name_or_path") and not in_student_key("model.rounds")
     assert in_student_key("model.seed") and in_student_key("trainer.max_epochs") and in_student_key("trainer.callbacks")
+
+
+def test_what_an_artifact_needs() -> None:
+    """The moments' own words for what comes after them are the parameters of the subspace's key."""
+    later = set(inspect.signature(subspace_key).parameters) - {"moments", "seed"}
+    assert {name for name, found in SETTINGS.items() if found.chosen_later} == {f"subspace.{n}" for n in later}
+    assert not is_needed("subspace.rank", "moments") and is_needed("subspace.rank", "corpus")
+    assert is_needed("subspace.layers", "moments") and not is_needed("subspace.layers", "scores")
+    assert is_needed("data.top_p", "corpus") and not is_needed("data.top_p", "moments")
+    assert is_needed("evaluation.protocol", "scores") and not is_needed("evaluation.protocol", "corpus")
+    for artifact in ("scores", "moments", "corpus"):
+        assert is_needed("seed_everything", artifact) and is_needed("subspace.model_name_or_path", artifact)
+        assert not is_needed("model.lora_r", artifact) and not is_needed("trainer.devices", artifact)
 
 
 def test_a_report_compares_by_the_whole_name_of_an_option() -> None:

@@ -16,7 +16,7 @@ import torch
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation import benchmark as benchmark_module
-from spd_lightning.evaluation import share as share_module
+from spd_lightning.evaluation import portion as portion_module
 from spd_lightning.evaluation.benchmark import run_benchmark
 from spd_lightning.evaluation.comparisons import compare_all, compare_scores
 from spd_lightning.evaluation.evaluate import evaluate_model
@@ -204,7 +204,7 @@ def test_an_object_of_the_program_passes_in_one_process_alone_and_is_listed(monk
     def completions(model, tokenizer, requests, *args, **options):  # type: ignore[no-untyped-def]
         return [Generation(r.id, r.sample, "", code, (), 0, "stop", 0) for r, code in zip(requests, codes)]
 
-    monkeypatch.setattr(share_module, "generate", completions)
+    monkeypatch.setattr(portion_module, "generate", completions)
     result = run_benchmark(tiny_model(), tokenizer, make("program", 2), method="base", allow_code_execution=True)
     assert {s.metric: s.value for s in result.scores} == {"pass@1": 0.5, "pass@1_one_process": 1.0}
     assert [(r["correct"], r["reason"], r["scores"]) for r in result.records] == [

@@ -95,7 +95,7 @@ def test_an_end_of_sequence_takes_the_place_of_a_stop_string(tokenizer_of: Any, 
 def test_a_tokenizer_without_an_end_cannot_put_one_in_place() -> None:
     tokenizer = byte_tokenizer()
     tokenizer.eos_token = None
-    with pytest.raises(UserError, match=r"no end-of-sequence token .* --data.stop_eos false"):
+    with pytest.raises(UserError, match=r"no end-of-sequence token .* .--data.stop_eos. false"):
         texts_from_corpus([record("a", "Hi", "y", [5])], tokenizer, cut_at_stops=True)
 
 

@@ -171,7 +171,7 @@ def test_held_out_prompts_are_not_repeated(make: Any) -> None:
     ("task", "options", "message"),
     [
         ("functions", {"keep": "majority", "num_generations": 8}, "numbers or letters; those of functions are of type"),
-        ("arithmetic", {"keep": "majority"}, "needs several samples a prompt, and data.num_generations=1"),
+        ("arithmetic", {"keep": "majority"}, "needs several samples a prompt, and num_generations=1"),
         ("arithmetic", {"keep": "shuffled", "num_prompts": 1}, "shuffled needs at least two prompts"),
         ("functions", {"keep": "wrong", "allow_code_execution": False}, "A gold filter"),
     ],
@@ -189,14 +189,14 @@ def test_a_rule_that_cannot_be_followed_is_told_before_anything_runs(
 
 def test_filtered_is_ssd_with_keep_correct(make: Any) -> None:
     assert make(method="filtered").keep == "correct" == make(method="filtered", keep="correct").keep
-    with pytest.raises(UserError, match=r"data.method=filtered is ssd with data.keep=correct, not wrong"):
+    with pytest.raises(UserError, match=r"method=filtered is ssd with keep=correct, not wrong"):
         make(method="filtered", keep="wrong")
 
 
 def test_nothing_left_is_said(make: Any) -> None:
-    with pytest.raises(UserError, match=r"data.keep=correct: 0 of 2 completions agree with the gold answer"):
+    with pytest.raises(UserError, match=r"^keep=correct: 0 of 2 completions agree with the gold answer"):
         trained(make(num_prompts=2, keep="correct"), [" #### 777777", " none"])
-    with pytest.raises(UserError, match=r"data.keep=majority: 0 of 4 completions are left"):
+    with pytest.raises(UserError, match=r"^keep=majority: 0 of 4 completions are left"):
         trained(make(num_prompts=2, num_generations=2, keep="majority"), [" #### 1", " #### 2", " a", " b"])
 
 

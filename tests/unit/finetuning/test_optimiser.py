@@ -33,5 +33,5 @@ def test_the_warm_up_ends_within_the_training() -> None:
 
 def test_a_schedule_without_an_end_is_refused() -> None:
     assert finite_steps(12.0, 3) == 12
-    with pytest.raises(UserError, match=r"trainer.max_epochs=-1 has none. Set --trainer.max_epochs"):
+    with pytest.raises(UserError, match=r"max_epochs=-1 has none. Set --trainer.max_epochs"):
         finite_steps(float("inf"), -1)

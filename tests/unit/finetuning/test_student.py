@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,11 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from spd_lightning.errors import UserError
-from spd_lightning.finetuning.export import RunFacts, export_adapter, export_merged, export_projected
+from spd_lightning.finetuning.export import RunFacts, export_adapter, export_merged, export_projected, model_card
 from spd_lightning.finetuning.lora import add_lora, lora_targets
 from spd_lightning.finetuning.student import merged_copy, save_adapter, save_student, write_merged
 from spd_lightning.generation.vllm_engine import write_folded
@@ -340,6 +343,36 @@ def test_every_folder_holds_the_tokenizer_of_the_base_unchanged(
         assert AutoTokenizer.from_pretrained(folder).pad_token is None, folder
         for file in ("tokenizer.json", "tokenizer_config.json"):
             assert (folder / file).read_text() == (base / file).read_text(), folder / file
+
+
+@pytest.mark.parametrize(
+    "name", ["a: b #c", "- x", "'it''s'", "{x}", "&a *b", "null", "1e3", "tab\there", "größe/模型", 'q"']
+)
+def test_the_front_of_a_model_card_is_yaml_whatever_the_names_hold(name: str, facts: RunFacts) -> None:
+    settings = {"data.stop": ["a|b", "\n"]}
+    card = model_card(
+        replace(facts, model_name_or_path=name, settings=settings), "A title", "how.", "from peft import x\n"
+    )
+    _, front, text = card.split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "base_model": name,
+        "library_name": "peft",
+        "tags": ["self-distillation", "spd_lightning"],
+    }
+    (row,) = (line for line in text.splitlines() if line.startswith("| data.stop"))
+    assert len(re.findall(r"(?<!\\)\|", row)) == 3, "two cells"
+
+
+@pytest.mark.parametrize("folder", ["out", 'my "best" model', "back\\slash"])
+def test_what_a_model_card_says_to_type_is_python(
+    folder: str, adapter_dir: Path, tmp_path: Path, facts: RunFacts
+) -> None:
+    out = export_adapter(adapter_dir, tmp_path / folder, facts)
+    block = re.search(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
+    assert block is not None
+    calls = [node for node in ast.walk(ast.parse(block[1])) if isinstance(node, ast.Call)]
+    named = [arg.value for call in calls for arg in call.args if isinstance(arg, ast.Constant)]
+    assert named == [facts.model_name_or_path, folder]
 
 
 def test_export_refuses_a_folder_that_is_not_empty(adapter_dir: Path, tmp_path: Path, facts: RunFacts) -> None:

@@ -21,10 +21,10 @@ from spd_lightning.evaluation.likelihood import score_choices
 from spd_lightning.finetuning.export import RunFacts, export_merged
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.share_kept import share_kept
-from spd_lightning.finetuning.student import merged_copy, save_student, student_copy, write_merged
+from spd_lightning.finetuning.student import merged_copy, save_student, write_merged
 from spd_lightning.generation.vllm_engine import write_folded
 from spd_lightning.model.adapter_beside import LinearBeside, all_weights_trained, merge_inside, put_beside, read_record
-from spd_lightning.model.load import load_model, load_tokenizer
+from spd_lightning.model.load import load_model, load_student, load_tokenizer
 from spd_lightning.model.packed_linear import packed_linears
 from spd_lightning.subspace.projection import fold_projection, project_kv
 from spd_lightning.subspace.sites import kv_sites, weights_digest
@@ -90,7 +90,7 @@ def test_conv1d_projections_and_fused_ones(tmp_path: Path) -> None:
     name = gpt2(tmp_path / "gpt2")
     base = load_model(name, torch.float32)
     folder = saved_adapter(load_model(name, torch.float32), tmp_path / "a", target_modules=["c_attn", "attn.c_proj"])
-    beside = student_copy(name, folder, torch.float32)
+    beside = load_student(name, folder, torch.float32)
     expected = PeftModel.from_pretrained(load_model(name, torch.float32), str(folder)).eval()(input_ids=IDS).logits
     torch.testing.assert_close(beside(input_ids=IDS).logits, expected, rtol=0, atol=1e-5)
     one, other = kv_sites(base), kv_sites(beside)
@@ -110,10 +110,10 @@ def test_gradients_with_respect_to_activations_pass_through(tiny_model_dir: str,
         return embedded.grad.double()
 
     expected = gradient(PeftModel.from_pretrained(base, str(folder)).double().eval(), keep)
-    exact = gradient(student_copy(tiny_model_dir, folder, torch.float32).double(), keep)
+    exact = gradient(load_student(tiny_model_dir, folder, torch.float32).double(), keep)
     torch.testing.assert_close(exact, expected, rtol=0, atol=1e-7 * float(expected.abs().max()))
     for context in (packed_linears, keep):
-        found = gradient(student_copy(tiny_model_dir, folder, torch.float32), context)
+        found = gradient(load_student(tiny_model_dir, folder, torch.float32), context)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
@@ -264,7 +264,7 @@ def test_folded_and_hooked_projections_agree_with_an_adapter_beside(kind: str, t
         tiny_model().save_pretrained(tmp_path / "m")
         name, targets = str(tmp_path / "m"), list(PROJECTIONS)
     folder = saved_adapter(load_model(name, torch.float32), tmp_path / "a", target_modules=targets)
-    base, model = load_model(name, torch.float32), student_copy(name, folder, torch.float32)
+    base, model = load_model(name, torch.float32), load_student(name, folder, torch.float32)
     subspace = subspace_of(base)  # found on the base: an adapter is left out of what it is compared by
     before = [p.clone() for p in model.parameters()]
     with project_kv(model, subspace):
@@ -281,7 +281,7 @@ def test_a_head_with_an_adapter_is_scored_in_float32(tiny_model_dir: str, tmp_pa
     items = [LikelihoodItem("a", "three plus four is", (" seven", " 8")), LikelihoodItem("b", "x", ("y",))]
     values = []
     for dtype in (torch.float32, torch.bfloat16):
-        scores = score_choices(student_copy(tiny_model_dir, folder, dtype), byte_tokenizer(), items)
+        scores = score_choices(load_student(tiny_model_dir, folder, dtype), byte_tokenizer(), items)
         values.append([v for s in scores for v in s.log_likelihoods])
     assert values[0] == pytest.approx(values[1], rel=0.02) and values[0] != values[1]
 
@@ -298,7 +298,7 @@ def test_rounds_run_on_the_base_with_all_adapters(tiny_model_dir: str, tmp_path:
     merged = transformers.AutoModelForCausalLM.from_pretrained(student)
     assert merged.dtype == torch.float32
     expected = merged(input_ids=IDS).logits
-    for model in (load_model(str(student), torch.float32), student_copy(str(second_base), second, torch.float32)):
+    for model in (load_model(str(student), torch.float32), load_student(str(second_base), second, torch.float32)):
         assert sum(isinstance(m, LinearBeside) for m in model.modules()) == 8
         torch.testing.assert_close(model(input_ids=IDS).logits, expected, rtol=0, atol=2e-5)
     half = load_model(str(student), torch.bfloat16)
@@ -329,7 +329,7 @@ def test_a_later_round_trains_on_base_and_adapters(lora_r: int | None, tiny_mode
     assert module.model is not None
     torch.testing.assert_close(module.model(input_ids=IDS).logits, expected, rtol=0, atol=2e-5)
     folder = Path(save_student(module.model, tmp_path / "student", base))
-    found = student_copy(base, folder, torch.float32)(input_ids=IDS).logits
+    found = load_student(base, folder, torch.float32)(input_ids=IDS).logits
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
     assert all_weights_trained(folder) == (lora_r is None)
 
@@ -349,7 +349,7 @@ def test_what_stands_beside_can_be_merged_for_other_tools(kind: str, tmp_path: P
         tiny_model("qwen2").save_pretrained(tmp_path / "m")
         name, targets = str(tmp_path / "m"), list(PROJECTIONS)
     folder = saved_adapter(load_model(name, torch.float32), tmp_path / "a", target_modules=targets)
-    model = student_copy(name, folder, torch.float32)
+    model = load_student(name, folder, torch.float32)
     expected = model(input_ids=IDS).logits
     merge_inside(model).save_pretrained(tmp_path / "out")
     found = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -360,7 +360,7 @@ def test_vllm_takes_the_student_of_a_round_in_float32_alone(tiny_model_dir: str,
     """vLLM would round it; in float32 the folded checkpoint holds base, adapter and projection."""
     folder = saved_adapter(load_model(tiny_model_dir, torch.float32), tmp_path / "a")
     base = str(write_merged(tiny_model_dir, folder, tmp_path / "base"))
-    with pytest.raises(UserError, match=r"data\.engine=vllm would round what .*base learned .* to bfloat16"):
+    with pytest.raises(UserError, match=r"engine=vllm would round what .*base learned .* to bfloat16"):
         write_folded(base, None, torch.bfloat16, tmp_path / "out")
     model = load_model(base, torch.float32)
     subspace = subspace_of(model)

@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from spd_lightning.cli.program import main
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.continuations import LikelihoodItem
 from spd_lightning.evaluation.likelihood import score_choices
 from spd_lightning.finetuning.lora import add_lora
-from spd_lightning.finetuning.student import save_adapter, student_copy
+from spd_lightning.finetuning.student import save_adapter
 from spd_lightning.generation.engine import generate
 from spd_lightning.generation.requests import build_requests
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.model.anatomy import input_device
-from spd_lightning.model.load import check_one_process, load_model, spread
+from spd_lightning.model.anatomy import decoder_layers, input_device
+from spd_lightning.model.load import check_one_process, load_model, load_student, spread
 from spd_lightning.subspace.capture import Batch, capture_gradients
 from spd_lightning.subspace.projection import fold_projection, project_kv
 from spd_lightning.subspace.sites import kv_sites, weights_digest
@@ -112,7 +113,7 @@ def test_a_student_is_spread(tiny_model_dir: str, tmp_path: Path) -> None:
     save_adapter(student, tmp_path)
     ids = torch.arange(12).view(1, 12)
     one, other = (
-        student_copy(tiny_model_dir, tmp_path, torch.float32, device_map=m)(input_ids=ids).logits
+        load_student(tiny_model_dir, tmp_path, torch.float32, device_map=m)(input_ids=ids).logits
         for m in (None, "auto")
     )
     assert torch.equal(one, other.cpu())
@@ -120,10 +121,20 @@ def test_a_student_is_spread(tiny_model_dir: str, tmp_path: Path) -> None:
         spread(load_model(tiny_model_dir, torch.float32), "balanced")
 
 
+@pytest.mark.parametrize(
+    "kind", ["LlamaConfig", "Qwen3Config", "Gemma2Config", "GPT2Config", "FalconConfig", "MptConfig"]
+)
+def test_what_stays_whole_is_a_decoder_layer(kind: str) -> None:
+    """As the authors of the architectures say it, in a name of transformers' own."""
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, kind)())
+    assert {type(layer).__name__ for layer in decoder_layers(model)} == set(model._no_split_modules)
+
+
 def test_several_processes_cannot_each_take_all_devices() -> None:
     check_one_process(None, 2)
     check_one_process("auto", 1)
-    with pytest.raises(UserError, match=r"subspace\.device_map=auto .* but 2 processes .* --trainer\.devices 1"):
+    with pytest.raises(UserError, match=r"device_map=auto .* but 2 processes .* --trainer\.devices 1"):
         check_one_process("auto", 2)
 
 

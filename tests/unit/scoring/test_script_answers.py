@@ -155,7 +155,7 @@ def written(monkeypatch: pytest.MonkeyPatch, completions: list[str], seen: list[
             for r, text in zip(requests, completions, strict=True)
         ]
 
-    monkeypatch.setattr("spd_lightning.evaluation.share.generate", generate)
+    monkeypatch.setattr("spd_lightning.evaluation.portion.generate", generate)
 
 
 @pytest.mark.parametrize(

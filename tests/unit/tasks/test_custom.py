@@ -181,7 +181,7 @@ def test_one_rule_and_one_domain(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"Task 'custom' needs a file\. Set --subspace\.task_file"):
+    with pytest.raises(UserError, match=r"Task 'custom' needs a file\. Set task_file \(--subspace\.task_file\)"):
         load_task("custom")
     with pytest.raises(UserError, match=r"task_file='/no/such\.jsonl': there is no such file"):
         load_task("custom", task_file="/no/such.jsonl")

@@ -77,7 +77,9 @@ def test_folder_that_does_not_exist() -> None:
 
 
 def test_folder_without_the_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no file gsm8k/test\.jsonl\.gz .*Set --data_dir \(or SPD_DATA_DIR\)"):
+    with pytest.raises(
+        UserError, match=r"has no file gsm8k/test\.jsonl\.gz .*Set data_dir \(--data_dir, SPD_DATA_DIR\)"
+    ):
         load_rows("gsm8k/test", str(tmp_path))
     assert not has_rows("gsm8k/test", str(tmp_path))
 

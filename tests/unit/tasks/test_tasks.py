@@ -406,7 +406,9 @@ def test_the_option_of_an_unknown_name_defaults_to_the_benchmarks() -> None:
 
 @pytest.mark.parametrize("name", ["humaneval", "bbh", "bbh:paper"])
 def test_tasks_for_evaluation_only(name: str) -> None:
-    with pytest.raises(UserError, match=f"Task '{name}' cannot be trained on: .* Set --subspace.task to another"):
+    with pytest.raises(
+        UserError, match=f"Task '{name}' cannot be trained on: .* Set task .--subspace.task. to another"
+    ):
         load_task(name).examples("train")
 
 

@@ -1,7 +1,7 @@
 """Run a W&B sweep file locally, without W&B: the whole grid, one process a point, resumable.
 
-    python -m experiments.sweep configs/sweeps/rank_layers.yaml --workers 2
-    python -m experiments.sweep configs/sweeps/rank_layers.yaml --check
+    python -m spd_lightning sweep configs/sweeps/rank_layers.yaml --workers 2
+    python -m spd_lightning sweep configs/sweeps/rank_layers.yaml --check
 
 Each point's command is rendered as ``wandb agent`` does, with ``--run_dir`` added, so a point is an ordinary run in
 ``<out>/<point>/`` and all points share the artifact store ``<out>/.artifacts``. Before anything runs, every key and
@@ -12,12 +12,10 @@ folder. At the end the report over all points is written to ``<out>/report/``.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -26,9 +24,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from experiments.grid import Point, Sweep, cover, grid, points, read_sweep, waves
 from spd_lightning.artifacts.files import file_lock, write_json
 from spd_lightning.errors import UserError
+from spd_lightning.report import read_run, render, sweeps, write_report
+from spd_lightning.sweep.grid import Point, Sweep, cover, points, waves
 
 
 class Runner:
@@ -149,8 +148,6 @@ def run_sweep(sweep: Sweep, out: Path, workers: int) -> Path:
     Raises:
         UserError: If another process runs this sweep, the check fails, or points failed (with the end of their logs).
     """
-    from spd_lightning.report import write_report
-
     runner, state = Runner(workers), out / ".sweep"
     with file_lock(state / "lock", f"Sweep folder {out}"):
         every = points(sweep)
@@ -178,46 +175,8 @@ def run_sweep(sweep: Sweep, out: Path, workers: int) -> Path:
     return page
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Entry point; 0 success, 2 a mistake of the user, a failed check or a failed point."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.sweep", description="Run a W&B sweep file locally as a grid.", allow_abbrev=False
-    )
-    parser.add_argument("sweep", help="sweep file, e.g. configs/sweeps/rank_layers.yaml")
-    parser.add_argument("--workers", type=int, default=1, help="points at a time (default: 1)")
-    parser.add_argument("--out", help="folder of the runs (default: runs/sweeps/<name of the sweep file>)")
-    parser.add_argument("--check", action="store_true", help="only verify that every key and value is accepted")
-    given = parser.parse_args(args)
-    try:
-        if given.workers < 1:
-            raise UserError(f"--workers={given.workers} is below 1. Set it to the points that should run at a time.")
-        sweep = read_sweep(given.sweep)
-        out = Path(given.out or Path("runs") / "sweeps" / sweep.path.stem)
-        if given.check:
-            check(sweep, Runner(given.workers), out / ".sweep")
-            print(f"{sweep.path}: all {len(grid(sweep.parameters))} points are accepted")
-        else:
-            page = run_sweep(sweep, out, given.workers)
-            print(summary([out / p.name for p in points(sweep)]))
-            print(page)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Interrupted. Start again to run what is missing.", file=sys.stderr)
-        return 130
-    return 0
-
-
 def summary(run_dirs: Sequence[Path]) -> str:
     """The table that the sweep prints at its end: rank x layers where these vary, else one row per configuration."""
-    from spd_lightning.report import read_run, render, sweeps
-
     runs = [read_run(path) for path in run_dirs]
     found = sweeps.sweep_grid(runs)
     return render.text_table(sweeps.seeds_table(runs) if found is None else sweeps.grid_table(found))
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the points too
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Stage 4: one process's share of a benchmark, in three plain functions: ask, answer, judge.
+"""Stage 4: one process's portion of a benchmark, in three plain functions: ask, answer, judge.
 
 `ask` makes prompts that fit and says what fitting cost, the same on every process. `answer` has the model complete or
 compare those that are dealt to this process. `judge` makes records of what came, by the table of verdicts.
@@ -63,7 +63,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Questions:
+class Asked:
     """What a model is asked, on all processes together.
 
     Attributes:
@@ -105,7 +105,7 @@ def context_of(config: Any) -> int | None:
     return limit
 
 
-def ask(benchmark: Benchmark, tokenizer: PreTrainedTokenizerBase, context: int | None, way: Way) -> Questions:
+def ask(benchmark: Benchmark, tokenizer: PreTrainedTokenizerBase, context: int | None, way: Way) -> Asked:
     """The prompts of a benchmark that fit into the model's context.
 
     Raises:
@@ -123,13 +123,13 @@ def ask(benchmark: Benchmark, tokenizer: PreTrainedTokenizerBase, context: int |
             shared = text[: len(text) - len(e.prompt)] or benchmark.task
             items.append(LikelihoodItem(e.id, text, e.choices if choices else (e.target,), shared))
     if benchmark.output_type == "choices":
-        return Questions(items=items, fewer_shots=fewer)
+        return Asked(items=items, fewer_shots=fewer)
     limit, published = benchmark.max_new_tokens, benchmark.max_prompt_length
     room = None if context is None else context - limit
     if room is not None and room < 1:
         raise UserError(
             f"{benchmark.task} needs {limit} new tokens, the model's context is {context}. "
-            "Take a model with a longer context, or leave this task out of --evaluation.tasks."
+            "Take a model with a longer context, or leave this task out of tasks (--evaluation.tasks)."
         )
     shots, fewer = _fitting(benchmark, tokenizer, context, room, {}, way.prompt_format, way)
     prompts = [(e.id, e.full_prompt(shots[e.id])) for e in benchmark.examples]
@@ -143,7 +143,7 @@ def ask(benchmark: Benchmark, tokenizer: PreTrainedTokenizerBase, context: int |
             "%s: %d of %d prompts are longer than %d tokens; the paper protocol cuts their end, and they lose %r",
             *(benchmark.task, cut, len(benchmark.examples), published, cue[-20:]),
         )
-    return Questions(items, requests, fewer, cut, 0 if published is None else cut)
+    return Asked(items, requests, fewer, cut, 0 if published is None else cut)
 
 
 def _fitting(
@@ -164,7 +164,8 @@ def _fitting(
             if way.short_context == "error":
                 raise UserError(
                     f"{benchmark.task}: example {e.id!r} with {keep} solved examples exceeds the model's "
-                    f"context of {context} tokens. Set --evaluation.short_context fewer_shots, or take a "
+                    f"context of {context} tokens. Set short_context (--evaluation.short_context) fewer_shots, or "
+                    "take a "
                     "model with a longer context."
                 )
             if keep == 0:
@@ -199,7 +200,7 @@ def _start_of(text: str, limit: int | None, tokenizer: PreTrainedTokenizerBase) 
 
 @dataclass
 class _Done:
-    """How much of its share this process has done, told after each batch."""
+    """How much of its portion this process has done, told after each batch."""
 
     task: str
     total: int
@@ -217,7 +218,7 @@ def answer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     benchmark: Benchmark,
-    questions: Questions,
+    asked: Asked,
     context: int | None,
     way: Way,
 ) -> Answers:
@@ -233,15 +234,15 @@ def answer(
     dealt["on_batch"] = bar.advance
     likelihoods: list[LikelihoodScore] = []
     generations: list[Generation] = []
-    if questions.items:  # their batches are dealt apart from those of the completions; joined after the gather
-        likelihoods = score_choices(model, tokenizer, list(questions.items), max_length=context, **dealt)
+    if asked.items:  # their batches are dealt apart from those of the completions; joined after the gather
+        likelihoods = score_choices(model, tokenizer, list(asked.items), max_length=context, **dealt)
     for s in likelihoods:
         if not all(math.isfinite(v) for v in s.log_likelihoods):
             raise UserError(
                 f"{benchmark.task}: the likelihood of example {s.id!r} is not finite in {model.dtype}. "
-                "Set --data.dtype float32, or look for NaN in the weights."
+                "Set dtype (--data.dtype) float32, or look for NaN in the weights."
             )
-    if questions.requests:
+    if asked.requests:
         params = SamplingParams(
             max_new_tokens=benchmark.max_new_tokens,
             temperature=0.0 if way.samples == 1 else TEMPERATURE,
@@ -250,7 +251,7 @@ def answer(
             seed=way.seed,
             stop=evaluation_stops(benchmark.answer_type, benchmark.stop, benchmark.protocol, way.prompt_format),
         )
-        generations = generate(model, tokenizer, list(questions.requests), params, stats=stats, **dealt)
+        generations = generate(model, tokenizer, list(asked.requests), params, stats=stats, **dealt)
     return Answers(likelihoods, generations, stats.tokens)
 
 

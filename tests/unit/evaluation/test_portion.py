@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.share import Answers, Way, answer, ask, context_of, judge, target_losses
+from spd_lightning.evaluation.portion import Answers, Way, answer, ask, context_of, judge, target_losses
 from spd_lightning.generation.requests import Generation
 from spd_lightning.tasks.task import Benchmark, Example
 from tests.conftest import byte_tokenizer, tiny_model

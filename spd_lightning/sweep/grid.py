@@ -1,6 +1,6 @@
 """Read a W&B sweep file as a grid of points: what each one types, and in which order they share the most work.
 
-Commands are rendered as ``wandb agent`` does. Nothing is run here; see `experiments.sweep`.
+Commands are rendered as ``wandb agent`` does. Nothing is run here; see `runner`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
+from spd_lightning import shipped
+from spd_lightning.artifacts.settings import is_needed
 from spd_lightning.errors import UserError
 
-# What an artifact does not depend on, by the start of an option's name: points that differ only in these share it.
-NOT_IN_CORPUS = ("model.", "trainer.", "evaluation.")
-NOT_IN_MOMENTS = (*NOT_IN_CORPUS, "data.", "subspace.rank", "subspace.center", "subspace.basis", "subspace.strength")
-NOT_IN_BASE_SCORES = ("",)
+ARTIFACTS: tuple[Literal["scores", "moments", "corpus"], ...] = ("scores", "moments", "corpus")
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,10 @@ def read_sweep(path: str | Path) -> Sweep:
         UserError: If the file is absent or malformed, a parameter has no finite list of values, or the command is not
             one that takes ``${args}``.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"Sweep file {path} does not exist. Shipped ones stand in configs/sweeps/.")
+    found = shipped.find(path)
+    if found is None:
+        raise UserError(f"Sweep file {path} does not exist. `python -m spd_lightning configs list` names shipped ones.")
+    path = found
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -107,11 +107,12 @@ def points(sweep: Sweep) -> list[Point]:
         digest = hashlib.sha256(json.dumps(command).encode())
         for flag, value in itertools.pairwise(command):
             if flag == "--config":
-                if not Path(value).is_file():
+                file = shipped.find(value)
+                if file is None:
                     raise UserError(
                         f"{sweep.path}: config file {value} does not exist. Start in the folder that holds it."
                     )
-                digest.update(Path(value).read_bytes())
+                digest.update(file.read_bytes())
         words = "-".join(f"{key.rsplit('.', 1)[-1]}{value}" for key, value in options.items())
         slug = re.sub(r"[^A-Za-z0-9.]+", "_", words).strip("_")[:60]
         found.append(Point(options, command, f"{slug}-{digest.hexdigest()[:8]}"))
@@ -121,25 +122,35 @@ def points(sweep: Sweep) -> list[Point]:
 def waves(todo: Sequence[Point]) -> list[list[Point]]:
     """Order points so that what they share is computed once; those of a wave run side by side.
 
-    First a single point (scores of the base model), then one per set of gradients, then one per corpus, then the rest.
+    No two points of a wave need the same artifact that is not there yet; which options an artifact needs is said by the
+    table of `artifacts.settings`.
     """
     found: list[list[Point]] = []
+    made: set[str] = set()
     left = list(todo)
-    for unused in (NOT_IN_BASE_SCORES, NOT_IN_MOMENTS, NOT_IN_CORPUS):
-        seen = {_shared(point, unused) for wave in found for point in wave}
+    while left:
         wave: list[Point] = []
         rest: list[Point] = []
+        making: set[str] = set()
         for point in left:
-            key = _shared(point, unused)
-            (rest if key in seen else wave).append(point)
-            seen.add(key)
+            missing = _artifacts(point) - made
+            if missing & making:
+                rest.append(point)
+            else:
+                wave.append(point)
+                making |= missing
         found.append(wave)
+        made |= making
         left = rest
-    return [wave for wave in (*found, left) if wave]
+    return found
 
 
-def _shared(point: Point, unused: tuple[str, ...]) -> str:
-    return json.dumps({k: v for k, v in point.options.items() if not k.startswith(unused)}, default=str)
+def _artifacts(point: Point) -> set[str]:
+    """The artifacts that a point needs, each by the options that it depends on."""
+    return {
+        artifact + json.dumps({k: v for k, v in point.options.items() if is_needed(k, artifact)}, default=str)
+        for artifact in ARTIFACTS
+    }
 
 
 def cover(all_points: Sequence[Point]) -> list[Point]:

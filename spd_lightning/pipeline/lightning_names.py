@@ -1,0 +1,24 @@
+"""Names that Lightning keeps to itself and a trainer cannot do without; tested with Lightning 2.6.6.
+
+Lightning says nowhere else whether a strategy's processes outlive a stage, nor how long those of a strategy that it
+chose itself wait for each other.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from torch.distributed.constants import default_pg_timeout
+
+
+def ends_with_a_stage(strategy: Strategy) -> bool:
+    """Whether the strategy starts processes that end with the stage they were started for (spawn, fork)."""
+    return isinstance(strategy.launcher, _MultiProcessingLauncher)
+
+
+def wait_for_others(strategy: Strategy, seconds: timedelta) -> None:
+    """Let DDP's processes wait so long for each other, where the user named no time."""
+    if isinstance(strategy, DDPStrategy) and strategy._timeout in (None, default_pg_timeout):
+        strategy._timeout = seconds
