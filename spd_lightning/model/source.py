@@ -9,6 +9,7 @@ folder like any other. So its fingerprint is the same before and after its downl
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from spd_lightning import hub
 from spd_lightning.artifacts.files import file_sha256, whole_folder
 from spd_lightning.errors import UserError
 from spd_lightning.model.checkpoint_files import (
@@ -152,18 +154,33 @@ def hub_folder(name: str, need_weights: bool = True) -> Path:
         ) from error
 
 
+def _downloaded(hub_id: str, revision: str | None, need_weights: bool) -> Path | None:
+    """The folder of what was downloaded before; None where that is not all of it."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+    except Exception:  # many kinds, all meaning that it is not here
+        return None
+    if not (folder / "config.json").is_file():
+        return None
+    names = weight_names(folder) if need_weights else []
+    return folder if all((folder / n).is_file() for n in names) and (names or not need_weights) else None
+
+
 def _fetch(hub_id: str, revision: str | None, need_weights: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
+    # A commit does not move, and to estimate is no reason to ask.
+    known = re.fullmatch(r"[0-9a-f]{40}", revision or "") or not need_weights
+    if known and (here := _downloaded(hub_id, revision, need_weights)) is not None:
+        return here
     try:
-        info = HfApi().model_info(hub_id, revision=revision)
+        info = hub.ask(lambda: HfApi().model_info(hub_id, revision=revision))
     except Exception:
-        folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
-        config = folder / "config.json"
-        complete = config.is_file() and (not need_weights or all((folder / n).is_file() for n in weight_names(folder)))
-        if not complete or (need_weights and not weight_names(folder)):
+        if (here := _downloaded(hub_id, revision, need_weights)) is None:
             raise
-        return folder
+        return here
     commit, names = info.sha, [s.rfilename for s in info.siblings or []]
     entry = weight_entry(names)
     indices = [n for n in names if need_weights and n.endswith(".safetensors.index.json")]

@@ -23,6 +23,7 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
+from spd_lightning import hub
 from spd_lightning.artifacts.files import file_lock
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
@@ -118,9 +119,15 @@ def attach_benchmarks(options: Any, parts: Parts, method: str | None, **place: A
 
 
 def estimate(options: Any, parts: Parts, command: str) -> str:
-    """What each stage of a command is going to cost, as a table; nothing is loaded."""
+    """What each stage of a command is going to cost, as a table; no weights are loaded.
+
+    The hub is asked only where a config or texts are not here yet.
+    """
     attach_benchmarks(options, parts, parts.data.recipe.method)
-    return Plan(parts.extraction, parts.data, parts.student, parts.benchmarks, parts.trainer).table(command)
+    plan = Plan(parts.extraction, parts.data, parts.student, parts.benchmarks, parts.trainer)
+    with hub.unasked(), contextlib.suppress(UserError):
+        return plan.table(command)
+    return plan.table(command)
 
 
 def _pipeline(run: Run, method: str | None) -> Pipeline:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spd_lightning import hub
 from spd_lightning.artifacts.files import numbered_jsonl
 from spd_lightning.errors import UserError, unknown_name
 from spd_lightning.processes import is_rank_zero
@@ -271,7 +272,7 @@ def commit_of(hub_id: str) -> str | None:
 
         wanted = _revisions.get(hub_id)
         try:
-            commit = HfApi().dataset_info(hub_id, revision=wanted).sha
+            commit = hub.ask(lambda: HfApi().dataset_info(hub_id, revision=wanted)).sha
         except Exception:  # offline: what was downloaded before is taken, at the revision as it was typed
             return wanted
         if commit is None:
@@ -286,11 +287,12 @@ def commit_of(hub_id: str) -> str | None:
 
 
 def _hub_rows(source: Source) -> Iterator[Row]:
-    from datasets import load_dataset
+    commit = commit_of(source.hub_id)
+    from datasets import load_dataset  # after the look: it tries again and again where it does not know of it
 
     for config, split in source.parts:
         try:
-            rows = load_dataset(source.hub_id, config, split=split, revision=commit_of(source.hub_id))
+            rows = load_dataset(source.hub_id, config, split=split, revision=commit)
         except Exception as error:  # the client raises many kinds, all meaning "not to be had"
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(

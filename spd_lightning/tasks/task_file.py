@@ -196,8 +196,6 @@ def _parquet(file: Path) -> list[Row]:
 
 def _hub(address: str) -> Iterable[Row]:
     """``hf://owner/name[:config][/split]``; the split is ``train`` where none is named."""
-    from datasets import load_dataset
-
     parts = address.removeprefix(HUB).split("/")
     if len(parts) not in (2, 3) or not all(parts):
         raise UserError(
@@ -206,8 +204,11 @@ def _hub(address: str) -> Iterable[Row]:
         )
     name, _, config = parts[1].partition(":")
     split, hub_id = (parts[2] if len(parts) == 3 else "train"), f"{parts[0]}/{name}"
+    commit = commit_of(hub_id)
+    from datasets import load_dataset  # after the look, as in `sources`
+
     try:
-        return load_dataset(hub_id, config or None, split=split, revision=commit_of(hub_id))
+        return load_dataset(hub_id, config or None, split=split, revision=commit)
     except Exception as error:  # the client raises many kinds, all meaning "not to be had"
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(

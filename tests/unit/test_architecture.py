@@ -27,7 +27,7 @@ FLOORS = (
     ("generation",),
     ("scoring", "subspace"),
     ("tasks", "model"),
-    ("artifacts", "health", "shipped"),
+    ("artifacts", "health", "hub", "shipped"),
     ("processes", "errors", "seeds"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

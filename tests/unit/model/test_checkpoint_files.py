@@ -263,6 +263,15 @@ def test_a_hub_model_is_the_same_before_and_after_its_download(hub: FakeHub, ful
     assert model_fingerprint("someone/model") == before, "and without a network"
 
 
+def test_a_commit_that_is_here_is_not_asked_for_again(hub: FakeHub) -> None:
+    hub_folder("someone/model")
+    hub_folder("someone/model@" + "a" * 40)
+    hub_folder("someone/model", need_weights=False)
+    assert hub.asked == 1
+    hub_folder("someone/model@" + "b" * 40)
+    assert hub.asked == 2
+
+
 def test_only_what_is_read_is_downloaded(hub: FakeHub) -> None:
     load_config("someone/model", need_weights=False)
     assert not [name for name in hub.fetched if name.endswith((".safetensors", ".bin"))]
