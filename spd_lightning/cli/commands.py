@@ -183,7 +183,7 @@ def contamination(run_dir: str, *, tasks: list[str] | None = None, limit: int = 
     if not run.corpus.is_file():
         raise UserError(f"{run.path} has no corpus. Run `fit` or `generate` to its end first.")
     texts = [record["prompt"] + record["completion"] for record in read_jsonl(run.corpus)]
-    where = (config["data_dir"], config["subspace"]["task_file"], "--tasks", "first", config["seed_everything"])
+    where: Any = (config["data_dir"], config["subspace"]["task_file"], "--tasks", "first", config["seed_everything"])
     named = tasks or config["evaluation"]["tasks"] or [config["subspace"]["task"]]
     examples = {name: load_task(name, *where).examples("test") for name in named}
     name = config["subspace"]["model_name_or_path"]
