@@ -61,7 +61,6 @@ TESTED_IN = {
     "evaluation/evaluate.py": "unit/evaluation/test_benchmark.py",
     "evaluation/keys.py": "unit/evaluation/test_benchmark.py",
     "evaluation/movement.py": "integration/test_cli_fit.py",
-    "evaluation/power.py": "unit/evaluation/test_paired.py",
     "evaluation/progress.py": "integration/test_cli_fit.py",
     "evaluation/scores.py": "unit/evaluation/test_benchmark.py",
     "finetuning/export.py": "unit/finetuning/test_student.py",
