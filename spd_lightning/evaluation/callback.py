@@ -19,6 +19,7 @@ from spd_lightning.evaluation.portion import PromptFormat, ShortContext
 from spd_lightning.evaluation.scores import BenchmarkResult
 from spd_lightning.evaluation.suite import BenchmarkSuite, logged_metrics
 from spd_lightning.model.load import Dtype
+from spd_lightning.options import check_options
 from spd_lightning.tasks.task import Protocol
 
 ScoredModel = Literal["base", "student", "projected"]
@@ -78,6 +79,7 @@ class BenchmarkCallback(Callback):
         timeout_s: float = 5.0,
         device_map: Literal["auto"] | None = None,
     ) -> None:
+        check_options(BenchmarkCallback, locals(), "evaluation")
         self.when: list[Moment] = when if when is not None else ["before", "after"]
         check_names("when", self.when, ("before", "after"))
         check_count("every_n_steps", every_n_steps)

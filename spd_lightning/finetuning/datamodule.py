@@ -22,9 +22,10 @@ from spd_lightning.generation.health import corpus_health, refuse_few
 from spd_lightning.generation.methods import Method
 from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.questions import Questions
-from spd_lightning.generation.recipe import Recipe, finish, generate_with_vllm, open_corpus, pending_batches
+from spd_lightning.generation.recipe import Recipe, finish, generate_with_vllm, open_corpus
 from spd_lightning.generation.requests import DEFAULT_BATCH_SIZE, Truncation
 from spd_lightning.model.load import Dtype, load_tokenizer
+from spd_lightning.options import check_options
 from spd_lightning.processes import agree
 from spd_lightning.tasks.task import Rows
 
@@ -130,6 +131,7 @@ class SelfGenerationDataModule(LightningDataModule):
         allow_code_execution: bool | None = None,
     ) -> None:
         super().__init__()
+        check_options(SelfGenerationDataModule, locals(), "data")
         if not 0 <= val_fraction < 1:
             raise UserError(f"val_fraction={val_fraction} must be at least 0 and below 1. Set --data.val_fraction.")
         if not 0 <= min_completions <= 1:
@@ -239,16 +241,8 @@ class SelfGenerationDataModule(LightningDataModule):
         self._barrier()
 
     def _decode(self, recipe: Recipe, corpus: Corpus, rank: int, world_size: int) -> None:
-        module = SelfGenerationModule(recipe, corpus, self.device_map)
-        module.configure_model()
-        if self.trainer is not None:
-            module.to(self.trainer.strategy.root_device)
-        module.on_predict_start()
-        try:
-            for batch in pending_batches(recipe, corpus, rank, world_size):
-                module.generate(batch, rank)
-        finally:
-            module.on_predict_end()
+        device = None if self.trainer is None else self.trainer.strategy.root_device
+        SelfGenerationModule(recipe, corpus, self.device_map).fill(device, rank, world_size)
 
     def _read(self, corpus: Corpus) -> None:
         """Turn the finished corpus into texts, those of some prompts held out."""

@@ -42,6 +42,7 @@ from spd_lightning.model.embedded import EMBEDDED_MODEL
 from spd_lightning.model.load import load_tokenizer
 from spd_lightning.model.packed_linear import packed_linears, packs_in_training
 from spd_lightning.model.source import model_fingerprint
+from spd_lightning.options import check_options
 from spd_lightning.seeds import seed_of
 
 
@@ -94,6 +95,7 @@ class SPDFineTuningModule(LightningModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
+        check_options(SPDFineTuningModule, locals(), "model")
         for name, value, least in (("rounds", rounds, 1), ("batch_size", batch_size, 1), ("max_length", max_length, 2)):
             if value < least:
                 raise UserError(f"{name}={value} is too small. Set --model.{name} to {least} or more.")

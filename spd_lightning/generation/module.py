@@ -126,6 +126,18 @@ class SelfGenerationModule(LightningModule):
             raise
         return generations
 
+    def fill(self, device: torch.device | None, rank: int, world_size: int) -> None:
+        """Decode what the corpus lacks without a trainer, this rank's share of it."""
+        self.configure_model()
+        if device is not None:
+            self.to(device)
+        self.on_predict_start()
+        try:
+            for batch in pending_batches(self.recipe, self.corpus, rank, world_size):
+                self.generate(batch, rank)
+        finally:
+            self.on_predict_end()
+
     def on_predict_end(self) -> None:
         """Restore the weights bit for bit; then answer the compared prompts without the projection."""
         self._folded.close()

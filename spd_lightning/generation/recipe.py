@@ -30,6 +30,7 @@ from spd_lightning.generation.vllm_engine import check_student, generate_vllm, i
 from spd_lightning.model.anatomy import dtype_name
 from spd_lightning.model.load import Dtype, load_tokenizer, resolve_dtype
 from spd_lightning.model.source import model_fingerprint
+from spd_lightning.options import check_options
 from spd_lightning.processes import agree
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -60,6 +61,7 @@ class Recipe:
     seed: int = 42
 
     def __post_init__(self) -> None:
+        check_options(Recipe, vars(self), "data")
         for name in ("batch_size", "batch_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"{name}={value} must be at least 1. Set --data.{name}.")

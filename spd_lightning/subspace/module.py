@@ -25,14 +25,15 @@ from spd_lightning.model.anatomy import dtype_name
 from spd_lightning.model.load import Dtype, check_one_process, keep_in_place, load_model, load_tokenizer, resolve_dtype
 from spd_lightning.model.packed_linear import packed_linears
 from spd_lightning.model.source import model_fingerprint
+from spd_lightning.options import check_options
 from spd_lightning.processes import Batches
 from spd_lightning.subspace import calibration
 from spd_lightning.subspace.capture import BATCH_TOKENS, Batch, capture_gradients, collate, every_second, form_batches
 from spd_lightning.subspace.choice import Basis, Rank, choice_problems, other_problems, subspace_from_moments
-from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample, Loss, SpanRule, encode_examples
+from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample, encode_examples
 from spd_lightning.subspace.layout_check import check_layout
 from spd_lightning.subspace.moments import Moments
-from spd_lightning.subspace.sites import KVSite, Sides, SiteKey, kv_sites, weights_digest
+from spd_lightning.subspace.sites import KVSite, SiteKey, kv_sites, weights_digest
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.task import Example, Rows, Task
@@ -96,17 +97,16 @@ class SubspaceExtractionModule(LightningModule):
         rows: Literal["first", "reference"] = "first",
     ) -> None:
         super().__init__()
+        check_options(SubspaceExtractionModule, locals(), "subspace")
         self.model_name_or_path, self.task = model_name_or_path, task
         self.task_file, self.data_dir = task_file, data_dir
         self.num_examples = num_examples
         self.max_length, self.layers = max_length, layers
         self.rank: Rank = int(rank) if isinstance(rank, str) and rank.isdigit() else rank
-        self.sides: Sides = sides
-        self.loss: Loss = loss
+        self.sides, self.loss, self.span_rule = sides, loss, span_rule
         self.center, self.strength = center, strength
         self.basis: Basis = basis
         self.basis_task, self.calibrated_task = basis_task, task if basis_task is None else basis_task
-        self.span_rule: SpanRule = span_rule
         self.model_dtype: Dtype = dtype
         self.seed, self.batch_tokens, self.device_map = seed, batch_tokens, device_map
         self.rows: Rows = rows

@@ -28,6 +28,7 @@ FLOORS = (
     ("scoring", "subspace"),
     ("tasks", "model"),
     ("artifacts", "health", "hub", "shipped"),
+    ("options",),
     ("processes", "errors", "seeds"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
