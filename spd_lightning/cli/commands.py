@@ -56,6 +56,7 @@ def sample(run_dir: str, *, prompt: str, max_new_tokens: int = 128, temperature:
     from spd_lightning.generation.requests import build_requests
     from spd_lightning.generation.sampling import SamplingParams
     from spd_lightning.model.load import load_model, load_student, load_tokenizer, resolve_dtype
+    from spd_lightning.model.student_base import check_base_of
     from spd_lightning.subspace.projection import fold_projection
     from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -74,12 +75,14 @@ def sample(run_dir: str, *, prompt: str, max_new_tokens: int = 128, temperature:
         completion = generate_batch(model, tokenizer, requests, params)[0]
         print(f"--- {title} ({completion.num_tokens} tokens, {completion.finish_reason})\n{completion.completion}\n")
 
+    if (student := run.student()) is not None:
+        check_base_of(student, name)
     model = load_model(name, dtype)
     show("base", model)
     if run.subspace.is_file():
         with fold_projection(model, CapabilitySubspace.load(run.subspace)):
             show("projected", model)
-    if (student := run.student()) is not None:
+    if student is not None:
         show("student", load_student(name, student, dtype))
 
 

@@ -19,6 +19,7 @@ from spd_lightning.evaluation.portion import PromptFormat, ShortContext
 from spd_lightning.evaluation.scores import BenchmarkResult
 from spd_lightning.evaluation.suite import BenchmarkSuite, logged_metrics
 from spd_lightning.model.load import Dtype
+from spd_lightning.model.student_base import check_base_of
 from spd_lightning.options import check_options
 from spd_lightning.tasks.task import Protocol
 
@@ -144,6 +145,9 @@ class BenchmarkCallback(Callback):
         adapter = self.suite.context.adapter
         if adapter is not None and not Path(adapter).is_dir():
             raise UserError(f"adapter={str(adapter)!r}: there is no such folder. Set --evaluation.adapter to one.")
+        name = self.suite.context.model_name_or_path or pl_module.hparams.get("model_name_or_path")
+        if adapter is not None and name is not None:
+            check_base_of(adapter, name)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if "before" in self._moments():

@@ -26,6 +26,7 @@ from spd_lightning.model.checkpoint_files import split_revision
 from spd_lightning.model.embedded import EMBEDDED, write_terms
 from spd_lightning.model.load import load_model, save_tokenizer
 from spd_lightning.model.source import is_gguf, loadable_name, resolve_source
+from spd_lightning.model.student_base import check_base_of
 from spd_lightning.subspace.projection import fold_into
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -62,6 +63,7 @@ def export_adapter(adapter: str | Path, out: str | Path, facts: RunFacts) -> Pat
             f"{adapter} holds no adapter: the run trained all weights (lora_r: null), or was not finished. "
             "Use --form merged."
         )
+    check_base_of(adapter, facts.model_name_or_path)
     out = _empty_folder(out)
     for path in sorted(Path(adapter).iterdir()):
         if path.suffix in (".json", ".safetensors"):
@@ -82,6 +84,7 @@ def export_merged(adapter: str | Path, out: str | Path, facts: RunFacts, dtype: 
     Raises:
         UserError: If ``out`` is not empty.
     """
+    check_base_of(adapter, facts.model_name_or_path)
     _empty_folder(out, make=False)
     share = share_kept(facts.model_name_or_path, adapter, dtype)
     kept = f"{dtype_name(dtype)} keeps {100 * share:.2f}% of the update that was trained."

@@ -17,6 +17,7 @@ from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.model.adapter_beside import Beside, is_adapter, load_adapter, read_record, write_record
 from spd_lightning.model.load import load_model, load_student, save_tokenizer
 from spd_lightning.model.source import model_fingerprint
+from spd_lightning.model.student_base import check_base_of
 
 
 def save_student(
@@ -89,11 +90,15 @@ def merged_copy(
         model_name_or_path: The base.
         adapter: A PEFT folder, a folder with a whole checkpoint (taken as it is), or a live PEFT model (left alone).
         dtype: Of the result: merged in float32, then cast; small updates are lost by that (`share_kept`).
+
+    Raises:
+        UserError: If it is a student of another base.
     """
     if isinstance(adapter, PeftModel):
         with tempfile.TemporaryDirectory() as folder:
             weights = trained_weights(adapter) if is_sharded(adapter) else None
             return merged_copy(model_name_or_path, save_adapter(adapter, folder, weights), dtype)
+    check_base_of(adapter, model_name_or_path)
     if not is_adapter(adapter) and (Path(adapter) / "config.json").is_file():
         return load_model(str(adapter), dtype, merged=True)
     wrapped = load_adapter(load_model(model_name_or_path, torch.float32, merged=True), adapter)

@@ -111,13 +111,34 @@ def load_adapter(base_model: PreTrainedModel, folder: str | Path) -> PeftModel:
             "one written by peft's save_pretrained."
         )
     try:
-        return PeftModel.from_pretrained(base_model, str(folder)).eval()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error here, below
+            wrapped = PeftModel.from_pretrained(base_model, str(folder)).eval()
+        _check_keys(wrapped, folder)
+        return wrapped
     except (RuntimeError, ValueError) as error:
         detail = str(error).strip().splitlines()[-1].strip()
         raise UserError(
             f"The adapter in {folder} does not fit {type(base_model).__name__}: {detail} "
             "Give the base model it was trained on (base_model_name_or_path in its adapter_config.json)."
         ) from error
+
+
+def _check_keys(wrapped: PeftModel, folder: Path) -> None:
+    """Refuse weights that PEFT would leave out, or leave at their start, with a warning alone.
+
+    Raises:
+        ValueError: With the first name.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(str(folder / ADAPTER_WEIGHTS), "pt") as file:
+        there = set(file.keys())
+    here = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    for names, what in ((here - there, "are missing from its file"), (there - here, "have no place in the model")):
+        if names:
+            raise ValueError(f"{len(names)} weights {what}, the first is {min(names)}.")
 
 
 def put_beside(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:

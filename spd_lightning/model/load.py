@@ -19,6 +19,7 @@ from spd_lightning.model.adapter_beside import Beside, is_adapter, put_beside, r
 from spd_lightning.model.anatomy import decoder_layers
 from spd_lightning.model.embedded import how_to_install
 from spd_lightning.model.source import model_fingerprint, resolve_source
+from spd_lightning.model.student_base import check_base_of
 
 log = logging.getLogger(__name__)
 
@@ -172,11 +173,12 @@ def load_student(
         device_map: ``auto`` spreads the result over all devices of this process instead.
 
     Raises:
-        UserError: If there is neither, or the adapter cannot stand beside its base.
+        UserError: If there is neither, it is of another base, or the adapter cannot stand beside its base.
 
     Ranks:
         Every process loads for itself. Issues no collective.
     """
+    check_base_of(folder, model_name_or_path)
     if not is_adapter(folder) and (Path(folder) / "config.json").is_file():
         return load_model(str(folder), dtype, device, device_map)
     model = put_beside(load_model(model_name_or_path, dtype), folder)

@@ -35,7 +35,7 @@ from spd_lightning.model.adapter_beside import read_record
 from spd_lightning.model.load import resolve_dtype
 from spd_lightning.pipeline.agreement import Check, Reference, agreement_table
 from spd_lightning.pipeline.parts import Parts
-from spd_lightning.pipeline.resume import origin_of_student, write_student_of_checkpoint
+from spd_lightning.pipeline.resume import check_checkpoint, origin_of_student, write_student_of_checkpoint
 from spd_lightning.pipeline.stages import Pipeline
 from spd_lightning.pipeline.tracking import describe_environment
 from spd_lightning.pipeline.trainers import main_trainer
@@ -164,6 +164,7 @@ def test(run: Run, ckpt_path: str | None = None) -> None:
     suite, options = run.parts.benchmarks.suite, run.options
     adapter = options.evaluation.adapter or run.folder.student()
     if ckpt_path is not None:
+        check_checkpoint(ckpt_path, options.subspace.model_name_or_path)
         adapter = write_student_of_checkpoint(ckpt_path, run.parts.student, run.folder)
     task, method = None, "base"
     if adapter is not None:
@@ -190,6 +191,8 @@ def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None
     parts, data = run.parts, run.parts.data
     method, rounds = data.recipe.method, int(parts.student.hparams["rounds"])
     trains = method != "base"
+    if ckpt_path is not None:
+        check_checkpoint(ckpt_path, run.options.subspace.model_name_or_path)
     pipeline = _pipeline(run, method if trains else None)
     parts.benchmarks.suite.benchmarks()  # a wrong name is told now, not after hours
     device = run.trainer.strategy.root_device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from spd_lightning.artifacts.files import file_sha256, weights_sha256
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import differences
 from spd_lightning.errors import UserError
+from spd_lightning.finetuning.checkpoint import refuse_other
 from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.student import save_student
@@ -51,6 +53,21 @@ def key_of_student(
         processes,
         file_sha256(ckpt_path) if foreign and ckpt_path is not None else None,
     )
+
+
+def check_checkpoint(path: str, model_name_or_path: str) -> None:
+    """Refuse a checkpoint that cannot be taken, before anything costs time; the module compares the rest.
+
+    Raises:
+        UserError: If there is no such file, it is none of ours, or it is of another base.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"ckpt_path={path}: there is no such file. Set --ckpt_path to a checkpoint, or leave it out.")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("spd")
+    except (OSError, RuntimeError, ValueError, AttributeError, pickle.UnpicklingError) as error:
+        raise UserError(f"ckpt_path={path} is no checkpoint ({str(error).splitlines()[0]}). Set another.") from error
+    refuse_other(saved, {"base": model_fingerprint(model_name_or_path)}, model_name_or_path)
 
 
 def foreign_student(run: RunFolder, key: Mapping[str, Any]) -> str | None:

@@ -137,14 +137,14 @@ def test_keys_hold_what_matters_and_nothing_else(tiny_model_dir, task_file, tmp_
         ({"layers": "last"}, "layers='last' is not known"),
         ({"rank": 17}, r"rank=17 exceeds kv_dim=16 of layer 1 \(num_key_value_heads=2 x head_dim=8\).*at most 16"),
         ({"rank": "some"}, "rank='some' is not known"),
-        ({"sides": "q"}, "sides='q' is not known"),
+        ({"sides": "q"}, "Unknown subspace.sides 'q'"),
         ({"strength": 2.0}, "strength=2.0 is not between"),
         ({"num_examples": 0}, "num_examples=0 is not positive"),
         ({"batch_tokens": 0, "strength": -1.0}, r"batch_tokens=0 is not positive(.|\n)*strength=-1.0"),
-        ({"span_rule": "inside"}, "span_rule='inside'"),
-        ({"loss": "all"}, "loss='all'"),
-        ({"basis": "best"}, "basis='best'"),
-        ({"dtype": "float16"}, "dtype='float16'"),
+        ({"span_rule": "inside"}, "Unknown subspace.span_rule 'inside'"),
+        ({"loss": "all"}, "Unknown subspace.loss 'all'"),
+        ({"basis": "best"}, "Unknown subspace.basis 'best'"),
+        ({"dtype": "float16"}, "Unknown subspace.dtype 'float16'"),
         ({"max_length": 4}, "S is empty in all 7"),
     ],
 )
@@ -154,9 +154,8 @@ def test_bad_options_are_refused_before_the_weights_are_loaded(
     import spd_lightning.subspace.module as stage
 
     monkeypatch.setattr(stage, "load_model", lambda *args, **kwargs: pytest.fail("the weights were loaded"))
-    module = module_of(tiny_model_dir, task_file, **options)
     with pytest.raises(UserError, match=message):
-        run(module)
+        run(module_of(tiny_model_dir, task_file, **options))
 
 
 def test_weights_that_are_not_finite_are_named(tiny_model_dir, task_file):
