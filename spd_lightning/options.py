@@ -31,6 +31,11 @@ def check_options(owner: type, given: Mapping[str, Any], section: str) -> None:
     for name, hint in get_type_hints(owner.__init__).items():  # type: ignore[misc]
         if name in given and not _allowed(given[name], hint):
             option, value = f"{section}.{name}", given[name]
+            for part in _parts(hint) if isinstance(value, list | tuple) else ():
+                inner = get_args(part)[0] if get_origin(part) is list else None
+                for entry in value if (choices := _choices(inner)) else ():
+                    if isinstance(entry, str) and entry not in choices:
+                        raise unknown_name(f"entry of {option}", entry, choices, f"--{option}")
             if (choices := _choices(hint)) and isinstance(value, str):
                 raise unknown_name(option, value, choices, f"--{option}")
             raise UserError(f"{option}={value!r} is not possible. Set --{option} to {_words(hint)}.")

@@ -10,12 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from spd_lightning.artifacts.files import file_sha256
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import COMPLETE
 from spd_lightning.errors import UserError
 from spd_lightning.model.adapter_beside import ADAPTER_CONFIG, read_record
 from spd_lightning.model.checkpoint_files import split_revision
-from spd_lightning.model.source import loadable_name, model_fingerprint, resolve_source
+from spd_lightning.model.source import loadable_name, model_fingerprint, resolve_source, weight_files
 
 ARCHITECTURE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 
@@ -83,7 +84,9 @@ def _same_model(there: str, here: str) -> bool:
     if there in (here, source, split_revision(here)[0], loadable_name(here)):
         return True
     if (Path(there).expanduser() / "config.json").is_file():
-        return model_fingerprint(there) in (model_fingerprint(here), _first_base(here))
+        # tokenizer and decoding defaults may be other ones
+        weights = [[file_sha256(p) for p in weight_files(Path(f).expanduser())] for f in (there, source)]
+        return weights[0] == weights[1] or model_fingerprint(there) == _first_base(here)
     last = [
         split_revision(name)[0].rstrip("/").rpartition("/")[2].casefold() for name in (there, here, loadable_name(here))
     ]

@@ -180,8 +180,8 @@ def test_projected_uses_the_subspace_and_the_store(tiny_model_dir: str, tmp_path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"methods": ["basis"]}, "Unknown entry of methods 'basis'. Did you mean 'base'"),
-        ({"when": ["befor"]}, "Unknown entry of when 'befor'. Did you mean 'before'"),
+        ({"methods": ["basis"]}, "Unknown entry of evaluation.methods 'basis'. Did you mean 'base'"),
+        ({"when": ["befor"]}, "Unknown entry of evaluation.when 'befor'. Did you mean 'before'"),
         ({"every_n_steps": 0}, "every_n_steps=0"),
         ({"limit": -1}, "limit=-1"),
         ({"limit": {"humanevl": 2}}, "Unknown task in limit 'humanevl'. Did you mean 'humaneval'"),
