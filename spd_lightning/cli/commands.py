@@ -62,13 +62,11 @@ def sample(run_dir: str, *, prompt: str, max_new_tokens: int = 128, temperature:
 
     run = RunFolder(run_dir)
     config = run_config(run)
-    name = config["subspace"]["model_name_or_path"]
-    dtype = resolve_dtype(config["data"]["dtype"])
+    name, dtype = config["subspace"]["model_name_or_path"], resolve_dtype(config["data"]["dtype"])
     tokenizer = load_tokenizer(name)
     form = config["data"]["prompt_format"]
     requests, _ = build_requests(tokenizer, [("prompt", prompt)], prompt_format=form)
-    shown = "plain text" if form == "plain" else "in the chat template"
-    print(f"The prompt is {shown}, data.prompt_format: {form}\n")
+    print(f"The prompt is {'plain text' if form == 'plain' else 'in the chat template'}, data.prompt_format: {form}\n")
     params = SamplingParams(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
 
     def show(title: str, model: Any) -> None:
