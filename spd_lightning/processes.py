@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 T = TypeVar("T")
+PARENT = "SPD_END_WITH_PARENT"  # variable: the process id with which a program ends (`cli.lifetime.end_with_parent`)
 
 
 def rank() -> int:

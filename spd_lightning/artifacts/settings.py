@@ -139,6 +139,7 @@ SETTINGS = {
     "evaluation.subspace": Setting(EVALUATE, listed=True),
     "evaluation.tasks": Setting(EVALUATE, "run", compared=False),
     "evaluation.methods": Setting(EVALUATE, "run", compared=False),
+    "evaluation.base_shots": Setting(EVALUATE, "run", compared=False),
     "evaluation.when": Setting(EVALUATE, "place", compared=False),  # of a training that you start yourself
     "evaluation.every_n_steps": Setting(EVALUATE, "run", compared=False),
     "evaluation.every_n_epochs": Setting(EVALUATE, "run", compared=False),

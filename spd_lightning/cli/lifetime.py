@@ -18,16 +18,22 @@ from collections.abc import Iterator
 
 from torch import distributed
 
-from spd_lightning.processes import is_rank_zero, several
+from spd_lightning.processes import PARENT, is_rank_zero, several
 
 CAUSE_S = 5.0  # how long a failed process waits for the cause of its failure to be told by rank 0
 
 
 def end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone, if it was started as one of several."""
-    if "LOCAL_RANK" not in os.environ:
+    """End this process as soon as the one that started it is gone, if it is one of several, or that one asks for it.
+
+    A program that starts others for its own ends (`sweep.runner`) puts its process id into `PARENT`.
+    """
+    if "LOCAL_RANK" in os.environ:
+        parent = os.getppid()
+    elif PARENT in os.environ:
+        parent = int(os.environ[PARENT])
+    else:
         return
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

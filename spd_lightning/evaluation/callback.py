@@ -37,6 +37,8 @@ class BenchmarkCallback(Callback):
             each task named ({humaneval: 20}, others whole); null for all.
         num_samples: Completions per program task, for pass@k; above 1 they are drawn at temperature 0.8, top-p 0.95.
         methods: Any of base, student and projected (the base under the projection, untrained); null: base, student.
+        base_shots: Score the base also with so many of the calibration answers as solved examples before each prompt,
+            on the task calibrated on, which must be among tasks: [3, 8]; null for none.
         when: before, after or both (null) around training. Base and projected are scored at the first of these moments,
             the student after.
         every_n_steps: Score the student every so many optimizer steps as well; null for never.
@@ -65,6 +67,7 @@ class BenchmarkCallback(Callback):
         limit: int | dict[str, int] | None = None,
         num_samples: int = 1,
         methods: list[ScoredModel] | None = None,
+        base_shots: list[int] | None = None,
         when: list[Moment] | None = None,
         every_n_steps: int | None = None,
         every_n_epochs: int | None = None,
@@ -91,6 +94,7 @@ class BenchmarkCallback(Callback):
             protocol=protocol,
             limit=limit,
             methods=methods if methods is not None else ["base", "student"],
+            base_shots=base_shots or (),
             subspace=subspace,
             dtype=dtype,
             skip_missing_data=skip_missing_data,

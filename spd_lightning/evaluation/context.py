@@ -38,6 +38,7 @@ class SuiteOptions:
     protocol: Protocol
     limit: int | Mapping[str, int] | None
     methods: Sequence[str]
+    base_shots: Sequence[int]
     subspace: str | None
     dtype: Dtype | None
     skip_missing_data: bool
@@ -50,6 +51,8 @@ class SuiteOptions:
         limits = list(self.limit.values()) if isinstance(self.limit, Mapping) else [self.limit]
         for number in limits:
             check_count("limit", number)
+        for number in self.base_shots:
+            check_count("base_shots", number)
         check_count("batch_size", self.settings["batch_size"])
         num_samples, timeout_s = self.settings["num_samples"], self.settings["timeout_s"]
         if num_samples < 1:
@@ -88,6 +91,7 @@ class RunContext:
 
     Attributes:
         model_name_or_path: Base model; None takes that of the module.
+        calibrated_task: Task that stage 1 reads, and that ``base_shots`` takes answers of.
         trained_task: Task trained on; decides the scores' split, and what is scored where no tasks are named.
         method: Name of the trained method in the scores, e.g. ``spd``; ``base`` where nothing is trained.
         data_dir: Data folder.
@@ -103,6 +107,7 @@ class RunContext:
     """
 
     model_name_or_path: str | None = None
+    calibrated_task: str | None = None
     trained_task: str | None = None
     method: str = "student"
     data_dir: str | None = None

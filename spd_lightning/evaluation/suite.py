@@ -23,6 +23,7 @@ from spd_lightning.evaluation.keys import prompt_tokens
 from spd_lightning.evaluation.models import Base, Source, base_of, base_source, projected_source, student_source
 from spd_lightning.evaluation.progress import BenchmarkBar
 from spd_lightning.evaluation.scores import BenchmarkResult
+from spd_lightning.evaluation.shots import shots_method, with_shots
 from spd_lightning.model.load import check_one_process, load_tokenizer
 from spd_lightning.processes import gather, rank, world_size
 from spd_lightning.subspace.subspace import CapabilitySubspace
@@ -47,7 +48,7 @@ class BenchmarkSuite:
     results: list[BenchmarkResult] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     _benchmarks: list[Benchmark] | None = None
-    _tokens: dict[tuple[str, str], str] = field(default_factory=dict)
+    _tokens: dict[tuple[str, str, int], str] = field(default_factory=dict)
 
     def enter(self, context: RunContext) -> None:
         """Go on in another context: results stay, benchmarks are loaded anew where they depend on what changed."""
@@ -163,6 +164,8 @@ class BenchmarkSuite:
             self._score("base", base, base_source(base), occasion)
         if "projected" in self.options.methods:
             self.score_projected(occasion)
+        if self.options.base_shots:
+            self._score_shots(occasion)
 
     def score_projected(self, occasion: Occasion) -> None:
         """Score the base model under the projection.
@@ -174,6 +177,29 @@ class BenchmarkSuite:
         base = self.base(occasion)
         self._score("projected", base, projected_source(base, subspace), occasion)
 
+    def _score_shots(self, occasion: Occasion) -> None:
+        """Score the base with calibration answers before each prompt, on their own task."""
+        benchmark, base, context = self.shots_benchmark(), self.base(occasion), self.context
+        task = load_task(benchmark.task, context.data_dir, context.task_file, seed=context.seed)
+        for number in self.options.base_shots:
+            asked = [with_shots(benchmark, task, number)]
+            self._score(shots_method(number), base, base_source(base), occasion, benchmarks=asked)
+
+    def shots_benchmark(self) -> Benchmark:
+        """The benchmark that ``base_shots`` is scored on.
+
+        Raises:
+            UserError: If the task calibrated on is not scored.
+        """
+        name = self.context.calibrated_task or self.context.trained_task
+        for benchmark in self.benchmarks():
+            if benchmark.task == name:
+                return benchmark
+        raise UserError(
+            f"base_shots={list(self.options.base_shots)} gives answers of {name} to the base, which is not among "
+            f"evaluation.tasks ({', '.join(b.task for b in self.benchmarks())}). Add it, or leave base_shots out."
+        )
+
     def score_student(self, occasion: Occasion) -> list[BenchmarkResult]:
         """Score the trained model; see `student_source`."""
         base = self.base(occasion)
@@ -182,7 +208,13 @@ class BenchmarkSuite:
         return self._score(self.context.method, base, source, occasion, step)
 
     def _score(
-        self, method: str, base: Base, source: Source, occasion: Occasion, step: int = 0
+        self,
+        method: str,
+        base: Base,
+        source: Source,
+        occasion: Occasion,
+        step: int = 0,
+        benchmarks: list[Benchmark] | None = None,
     ) -> list[BenchmarkResult]:
         """Score a model on all benchmarks, keep the results, write samples and log.
 
@@ -201,7 +233,7 @@ class BenchmarkSuite:
             stack.enter_context(torch.random.fork_rng(devices=[]))  # leaves the training's random state alone
             results = evaluate_model(
                 lambda: source.load(stack, notes),
-                self.benchmarks(),
+                self.benchmarks() if benchmarks is None else benchmarks,
                 method=method,
                 trained_task=context.trained_task if domain is not None else None,
                 trained_domain=domain,
@@ -227,7 +259,7 @@ class BenchmarkSuite:
 
     def _prompt_tokens(self, name: str, benchmark: Benchmark) -> str:
         """What a model's tokenizer makes of a benchmark's prompts, computed once for all methods."""
-        known = (name, benchmark.task)
+        known = (name, benchmark.task, benchmark.num_fewshot)
         if known not in self._tokens:
             form = self.options.settings["prompt_format"]
             self._tokens[known] = prompt_tokens(load_tokenizer(name), benchmark, form)
@@ -237,11 +269,12 @@ class BenchmarkSuite:
 def logged_metrics(results: Sequence[BenchmarkResult]) -> dict[str, float]:
     """Scores under their logged names.
 
-    ``eval/<task>/<metric>`` is the curve from base (step 0) to student; ``eval_base/...`` and ``eval_projected/...``
-    keep those two apart.
+    ``eval/<task>/<metric>`` is the curve from base (step 0) to student; ``eval_base/...``, ``eval_projected/...`` and
+    ``eval_base_3_shots/...`` keep those apart.
     """
     metrics = {}
     for s in (score for result in results for score in result.scores):
-        names = {"base": ("eval", "eval_base"), "projected": ("eval_projected",)}.get(s.method, ("eval",))
+        reference = s.method == "projected" or s.method.startswith("base_")
+        names = ("eval", "eval_base") if s.method == "base" else (f"eval_{s.method}",) if reference else ("eval",)
         metrics.update({f"{name}/{s.task}/{s.metric}": s.value for name in names})
     return metrics

@@ -107,6 +107,7 @@ def attach_benchmarks(options: Any, parts: Parts, method: str | None, **place: A
         RunContext(
             data_dir=options.data_dir,
             task_file=parts.data.recipe.questions.task_file,
+            calibrated_task=options.subspace.task,
             trained_task=options.subspace.task if method else None,
             method=method or "base",
             seed=options.seed_everything,
@@ -195,6 +196,8 @@ def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None
         check_checkpoint(ckpt_path, run.options.subspace.model_name_or_path)
     pipeline = _pipeline(run, method if trains else None)
     parts.benchmarks.suite.benchmarks()  # a wrong name is told now, not after hours
+    if parts.benchmarks.suite.options.base_shots:
+        parts.benchmarks.suite.shots_benchmark()
     device = run.trainer.strategy.root_device
     if rounds > 1:
         _check_rounds(rounds, parts, device)

@@ -20,12 +20,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from spd_lightning.artifacts.files import file_lock, write_json
 from spd_lightning.errors import UserError
+from spd_lightning.processes import PARENT
 from spd_lightning.report import read_run, render, sweeps, write_report
 from spd_lightning.sweep.grid import Point, Sweep, cover, points, waves
 
@@ -35,10 +36,11 @@ class Runner:
 
     Args:
         workers: Processes at a time. With several GPUs, each worker keeps to one of them.
+        environment: Variables that are set for every process.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, environment: Mapping[str, str] | None = None) -> None:
+        self.workers, self.environment = workers, dict(environment or {})
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._slots: queue.Queue[int] = queue.Queue()
@@ -92,7 +94,12 @@ class Runner:
 
     def _environment(self, slot: int) -> dict[str, str]:
         """The interpreter's own folder leads PATH, so that ``python`` is this one; cores and GPUs are shared out."""
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+        environment = {
+            **os.environ,
+            **self.environment,
+            PARENT: str(os.getpid()),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        }
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.workers)))
         if len(self._devices) > 1:
             environment["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]

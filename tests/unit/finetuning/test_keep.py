@@ -70,7 +70,7 @@ def test_repeats_bring_the_tokens_as_near_as_they_can(make: Any) -> None:
     right = [f" #### {gold[0]}", f" {'so ' * 30}#### {gold[1]}", f" {'so ' * 20}#### {gold[2]}"]
     short, long = [*right, *[" 777777"] * 5], [*right, *[f" 777777{' on' * 25}"] * 5]
     for completions in (short, long):
-        data = make(num_prompts=8, keep="correct", seed=len(completions[-1]))
+        data = make(num_prompts=8, keep="correct", max_new_tokens=len(completions[-1]))
         texts = trained(data, completions)
         tokens = data.facts["budget"]["completion_tokens"]
         wanted = sum(len(text) + 1 for text in completions)
