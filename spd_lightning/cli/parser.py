@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jsonargparse
+from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from omegaconf.errors import OmegaConfBaseException
 
 from spd_lightning.cli.commands import COMMANDS, command_help, command_parser
+from spd_lightning.cli.config_file import ConfigFile, read_config
+from spd_lightning.cli.help import HEADINGS, section_help, tidy
+from spd_lightning.cli.messages import explain, place, section_alone, unknown_option, unresolved
+from spd_lightning.cli.typed import PROGRAM, Typed, read_typed
+from spd_lightning.cli.unused import check_used
+from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
@@ -85,7 +96,7 @@ class CommandLine(LightningCLI):
             trainer_class=StageCommands,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=42,
-            parser_kwargs=PARSER | {name: PARSER for name in STAGE_COMMANDS},
+            parser_kwargs=PARSER | {name: dict(PARSER) for name in STAGE_COMMANDS},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=args,
@@ -100,7 +111,7 @@ class CommandLine(LightningCLI):
         """A parser that names this program."""
         kwargs.setdefault("description", "Self-Policy Distillation: a model improves on its own projected generations.")
         kwargs.setdefault("prog", "spd_lightning")
-        kwargs.setdefault("usage", "python -m spd_lightning COMMAND [--config FILE ...] [--section.option VALUE ...]")
+        kwargs.setdefault("usage", f"{PROGRAM} COMMAND ...")
         return super().init_parser(**kwargs)
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -170,14 +181,62 @@ class CommandLine(LightningCLI):
         for name in COMMANDS:
             self._subcommand_parsers[name] = sub = command_parser(name)  # type: ignore[assignment]
             parser._subcommands_action.add_subcommand(name, sub, help=command_help(name))
+        for name, made in self._subcommand_parsers.items():
+            tidy(made, name, name in STAGE_COMMANDS)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Read what was typed, look at the files, then parse; options that were typed beat the files.
+
+        Raises:
+            UserError: For every mistake: what is wrong, and in a file also where.
+        """
+        given = sys.argv[1:] if args is None else list(args)
+        typed = read_typed(given, STAGE_COMMANDS, command_names())
+        files: list[ConfigFile] = []
+        if typed.command in STAGE_COMMANDS:
+            known = _names(self._subcommand_parsers[typed.command])
+            if typed.help_of:
+                print(section_help(self._subcommand_parsers[typed.command], typed.help_of))
+                raise SystemExit(0)
+            _check_names(typed, known)
+            files = [read_config(name, known, FOLLOWS, typed.command) for name in typed.configs]
+        try:
+            if "--print_config" in typed.rest:  # it ends the program: what has no effect is told before
+                without = replace(typed, rest=[a for a in typed.rest if a != "--print_config"])
+                self._check_parsed(typed, files, parser.parse_args(without.args()))
+            self.config = parser.parse_args(typed.args())
+        except ArgumentError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, UserError):
+                cause = cause.__cause__ or cause.__context__
+            names = option_names(typed.command, self._subcommand_parsers)
+            raise UserError(str(cause) if cause else explain(error, command_names(), names, typed, files)) from error
+        except OmegaConfBaseException as error:
+            raise UserError(unresolved(error, typed, files)) from error
+        self._check_parsed(typed, files, self.config)
+
+    def _check_parsed(self, typed: Typed, files: list[ConfigFile], config: Any) -> None:
+        if typed.command in STAGE_COMMANDS:
+            seed = config[typed.command].seed_everything
+            if not 0 <= seed < 2**32:
+                at = place("seed_everything", typed, files)
+                raise UserError(
+                    f"{at}seed_everything={seed} is not possible. Set --seed_everything to 0 up to {2**32 - 1}."
+                )
+            defaults: Any = self._subcommand_parsers[typed.command].get_defaults() if files else {}
+            check_used(typed, files, config[typed.command], defaults)
 
     def _parse_ckpt_path(self) -> None:
         """Keep what the user typed: Lightning would silently put a checkpoint's options over it."""
 
 
+# Options that follow another one, which is the one to set.
+FOLLOWS = {target: source for source, targets in LINKS.items() for target in targets}
+
+
 def make_parser() -> LightningArgumentParser:
     """The parser of every command; nothing is run."""
-    return jsonargparse.capture_parser(CommandLine)  # type: ignore[return-value]
+    return jsonargparse.capture_parser(CommandLine, [])  # type: ignore[return-value]
 
 
 def command_names() -> list[str]:
@@ -185,10 +244,35 @@ def command_names() -> list[str]:
     return [*STAGE_COMMANDS, *COMMANDS]
 
 
-def option_names(args: list[str]) -> list[str]:
-    """Every option of the command in ``args``, for the nearest name to a misspelt one."""
+def option_names(command: str | None, parsers: Mapping[str, Any] | None = None) -> list[str]:
+    """Every option of a command with its dashes, for the nearest name to a misspelt one.
+
+    Args:
+        command: The command; None is fit.
+        parsers: Those of all commands; None makes them.
+    """
     # jsonargparse 4.53.0 has no public way from a parser to those of its subcommands, argparse none to its options.
-    parser: Any = make_parser()
-    subparsers = parser._subcommands_action._name_parser_map
-    chosen = subparsers[next((a for a in args if a in subparsers), "fit")]
+    made: Any = make_parser() if parsers is None else None
+    chosen = (made._subcommands_action._name_parser_map if parsers is None else parsers)[command or "fit"]
     return [o for action in chosen._actions for o in action.option_strings if o.startswith("--")]
+
+
+def _names(parser: Any) -> list[str]:
+    """The options that a file may hold, dotted, in the order of the help."""
+    typed = [o[2:] for action in parser._actions for o in action.option_strings if o.startswith("--")]
+    left_out = {*HEADINGS, "help", "config", "print_config"}
+    return [name for name in typed if name not in left_out and not name.endswith(("+", ".help"))]
+
+
+def _check_names(typed: Typed, known: list[str]) -> None:
+    """Refuse a name that is no option of the command, and a file that is given to a section."""
+    for name, value in typed.options.items():
+        if name in HEADINGS:
+            if value is None or not value.startswith("{"):
+                raise UserError(section_alone(name, value, known, str(typed.command)))
+        elif name in FOLLOWS:
+            raise UserError(f"--{name} follows --{FOLLOWS[name]} and is not set by itself. Set --{FOLLOWS[name]}.")
+        elif name == "print_config" or name.endswith(".help"):
+            continue
+        elif not any(name == other or name.startswith(f"{other}.") for other in known):
+            raise UserError(unknown_option(name, known, str(typed.command)))

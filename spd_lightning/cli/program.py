@@ -13,7 +13,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
 import yaml
 from lightning.pytorch.utilities import rank_zero_info
 from transformers.utils import logging as transformers_logging
@@ -29,8 +28,7 @@ from spd_lightning.cli.lifetime import (
     let_gloo_finish_at_exit,
     lost_process,
 )
-from spd_lightning.cli.messages import explain
-from spd_lightning.cli.parser import STAGE_COMMANDS, CommandLine, command_names, option_names
+from spd_lightning.cli.parser import STAGE_COMMANDS, CommandLine
 from spd_lightning.errors import UserError
 from spd_lightning.model.chat_template import fix_template_date, prints_date
 from spd_lightning.model.checkpoint_files import split_revision
@@ -186,17 +184,11 @@ def main(args: list[str] | None = None) -> int:
     _quiet()
     end_with_parent()
     let_gloo_finish_at_exit()
-    given = sys.argv[1:] if args is None else args
     try:
         with ended_by_sigterm():
             return SPDCLI(args).status
     except UserError as error:
         return _fail(str(error))
-    except jsonargparse.ArgumentError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__ or cause.__context__
-        return _fail(str(cause) if cause else explain(error, command_names(), option_names(given)))
     except Exception as error:
         await_cause()
         if (lost := lost_process(error)) is None:

@@ -5,6 +5,8 @@ its token ids go, what ends a sequence; and its vocabulary projection at some po
 from __future__ import annotations
 
 import contextlib
+import difflib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,7 +66,7 @@ def resolve_layers(layers: str | list[int], num_layers: int) -> list[int]:
     if layers == "all":
         return list(range(num_layers))
     if isinstance(layers, str) or not layers:
-        raise UserError(f"layers={layers!r} is not known. Set --subspace.layers to middle_last, all, or a list.")
+        raise UserError(_unknown_layers(layers))
     for i in layers:
         if not -num_layers <= i < num_layers:
             raise UserError(
@@ -72,6 +74,17 @@ def resolve_layers(layers: str | list[int], num_layers: int) -> list[int]:
                 f"-{num_layers} to -1 from the end). Set --subspace.layers."
             )
     return sorted({i % num_layers for i in layers})
+
+
+def _unknown_layers(layers: str | list[int]) -> str:
+    numbers = re.findall(r"-?\d+", layers) if isinstance(layers, str) else []
+    if numbers and not re.search(r"[A-Za-z]", str(layers)):
+        hint = f"Set --subspace.layers '[{', '.join(numbers)}]'"
+    else:
+        near = difflib.get_close_matches(str(layers), ("middle_last", "all"), n=1, cutoff=0.5)
+        near = ["middle_last"] if layers == "last" else near
+        hint = f"Did you mean {near[0]}? Set --subspace.layers" if near else "Set --subspace.layers"
+    return f"layers={layers!r} is not known. {hint} (middle_last, all, or a list such as '[0, -1]')."
 
 
 def dtype_name(dtype: torch.dtype) -> str:

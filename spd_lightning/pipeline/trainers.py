@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.strategies import FSDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
 from torch import distributed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
@@ -50,6 +52,38 @@ class StepCheckpoint(ModelCheckpoint):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
+STRATEGIES = {
+    "auto": "one process",
+    "ddp": "several, each with a whole model",
+    "fsdp": "several, the model of fine-tuning spread over them",
+}
+
+
+def check_strategy(strategy: Any) -> None:
+    """Refuse the name of a strategy that Lightning does not have; what it has beside ours is its own affair."""
+    if not isinstance(strategy, str) or strategy in {*StrategyRegistry.available_strategies(), "auto"}:
+        return
+    sharded = strategy.lower().startswith(("zero", "deepspeed", "fsdp", "shard"))
+    near = ["fsdp"] if sharded else difflib.get_close_matches(strategy, STRATEGIES, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    known = ", ".join(f"{name} ({what})" for name, what in STRATEGIES.items())
+    raise UserError(f"trainer.strategy={strategy!r} is not known.{hint} Known: {known}. Set --trainer.strategy.")
+
+
+def check_max_time(value: Any) -> None:
+    """Refuse a time limit that Lightning's Timer does not read, with the way to write it."""
+    if not isinstance(value, str) or re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value.strip()):
+        return
+    units = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "": 1}
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower())
+    seconds = round(float(found[1]) * units[found[2]]) if found and found[2] in units else 3600
+    shown = f"{seconds // 86400:02d}:{seconds // 3600 % 24:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    raise UserError(
+        f"trainer.max_time={value!r} is not a time as DD:HH:MM:SS (days, hours, minutes, seconds). Set "
+        f"--trainer.max_time {shown}."
+    )
+
+
 def make_trainer(**settings: Any) -> Trainer:
     """A trainer that can do what the stages need.
 
@@ -57,6 +91,8 @@ def make_trainer(**settings: Any) -> Trainer:
         UserError: If devices are not there, processes would not outlive a stage, or torchrun started another number of
             processes than the trainer has.
     """
+    check_strategy(settings["strategy"])
+    check_max_time(settings.get("max_time"))
     try:
         trainer = Trainer(**settings)
     except (MisconfigurationException, TypeError, ValueError, ImportError) as error:

@@ -160,7 +160,12 @@ def energy_share(rank: Rank) -> float:
         value = float(share)
     except ValueError:
         word, value = "", 0.0
-    if word != "energy" or not 0.0 < value <= 1.0:
+    if word == "energy" and not 0.0 < value <= 1.0:
+        raise UserError(
+            f"rank={rank!r}: the share of the energy is above 0 and at most 1, found {value:g}. Set --subspace.rank "
+            "energy:0.95, half or an integer."
+        )
+    if word != "energy":
         raise UserError(f"rank={rank!r} is not known. Set --subspace.rank to half, an integer, or energy:0.95.")
     return value
 

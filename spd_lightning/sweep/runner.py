@@ -100,6 +100,7 @@ class Runner:
             PARENT: str(os.getpid()),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }
+        environment["SPD_SWEEP"] = "1"  # options of a point count as those of a file: some do nothing in some points
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.workers)))
         if len(self._devices) > 1:
             environment["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]

@@ -21,6 +21,7 @@ from spd_lightning.finetuning.student import student_copy
 from spd_lightning.model import load as model_files
 from spd_lightning.model.adapter_beside import LinearBeside, read_record
 from spd_lightning.model.load import load_model
+from tests.settings import in_file
 
 SETTINGS = [
     "--subspace.task=arithmetic",
@@ -74,7 +75,7 @@ def run_dir(tiny_model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("runs") / "first"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
-        args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={folder}", *SETTINGS]
+        args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={folder}", *in_file(SETTINGS)]
         assert main(args) == 0
     return folder
 
@@ -199,7 +200,7 @@ def test_the_command_test_scores_base_adapter_checkpoint_merged_and_projected(
     def scored(name: str, *options: str, model: str = tiny_model_dir) -> dict[str, list[dict[str, Any]]]:
         """Samples of each method, of a run folder of its own with a store of its own."""
         folder = tmp_path / name / "run"
-        args = ["test", f"--subspace.model_name_or_path={model}", f"--run_dir={folder}", *SETTINGS]
+        args = ["test", f"--subspace.model_name_or_path={model}", f"--run_dir={folder}", *in_file(SETTINGS)]
         assert main([*args, "--evaluation.tasks=[letters]", "--evaluation.methods=[base, student]", *options]) == 0
         names = {p.name.split(".")[1]: p for p in (folder / "samples").iterdir()}
         return {method: list(read_jsonl(path)) for method, path in names.items()}
@@ -232,7 +233,7 @@ def test_another_checkpoint_is_not_scored_as_the_student_of_a_run(
     for value in checkpoint["state_dict"].values():
         value += 1
     torch.save(checkpoint, other)
-    args = ["test", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}", *SETTINGS]
+    args = ["test", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}", *in_file(SETTINGS)]
     args += ["--evaluation.tasks=[letters]", "--evaluation.methods=[student]"]
     assert main([*args, f"--ckpt_path={last}"]) == 0
     assert main([*args, f"--ckpt_path={last}"]) == 0, "the same one may be scored again"
@@ -254,7 +255,12 @@ def test_a_student_is_scored_as_what_its_own_run_trained(
         shutil.copytree(run_dir / "adapter", tmp_path / "elsewhere")
     path = tmp_path / student if student == "elsewhere" else run_dir / student
     option = "--ckpt_path" if path.suffix == ".ckpt" else "--evaluation.adapter"
-    args = ["test", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={tmp_path / 'a' / 'run'}", *SETTINGS]
+    args = [
+        "test",
+        f"--subspace.model_name_or_path={tiny_model_dir}",
+        f"--run_dir={tmp_path / 'a' / 'run'}",
+        *in_file(SETTINGS),
+    ]
     args += ["--subspace.task=letters", "--data.method=ssd", "--evaluation.methods=[student]", f"{option}={path}"]
     assert main([*args, "--evaluation.tasks=[arithmetic, letters]"]) == 0
     results = json.loads((tmp_path / "a" / "run" / "results.json").read_text())
@@ -339,7 +345,12 @@ def test_a_sweep_over_rank_extracts_once_and_over_lora_generates_once(
     run_dir: Path, tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    base = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", *SETTINGS, "--evaluation.tasks=[letters]"]
+    base = [
+        "fit",
+        f"--subspace.model_name_or_path={tiny_model_dir}",
+        *in_file(SETTINGS),
+        "--evaluation.tasks=[letters]",
+    ]
 
     def stages(name: str, *options: str) -> dict[str, bool]:
         folder = run_dir.parent / name
@@ -369,7 +380,7 @@ def test_early_stopping_takes_the_best_checkpoint(
     run = run_dir.parent / "early"
     overlay = Path(__file__).parents[2] / "configs" / "trainer" / "early_stopping.yaml"
     args = ["fit", "--config", str(overlay), f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}"]
-    args += [*SETTINGS, "--evaluation.tasks=[letters]", "--model.learning_rate=2", "--model.warmup_epochs=0"]
+    args += [*in_file(SETTINGS), "--evaluation.tasks=[letters]", "--model.learning_rate=2", "--model.warmup_epochs=0"]
     with caplog.at_level("INFO"):
         assert main([*args, "--trainer.max_epochs=9"]) == 0
     with (run / "logs" / "metrics.csv").open() as lines:
@@ -393,7 +404,7 @@ def test_a_second_round_starts_from_the_first_student(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     run = tmp_path / "run"
-    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}", *SETTINGS]
+    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}", *in_file(SETTINGS)]
     scored_on: list[str] = []
 
     def merge(name: str, *args: Any) -> Any:
@@ -452,7 +463,7 @@ def test_every_method_runs_under_the_same_switch(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     folder = run_dir.parent / method
-    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={folder}", *SETTINGS]
+    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={folder}", *in_file(SETTINGS)]
     args += ["--evaluation.tasks=[letters]", "--evaluation.methods=[base, student]", f"--data.method={method}"]
     assert main(args) == 0
     results = json.loads((folder / "results.json").read_text())
@@ -469,7 +480,13 @@ def test_filtered_keeps_what_the_gold_answer_agrees_with_or_says_that_nothing_is
     args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run_dir.parent / 'filtered'}"]
     assert (
         main(
-            [*args, *SETTINGS, "--evaluation.tasks=[letters]", "--evaluation.methods=[base]", "--data.method=filtered"]
+            [
+                *args,
+                *in_file(SETTINGS),
+                "--evaluation.tasks=[letters]",
+                "--evaluation.methods=[base]",
+                "--data.method=filtered",
+            ]
         )
         == 2
     )
@@ -482,7 +499,8 @@ def test_filtered_trains_on_what_agrees_and_says_so_also_when_repeated(
     """Every second completion is taken for right, since a random model never is."""
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setattr("spd_lightning.finetuning.keep.correct_completions", lambda *_: [True, False] * 6)
-    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={tmp_path / 'run'}", *SETTINGS]
+    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={tmp_path / 'run'}"]
+    args += [*in_file(SETTINGS)]
     args += ["--evaluation.tasks=[letters]", "--evaluation.methods=[base, student]", "--data.method=filtered"]
     for skipped in (False, True):
         assert main(args) == 0
@@ -500,7 +518,12 @@ def test_a_subspace_file_serves_the_first_round_alone(
 ) -> None:
     """Told at once, not after the first round."""
     subspace = f"--data.subspace={run_dir / 'subspace' / 'subspace.safetensors'}"
-    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={tmp_path / 'run'}", *SETTINGS]
+    args = [
+        "fit",
+        f"--subspace.model_name_or_path={tiny_model_dir}",
+        f"--run_dir={tmp_path / 'run'}",
+        *in_file(SETTINGS),
+    ]
     assert main([*args, subspace, "--model.rounds=2"]) == 2
     assert "Leave --data.subspace out, or set --model.rounds 1." in capsys.readouterr().err
 
@@ -517,7 +540,7 @@ def test_a_mistake_amid_a_later_round_leaves_the_run_as_it_stands(
     monkeypatch.setattr("spd_lightning.pipeline.fit.write_merged", full)
     monkeypatch.setattr("spd_lightning.pipeline.fit.commits_taken", lambda: {"openai/gsm8k": "c" * 40})
     run = tmp_path / "run"
-    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}", *SETTINGS]
+    args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}", *in_file(SETTINGS)]
     assert main([*args, "--model.rounds=2"]) == 2
     assert "error: Cannot write the student: No space left on device." in capsys.readouterr().err
     assert not (run / "round-2").exists() and (run / "config.yaml").is_file() and (run / "adapter").is_dir()

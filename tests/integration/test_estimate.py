@@ -11,6 +11,7 @@ import pytest
 from spd_lightning.cli.program import main
 from spd_lightning.model import load as model
 from tests.integration.test_cli_fit import SETTINGS
+from tests.settings import in_file
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def test_every_stage_command_estimates_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main([command, f"--subspace.model_name_or_path={tiny_model_dir}", *SETTINGS, "--estimate"]) == 0
+    assert main([command, f"--subspace.model_name_or_path={tiny_model_dir}", *in_file(SETTINGS), "--estimate"]) == 0
     out = capsys.readouterr().out
     stages = {"fit": 4, "extract": 1, "generate": 2, "test": 1}[command]
     assert len(re.findall(r"^(?:extract|generate|fine_tune|evaluate) .* [MK]iB ", out, re.MULTILINE)) == stages
@@ -47,7 +48,7 @@ def test_a_config_alone_is_enough_and_devices_count(
     folder = tmp_path / "config-only"
     folder.mkdir()
     (folder / "config.json").write_bytes((Path(tiny_model_dir) / "config.json").read_bytes())
-    options = [f"--subspace.model_name_or_path={folder}", *SETTINGS, "--estimate", "--trainer.devices=8"]
+    options = [f"--subspace.model_name_or_path={folder}", *in_file(SETTINGS), "--estimate", "--trainer.devices=8"]
     options += ["--data.dtype=auto"]  # on a GPU that is not here it is bf16
     assert main(["fit", *options, "--trainer.accelerator=gpu", "--trainer.strategy=fsdp"]) == 0
     out = capsys.readouterr().out
@@ -71,7 +72,12 @@ def test_a_run_says_before_each_stage_what_it_will_cost(
     monkeypatch.undo()
     monkeypatch.setenv("WANDB_MODE", "disabled")
     with caplog.at_level("INFO"):
-        args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={tmp_path / 'run'}", *SETTINGS]
+        args = [
+            "fit",
+            f"--subspace.model_name_or_path={tiny_model_dir}",
+            f"--run_dir={tmp_path / 'run'}",
+            *in_file(SETTINGS),
+        ]
         assert main([*args, "--evaluation.tasks=[letters]"]) == 0
     for stage in ("extract", "generate", "fine_tune", "evaluate"):
         assert re.search(rf"\[{stage}\] estimate: about \d+ s, .* of memory a process", caplog.text)
@@ -93,5 +99,5 @@ def test_passes_over_the_texts_end_with_epochs_or_steps(
     limits: list[str], epochs: int, tiny_model_dir: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--data.num_prompts=12", "--model.batch_size=4", *limits, "--estimate"]  # three steps a pass
-    assert main(["fit", f"--subspace.model_name_or_path={tiny_model_dir}", *SETTINGS, *options]) == 0
+    assert main(["fit", f"--subspace.model_name_or_path={tiny_model_dir}", *in_file(SETTINGS), *options]) == 0
     assert re.search(rf"12 texts of \d+ tokens, {epochs} epochs", capsys.readouterr().out)

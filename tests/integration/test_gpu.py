@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 from spd_lightning.cli.program import main
 from tests.integration.test_cli_fit import SETTINGS
+from tests.settings import in_file
 
 pytestmark = pytest.mark.gpu
-OPTIONS = [s for s in SETTINGS if not s.startswith(("--trainer.accelerator", "--data.dtype"))]
+OPTIONS = in_file([s for s in SETTINGS if not s.startswith(("--trainer.accelerator", "--data.dtype"))])
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from spd_lightning.cli.program import main
 from spd_lightning.model.chat_template import fix_template_date
 from tests.conftest import byte_tokenizer, tiny_model
 from tests.integration.test_cli_fit import SETTINGS
+from tests.settings import in_file
 from tests.unit.model.test_chat_template import DATED
 from tests.unit.model.test_checkpoint_files import FakeHub, full_folder, hub  # noqa: F401  (fixtures)
 
@@ -46,7 +47,7 @@ def on_day(monkeypatch: pytest.MonkeyPatch, date: str) -> None:
 
 
 def generated(model: str, *options: str) -> int:
-    args = ["generate", f"--subspace.model_name_or_path={model}", *SETTINGS, "--data.num_prompts=2"]
+    args = ["generate", f"--subspace.model_name_or_path={model}", *in_file(SETTINGS), "--data.num_prompts=2"]
     return main([*args, "--data.method=ssd", "--data.prompt_format=chat", *options])
 
 
@@ -99,7 +100,12 @@ def test_a_hub_model_is_taken_at_one_commit_and_kept(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def extract(run: str, *options: str) -> int:
-        args = ["extract", "--subspace.model_name_or_path=someone/model", f"--run_dir={tmp_path / run}", *SETTINGS]
+        args = [
+            "extract",
+            "--subspace.model_name_or_path=someone/model",
+            f"--run_dir={tmp_path / run}",
+            *in_file(SETTINGS),
+        ]
         return main([*args, "--subspace.max_length=128", "--subspace.loss=full", *options])
 
     with caplog.at_level("INFO"):

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from spd_lightning.cli.program import main
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from tests.integration.test_cli_fit import SETTINGS
+from tests.settings import in_file
 
-FAST = [*SETTINGS, "--evaluation.tasks=[letters]", "--evaluation.methods=[student]", "--evaluation.limit=2"]
+FAST = in_file([*SETTINGS, "--evaluation.tasks=[letters]", "--evaluation.methods=[student]", "--evaluation.limit=2"])
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,13 @@ def test_another_file_under_the_same_subspace_path_is_refused(
     runs = [tmp_path / "runs" / name for name in ("one", "two")]
     for run, seed in zip(runs, (1, 2)):
         extract = ["--subspace.basis=random", f"--seed_everything={seed}"]
-        args = ["extract", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}", *SETTINGS, *extract]
+        args = [
+            "extract",
+            f"--subspace.model_name_or_path={tiny_model_dir}",
+            f"--run_dir={run}",
+            *in_file(SETTINGS),
+            *extract,
+        ]
         assert main(args) == 0
     file = tmp_path / "subspace.safetensors"
     shutil.copyfile(runs[0] / "subspace" / "subspace.safetensors", file)

@@ -49,7 +49,7 @@ LONG = {
 # Modules whose tests stand in a file of another name, under tests/.
 TESTED_IN = {
     "cli/commands.py": "integration/test_cli_fit.py",
-    "cli/messages.py": "integration/test_cli_errors.py",
+    "cli/messages.py": "unit/cli/test_mistakes.py",
     "cli/program.py": "integration/test_cli_errors.py",
     "cost/formulas.py": "unit/cost/test_estimate.py",
     "cost/machine.py": "unit/cost/test_estimate.py",

@@ -69,7 +69,7 @@ def test_a_callback_counts_since_it_may_stop_early() -> None:
 
 def test_every_option_of_fit_is_in_the_table(demo: dict[str, Any]) -> None:
     """By its name, by the option that it is an entry of, or by its section; above the sections by its name alone."""
-    typed = {name.removeprefix("--").removesuffix("+") for name in option_names(["fit"])}
+    typed = {name.removeprefix("--").removesuffix("+") for name in option_names("fit")}
     known = typed | set(flatten(demo)) | set(demo)
     known -= {"help", "print_config", *(name for name in known if name.endswith(".help"))}
     assert {name for name in known if "." not in name} - set(SETTINGS) == set(SECTIONS)
@@ -77,7 +77,7 @@ def test_every_option_of_fit_is_in_the_table(demo: dict[str, Any]) -> None:
 
 
 def test_the_table_has_no_option_that_fit_does_not_know(demo: dict[str, Any]) -> None:
-    known = {name.removeprefix("--") for name in option_names(["fit"])} | set(flatten(demo))
+    known = {name.removeprefix("--") for name in option_names("fit")} | set(flatten(demo))
     assert set(SETTINGS) - known == set()
 
 

@@ -1,0 +1,66 @@
+"""What ``--help`` shows: usage lines and headings of our own, and Lightning's docstrings without their markup."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+from spd_lightning.cli.typed import PROGRAM
+from spd_lightning.errors import UserError
+
+HEADINGS = {
+    "subspace": "subspace: stage 1, the directions of keys and values that a capability's right answers depend on",
+    "data": "data: stage 2, which prompts are answered, how, and which of the answers are held out",
+    "model": "model: stage 3, the student: adapter, learning rate, batches",
+    "evaluation": "evaluation: stage 4, which models are scored on which benchmarks",
+    "trainer": "trainer: devices and processes of every stage; epochs, precision and checkpoints of stage 3",
+}
+
+
+def tidy(parser: Any, name: str, stage: bool) -> None:
+    """Give a command's help its usage line and headings, and take markup out of it.
+
+    Args:
+        parser: The command's.
+        name: The command.
+        stage: Whether it takes files and options by section.
+    """
+    parser.prog = f"{PROGRAM} {name}"
+    if not stage:
+        return
+    parser.usage = f"{PROGRAM} {name} [--config FILE ...] [--section.option VALUE ...]"
+    for key, group in parser.groups.items():
+        group.title = HEADINGS.get(key, f"{key}: options of this command alone")
+    for action in parser._actions:
+        if action.option_strings and action.option_strings[0].lstrip("-") in HEADINGS:
+            action.help = argparse.SUPPRESS  # a file for one section; --config is the way
+        elif isinstance(action.help, str) and action.help is not argparse.SUPPRESS:
+            action.help = plain(action.help)
+
+
+def plain(text: str) -> str:
+    """A docstring's text without reST: roles keep the last part of their target, literals lose their quotes."""
+    text = re.sub(r":\w+:`~([^`]*?)([^`.]+)`", r"\2", text)
+    text = re.sub(r":\w+:`([^`<]*?)\s*(?:<[^`]*>)?`", r"\1", text)
+    text = re.sub(r"\s*Defaults?(?: to|:) ``[^`]*``\.?", "", text)  # the parser gives it, and ours may be another
+    return re.sub(r"``([^`]*)``", r"\1", text).strip()
+
+
+def section_help(parser: Any, word: str) -> str:
+    """The help of one section.
+
+    Args:
+        parser: A stage command's.
+        word: The section, or an option in it.
+
+    Raises:
+        UserError: If there is no such section.
+    """
+    section = word.lstrip("-").split(".")[0]
+    if section not in parser.groups:
+        raise UserError(f"--help {word}: there is no such section. Known: {', '.join(parser.groups)}.")
+    lines = parser.format_help().splitlines()
+    start = lines.index(f"{parser.groups[section].title}:")
+    end = next((i for i, line in enumerate(lines) if i > start and line and not line.startswith(" ")), len(lines))
+    return "\n".join(lines[start:end]).rstrip()

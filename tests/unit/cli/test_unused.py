@@ -1,0 +1,63 @@
+"""Options that do nothing, in files and in the points of a sweep; those that are typed are in test_mistakes.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spd_lightning.cli.parser import make_parser
+from spd_lightning.cli.program import main
+from spd_lightning.cli.unused import stages_run, without_effect
+
+
+@pytest.mark.parametrize(
+    ("typed", "stages"),
+    [
+        ("fit", "extract generate fine_tune evaluate"),
+        ("fit --data.method ssd", "generate fine_tune evaluate"),
+        ("fit --data.method ssd --evaluation.methods [projected]", "extract generate fine_tune evaluate"),
+        ("fit --data.method base", "evaluate"),
+        ("fit --data.subspace s", "generate fine_tune evaluate"),
+        ("generate --data.method ssd", "generate"),
+        ("generate", "extract generate"),
+        ("extract", "extract"),
+        ("test", "evaluate"),
+    ],
+)
+def test_what_a_command_runs(typed: str, stages: str) -> None:
+    words = typed.split()
+    options = make_parser().parse_args(words)[words[0]]
+    assert stages_run(words[0], options) == set(stages.split())
+
+
+def test_no_option_of_a_bare_fit_is_without_effect() -> None:
+    """But those that only a validation, a program or another command reads."""
+    parser = make_parser()
+    options = parser.parse_args(["fit", "--data.val_fraction=0.1", "--evaluation.tasks=[functions]"]).fit
+    idle = {name for name, _ in without_effect("fit", options, list(options.keys()))}
+    assert idle == {
+        *("subspace.task_file", "data.stop_eos", "data.subspace", "evaluation.adapter", "evaluation.subspace"),
+        *("evaluation.when", "trainer.limit_test_batches", "trainer.limit_predict_batches", "trainer.inference_mode"),
+    } - {"data.subspace"}
+
+
+def test_an_option_without_effect_in_a_file_is_listed_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Saved configurations, and arms under one switch, carry such options on purpose; a default asks for nothing."""
+    file = tmp_path / "arm.yaml"
+    file.write_text("data: {method: psr, top_p: 0.8, top_k: 0}\nsubspace: {rank: 4, center: true}\n")
+    with caplog.at_level("INFO"), pytest.raises(SystemExit, match="0"):
+        main(["fit", "--config", str(file), "--print_config"])
+    told = [message for message in caplog.messages if message.startswith("Unused")]
+    assert told == [
+        "Unused: data.top_p (data.method psr samples without them)",
+        "Unused: subspace.rank, subspace.center (fit with data.method psr runs no stage 1)",
+    ]
+
+
+def test_the_points_of_a_sweep_count_as_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPD_SWEEP", "1")
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--data.method=psr", "--subspace.rank=4", "--print_config"])
