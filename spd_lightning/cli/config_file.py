@@ -12,7 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from spd_lightning.cli.words import options_meant
+from spd_lightning import shipped
+from spd_lightning.cli.typed import PROGRAM
+from spd_lightning.cli.words import near, options_meant
 from spd_lightning.errors import UserError
 
 
@@ -35,19 +37,24 @@ class ConfigFile:
 
 
 def config_path(name: str) -> Path:
-    """The file that a name stands for.
+    """The file that a name stands for: one that is there, else a shipped configuration of that name.
 
     Raises:
         UserError: If there is none.
     """
     path = Path(name).expanduser()
-    if path.is_file():
-        return path
+    if (found := shipped.find(path)) is not None:
+        return found
     if path.is_dir():
         inside = path / "config.yaml"
         hint = f"Type --config {inside}." if inside.is_file() else "It holds no config.yaml either. Give a YAML file."
         raise UserError(f"--config {name} is a folder, not a file. {hint}")
-    raise UserError(f"--config {name}: there is no such file. Give a YAML file of options, or a run's config.yaml.")
+    meant = near(name, shipped.names())
+    hint = f" Did you mean {meant}?" if meant else ""
+    raise UserError(
+        f"--config {name}: there is no such file.{hint} Give a YAML file of options, a run's config.yaml, or a name that "
+        f"`{PROGRAM} configs list` shows."
+    )
 
 
 def read_config(name: str, known: Collection[str], linked: Mapping[str, str], command: str) -> ConfigFile:

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from omegaconf.errors import OmegaConfBaseException
 
 from spd_lightning.cli.commands import COMMANDS, command_help, command_parser
-from spd_lightning.cli.config_file import ConfigFile, read_config
+from spd_lightning.cli.config_file import ConfigFile, config_path, read_config
 from spd_lightning.cli.help import HEADINGS, section_help, tidy
 from spd_lightning.cli.messages import explain, place, section_alone, unknown_option, unresolved
 from spd_lightning.cli.typed import PROGRAM, Typed, read_typed
@@ -200,6 +200,7 @@ class CommandLine(LightningCLI):
                 raise SystemExit(0)
             _check_names(typed, known)
             files = [read_config(name, known, FOLLOWS, typed.command) for name in typed.configs]
+            typed = replace(typed, configs=[str(config_path(name)) for name in typed.configs])
         try:
             if "--print_config" in typed.rest:  # it ends the program: what has no effect is told before
                 without = replace(typed, rest=[a for a in typed.rest if a != "--print_config"])

@@ -30,7 +30,7 @@ FILES = {
     "other/notes.txt": "",
 }
 
-COMMANDS = "fit, extract, generate, test, sample, report, export, compare, artifacts"
+COMMANDS = ", ".join(command_names())
 MISTAKES: dict[str, str] = {
     # what stands where
     "--config a.yaml fit": (
@@ -52,7 +52,12 @@ MISTAKES: dict[str, str] = {
     "fit --config other": ("--config other is a folder, not a file. It holds no config.yaml either. Give a YAML file."),
     "fit --config": (f"--config names no file. Type `{P} fit --config FILE`."),
     "fit --config nowhere.yaml": (
-        "--config nowhere.yaml: there is no such file. Give a YAML file of options, or a run's config.yaml."
+        "--config nowhere.yaml: there is no such file. Give a YAML file of options, a run's config.yaml, or a name that "
+        f"`{P} configs list` shows."
+    ),
+    "fit --config gsm8": (
+        "--config gsm8: there is no such file. Did you mean gsm8k? Give a YAML file of options, a run's config.yaml, or "
+        f"a name that `{P} configs list` shows."
     ),
     "fit --evaluation.tasks [arithmetic, letters] --data.top_k 3": (
         "--evaluation.tasks is followed by several words, [arithmetic, letters]: the shell took it apart at the "
