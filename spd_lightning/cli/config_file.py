@@ -52,8 +52,8 @@ def config_path(name: str) -> Path:
     meant = near(name, shipped.names())
     hint = f" Did you mean {meant}?" if meant else ""
     raise UserError(
-        f"--config {name}: there is no such file.{hint} Give a YAML file of options, a run's config.yaml, or a name that "
-        f"`{PROGRAM} configs list` shows."
+        f"--config {name}: there is no such file.{hint} Give a YAML file of options, a run's config.yaml, or a name "
+        f"that `{PROGRAM} configs list` shows."
     )
 
 

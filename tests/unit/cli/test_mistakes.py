@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from spd_lightning.cli.parser import command_names
 from spd_lightning.cli.program import main
 
 P = "python -m spd_lightning"
@@ -52,8 +53,8 @@ MISTAKES: dict[str, str] = {
     "fit --config other": ("--config other is a folder, not a file. It holds no config.yaml either. Give a YAML file."),
     "fit --config": (f"--config names no file. Type `{P} fit --config FILE`."),
     "fit --config nowhere.yaml": (
-        "--config nowhere.yaml: there is no such file. Give a YAML file of options, a run's config.yaml, or a name that "
-        f"`{P} configs list` shows."
+        "--config nowhere.yaml: there is no such file. Give a YAML file of options, a run's config.yaml, or a name "
+        f"that `{P} configs list` shows."
     ),
     "fit --config gsm8": (
         "--config gsm8: there is no such file. Did you mean gsm8k? Give a YAML file of options, a run's config.yaml, or "
