@@ -57,8 +57,8 @@ MISTAKES: dict[str, str] = {
         f"that `{P} configs list` shows."
     ),
     "fit --config gsm8": (
-        "--config gsm8: there is no such file. Did you mean gsm8k? Give a YAML file of options, a run's config.yaml, or "
-        f"a name that `{P} configs list` shows."
+        "--config gsm8: there is no such file. Did you mean gsm8k? Give a YAML file of options, a run's config.yaml, "
+        f"or a name that `{P} configs list` shows."
     ),
     "fit --evaluation.tasks [arithmetic, letters] --data.top_k 3": (
         "--evaluation.tasks is followed by several words, [arithmetic, letters]: the shell took it apart at the "
