@@ -135,7 +135,7 @@ def estimate_generate(
     """Stage 2: every completion taken as long as ``new_tokens``; processes exchange nothing.
 
     A step of b rows with c positions each costs ``b (2 W + 2 H + 4 L a c)`` operations and reads
-    ``W + H + 2 b c L g`` numbers.
+    ``W + H + b c k`` numbers, k the keys and values of a position (2 L g where all layers are alike).
 
     Args:
         shape: The model.
@@ -153,7 +153,7 @@ def estimate_generate(
     steps = float(rows * new_tokens)  # of single rows
     flops += steps * (2 * shape.products + 2 * shape.head + 4 * shape.num_layers * shape.q_dim * context)
     batches = -(-rows // batch_size)
-    cache = 2 * shape.num_layers * shape.kv_dim * dtype.itemsize  # bytes of a position
+    cache = shape.kv_width * dtype.itemsize  # bytes of a position
     weights = (shape.num_layers * shape.layer_weights + shape.head) * dtype.itemsize
     traffic = batches * new_tokens * weights + steps * context * cache
     together = min(batch_size, rows)

@@ -130,7 +130,7 @@ class Plan:
         characters = sum(len(e.prompt + e.target) for e in examples)
         marked = sum(end - start for e in examples for start, end in e.spans)
         share = 1.0 if module.loss == "full" else marked / max(characters, 1)
-        layers = resolve_layers(module.layers, self.shape.num_layers)
+        layers = resolve_layers(module.layers, self.shape.num_layers, self.shape.kv_layers)
         rank = module.rank if isinstance(module.rank, int) else self.shape.kv_dim // 2
         return estimate_extract(
             self.shape,

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from spd_lightning.model.anatomy import decoder_layers, is_conv1d, is_linear
-from spd_lightning.subspace.sites import base_projection, kv_sites
+from spd_lightning.subspace.sites import QUERIES, base_projection, kv_sites
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,12 @@ class ModelShape:
         layer_outputs: Output features of the projections of one decoder layer, for one token.
         head: Weights of the vocabulary projection (H).
         vocab_size: Rows of the vocabulary projection.
-        q_dim: Width of all query heads (a).
-        kv_dim: Width of all key heads, of one side (g).
-        lora_width: Input and output features of a layer's attention projections: LoRA has ``lora_r`` times as many
-            weights a layer.
+        q_dim: Width of all query heads, the mean over the layers: one without attention has none (a).
+        kv_dim: Width of all key heads, of one side, in the widest layer (g).
+        kv_width: Keys and values that a position keeps in the cache, over all layers (2 L g where they are alike).
+        kv_layers: Layers with keys and values of their own.
+        lora_width: Input and output features of a layer's adapted projections, the mean: LoRA has ``lora_r`` times as
+            many weights a layer.
     """
 
     parameters: int
@@ -41,9 +44,11 @@ class ModelShape:
     layer_outputs: int
     head: int
     vocab_size: int
-    q_dim: int
+    q_dim: float
     kv_dim: int
-    lora_width: int
+    kv_width: int
+    kv_layers: tuple[int, ...]
+    lora_width: float
 
     @property
     def products(self) -> int:
@@ -52,7 +57,7 @@ class ModelShape:
 
     def lora_parameters(self, lora_r: int | None) -> int:
         """Weights that are trained: those of the adapter, or all for None."""
-        return self.parameters if lora_r is None else self.num_layers * lora_r * self.lora_width
+        return self.parameters if lora_r is None else round(self.num_layers * lora_r * self.lora_width)
 
 
 def model_shape(config: Any) -> ModelShape:
@@ -73,8 +78,7 @@ def model_shape(config: Any) -> ModelShape:
     targets = lora_targets(model)
     adapted = [w for name, w in matrices.items() if any(name.endswith(f".{t}") for t in targets)]
     sites = kv_sites(model)
-    heads = text.num_attention_heads
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    kv_layers = tuple(sorted({layer for layer, _ in sites}))
     head: Any = model.get_output_embeddings().weight
     return ModelShape(
         parameters=sum(p.numel() for p in {id(p): p for p in model.parameters()}.values()),
@@ -84,7 +88,21 @@ def model_shape(config: Any) -> ModelShape:
         layer_outputs=round(outputs / len(layers)),
         head=head.numel(),
         vocab_size=head.shape[0],
-        q_dim=heads * head_dim,
+        q_dim=_query_width(text, layers, kv_layers),
         kv_dim=max(site.kv_dim for site in sites.values()),
-        lora_width=round(sum(sum(w.shape) for w in adapted) / len(layers)),
+        kv_width=sum((2 if site.both else 1) * site.kv_dim * len(site.modules) for site in sites.values()),
+        kv_layers=kv_layers,
+        lora_width=sum(sum(w.shape) for w in adapted) / len(layers),
     )
+
+
+def _query_width(text: Any, layers: nn.ModuleList, kv_layers: tuple[int, ...]) -> float:
+    """Mean over the layers of the width of all query heads; layers may differ in it (Gemma 4), or have none."""
+    configs = list(getattr(text, "per_layer_config", None) or [text] * len(layers))
+    total = 0
+    for i, (block, config) in enumerate(zip(layers, configs, strict=True)):
+        names = {name.rsplit(".", 1)[-1] for name, module in block.named_modules() if is_linear(module)}
+        if i in kv_layers or names & set(QUERIES):
+            heads = config.num_attention_heads
+            total += heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return total / len(layers)

@@ -152,7 +152,7 @@ def _make_work(item: LikelihoodItem, sequences: list[_Sequence], max_length: int
 
 
 def form_batches(
-    work: list[Work], batch_size: int | None, token_budget: int, vocabulary: int
+    work: list[Work], batch_size: int | None, token_budget: int, vocabulary: int, share: bool
 ) -> Iterator[tuple[np.ndarray, list[Work]]]:
     """Pairs of (shared prefix, items), in an order that depends on the whole list alone.
 
@@ -161,12 +161,13 @@ def form_batches(
         batch_size: Most items of a batch.
         token_budget: Most padded positions of a batch, those of the prefix not counted.
         vocabulary: Logits of a position; at most `LOGIT_BUDGET` of them are in a batch.
+        share: Whether the model can go on from a prefix that was run once (`generation.cache.shares_beginning`).
     """
     groups: dict[str, list[Work]] = {}
     for w in work:
         groups.setdefault("" if w.truncated else w.item.group, []).append(w)
     for name, members in groups.items():
-        prefix = _shared_prefix(members) if name and len(members) > 1 else np.empty(0, np.int32)
+        prefix = _shared_prefix(members) if share and name and len(members) > 1 else np.empty(0, np.int32)
         batch: list[Work] = []
         rows = logits = 0
         for w in sorted(members, key=lambda w: (w.length, w.item.id)):  # the newest is the longest of its batch

@@ -20,7 +20,7 @@ from spd_lightning.evaluation.continuations import TOKEN_BUDGET, Work, form_batc
 from spd_lightning.evaluation.likelihood import batch_logits, lookups
 from spd_lightning.evaluation.paired import mean_difference
 from spd_lightning.evaluation.statistics import jackknife_error, t_interval
-from spd_lightning.generation.cache import prefix_states
+from spd_lightning.generation.cache import prefix_states, shares_beginning
 from spd_lightning.model.adapter_beside import base_alone
 from spd_lightning.model.anatomy import input_device
 from spd_lightning.model.packed_linear import packed_linears
@@ -65,7 +65,7 @@ def text_divergences(
     vocabulary = student.config.get_text_config().vocab_size
     found: dict[str, TextDivergence] = {}
     with torch.inference_mode():
-        for prefix, batch in form_batches(list(work), None, TOKEN_BUDGET, 2 * vocabulary):
+        for prefix, batch in form_batches(list(work), None, TOKEN_BUDGET, 2 * vocabulary, shares_beginning(student)):
             ours = _logits(student, prefix, batch)
             with base_alone(student) if base is None else nullcontext():
                 theirs = _logits(base or student, prefix, batch).to(ours.device)
@@ -89,7 +89,7 @@ def text_divergences(
 def _logits(model: PreTrainedModel, prefix: np.ndarray, batch: list[Work]) -> Tensor:
     with packed_linears(model):
         ids = torch.from_numpy(prefix.astype(np.int64))[None].to(input_device(model))
-        return batch_logits(model, batch, prefix_states(model, ids) if len(prefix) else [], len(prefix))
+        return batch_logits(model, batch, prefix_states(model, ids) if len(prefix) else {}, len(prefix))
 
 
 def _compare(ours: Tensor, theirs: Tensor, tokens: Tensor) -> Tensor:

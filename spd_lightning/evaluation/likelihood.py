@@ -8,7 +8,7 @@ Shapes: b rows, s positions, p scored positions of a batch.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.evaluation.continuations import TOKEN_BUDGET, LikelihoodItem, Work, form_batches, tokenise
-from spd_lightning.generation.cache import cache_after, prefix_states
+from spd_lightning.generation.cache import cache_after, prefix_states, shares_beginning
 from spd_lightning.model.adapter_beside import LinearBeside
 from spd_lightning.model.anatomy import head_at, input_device
 from spd_lightning.model.packed_linear import packed_linears
@@ -74,23 +74,25 @@ def score_choices(
     """
     work = tokenise(tokenizer, items, max_length)
     vocabulary = model.config.get_text_config().vocab_size
-    batches = list(form_batches(work, batch_size, token_budget, vocabulary))
+    batches = list(form_batches(work, batch_size, token_budget, vocabulary, shares_beginning(model)))
     scores: list[LikelihoodScore] = []
-    shared: list[tuple[Tensor, Tensor]] = []
+    shared: dict[int, tuple[Tensor, Tensor]] = {}
     shared_ids: np.ndarray | None = None
     with torch.inference_mode(), packed_linears(model):
         for prefix, batch in batches[rank::world_size]:
             if len(prefix) and (shared_ids is None or not np.array_equal(prefix, shared_ids)):
                 ids = torch.from_numpy(prefix.astype(np.int64))[None].to(input_device(model))
                 shared, shared_ids = prefix_states(model, ids), prefix
-            found = _score_batch(model, batch, shared if len(prefix) else [], len(prefix))
+            found = _score_batch(model, batch, shared if len(prefix) else {}, len(prefix))
             scores += found
             if on_batch is not None:
                 on_batch(found)
     return scores
 
 
-def batch_logits(model: PreTrainedModel, batch: list[Work], shared: list[tuple[Tensor, Tensor]], skip: int) -> Tensor:
+def batch_logits(
+    model: PreTrainedModel, batch: list[Work], shared: Mapping[int, tuple[Tensor, Tensor]], skip: int
+) -> Tensor:
     """Logits ``[p, vocab]``, float32, at the positions of every row, row by row.
 
     Args:
@@ -122,7 +124,7 @@ def lookups(batch: list[Work]) -> list[tuple[int, int]]:
 
 
 def _score_batch(
-    model: PreTrainedModel, batch: list[Work], shared: list[tuple[Tensor, Tensor]], skip: int
+    model: PreTrainedModel, batch: list[Work], shared: Mapping[int, tuple[Tensor, Tensor]], skip: int
 ) -> list[LikelihoodScore]:
     """Scores of a batch whose rows all begin with the ``skip`` tokens that ``shared`` holds."""
     logits = batch_logits(model, batch, shared, skip)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -36,6 +38,17 @@ ATTENTION_PROJECTIONS = (
     "self_attn.dense",
 )
 
+# Projections of what stands in a block for attention or beside it: linear attention, gated convolution, Mamba. The
+# output projection of a Mamba is left alone: its fused kernels read the weight past the layer, and so past an adapter.
+MIXER_PROJECTIONS = (
+    "mamba.in_proj",
+    "mixer.in_proj",
+    *(f"linear_attn.in_proj_{part}" for part in ("qkv", "qkvz", "z", "ba", "a", "b")),
+    "linear_attn.out_proj",
+    "conv.in_proj",
+    "conv.out_proj",
+)
+
 
 def lora_targets(model: nn.Module, target_modules: list[str] | None = None) -> list[str]:
     """The names of the projections that get an adapter, sorted.
@@ -43,14 +56,26 @@ def lora_targets(model: nn.Module, target_modules: list[str] | None = None) -> l
     Args:
         model: The base model.
         target_modules: Ends of module paths, as in PEFT; None takes the attention's query, key, value and output
-            projections (or the fused ones) that the model has.
+            projections (or the fused ones) that the model has, and those of recurrent layers and convolutions.
+
+    Layers that share their weights (Zamba2's attention) get none by default: merged, it would be that of all of them.
 
     Raises:
-        UserError: If a name matches no linear layer; the message lists what exists.
+        UserError: If a name matches no linear layer, or one that shares its weights; the message lists what exists.
     """
-    paths = [name for name, module in decoder_layers(model).named_modules() if is_linear(module)]
-    names = list(ATTENTION_PROJECTIONS) if target_modules is None else list(target_modules)
+    linear = {name: module for name, module in decoder_layers(model).named_modules() if is_linear(module)}
+    paths = list(linear)
+    owners = Counter(id(module.weight) for module in linear.values())
+    shared = [path for path, module in linear.items() if owners[id(module.weight)] > 1]
+    names = [*ATTENTION_PROJECTIONS, *MIXER_PROJECTIONS] if target_modules is None else list(target_modules)
     found = sorted({n for n in names if any(p.endswith(f".{n}") or p == n for p in paths)})
+    lent = [n for n in found if any(p.endswith(f".{n}") or p == n for p in shared)]
+    if lent and target_modules is not None:
+        raise UserError(
+            f"target_modules: {', '.join(lent)} share their weights between layers of {type(model).__name__}, so an "
+            "adapter on one of them cannot be merged. Leave them out of --model.target_modules."
+        )
+    found = [n for n in found if n not in lent]
     missing = [] if target_modules is None else [n for n in names if n not in found]
     if missing or not found:
         exist = sorted({re.sub(r"^\d+\.", "", path) for path in paths})
@@ -109,6 +134,19 @@ def add_lora(
     wrapped.peft_config["default"].base_model_name_or_path = loadable_name(base)
     wrapped.peft_config["default"].revision = revision
     return wrapped
+
+
+def adapted_blocks(model: nn.Module) -> str:
+    """How many decoder layers have an adapter, which have none, and where it is."""
+    if not isinstance(model, PeftModel):
+        return "All weights are trained; there is no adapter."
+    blocks = decoder_layers(model)
+    without = [i for i, block in enumerate(blocks) if not any(isinstance(m, LoraLayer) for m in block.modules())]
+    text = f"LoRA adapts {len(blocks) - len(without)} of {len(blocks)} blocks"
+    if without:
+        text += f" (not {', '.join(map(str, without))}, which have none of these)"
+    config: Any = model.peft_config["default"]
+    return f"{text}: {', '.join(sorted(config.target_modules))}."
 
 
 class AdapterDropout(nn.Dropout):

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.batching import IGNORE_INDEX, packed_mask
-from spd_lightning.model.anatomy import head_at
+from spd_lightning.model.anatomy import head_at, recurrent_layers
 from spd_lightning.model.short_attention import short_attention
 
 CHUNK = 64  # rows of logits whose softmax is held in float32 at a time
@@ -69,16 +69,22 @@ def _cheap_bf16(model: nn.Module, device_type: str) -> Iterator[None]:
 def check_packing(model: Any, longest: int) -> None:
     """Refuse to pack for models to which a mask of the texts of a row cannot be given.
 
-    A ready mask takes the place of the model's own, and with it of its sliding window; ALiBi takes none.
+    A ready mask takes the place of the model's own, and with it of its sliding window; ALiBi takes none, and what
+    recurrent layers and convolutions carry from token to token knows no mask.
 
     Args:
         model: A causal language model.
         longest: Tokens of the longest text.
 
     Raises:
-        UserError: If a text is longer than the window, or positions are told by ALiBi.
+        UserError: If a text is longer than the window, positions are told by ALiBi, or layers carry a state.
     """
     config = model.config.get_text_config()
+    if recurrent := recurrent_layers(model.config):
+        raise UserError(
+            f"packing=True would leak the texts of a row into each other: {len(recurrent)} layers of this "
+            f"{config.model_type} model carry a state from token to token. Set --model.packing=false."
+        )
     window = getattr(config, "sliding_window", None)
     if window is not None and longest > window and "flash" not in (getattr(config, "_attn_implementation", "") or ""):
         raise UserError(

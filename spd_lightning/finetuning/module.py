@@ -29,6 +29,7 @@ from spd_lightning.finetuning.checkpoint import (
     refuse_other,
     refuse_other_weights,
 )
+from spd_lightning.finetuning.lora import adapted_blocks
 from spd_lightning.finetuning.loss import check_packing, token_loss_sum
 from spd_lightning.finetuning.optimiser import finite_steps, make_optimiser, make_schedule
 from spd_lightning.finetuning.pace import Pace
@@ -57,7 +58,7 @@ class SPDFineTuningModule(LightningModule):
         lora_alpha: LoRA scale; the update is multiplied by lora_alpha / lora_r.
         lora_dropout: Dropout probability on the adapter's input. The base model's own dropout is always off.
         target_modules: Ends of the module paths that get an adapter; null takes the attention's query, key, value and
-            output projections (or the fused ones the architecture has).
+            output projections (or the fused ones the architecture has), and those of recurrent layers.
         learning_rate: Peak learning rate.
         weight_decay: Weight decay, on matrices only (not on norms and biases).
         warmup_epochs: Linear warm-up before the cosine, in epochs.
@@ -66,7 +67,7 @@ class SPDFineTuningModule(LightningModule):
         loss_on: Tokens that are learned: all (the published choice), question (question and completion, but not the
             solved examples that every prompt begins with), or the completion alone.
         packing: Put several texts into one row, each with its own positions and attention. Pays on GPUs with short
-            texts; batches are grouped by length anyway. Refused for texts beyond a sliding window, and with ALiBi.
+            texts; batches are grouped by length anyway. Refused beyond a sliding window, for ALiBi, recurrent layers.
         gradient_checkpointing: Keep one activation per layer and recompute the rest, and on a CPU no packed copies of
             the weights: less memory, more time.
         rounds: Times that extract, generate and train are repeated, each from the student before (1 is the published
@@ -187,6 +188,7 @@ class SPDFineTuningModule(LightningModule):
             f"{self.trainer.estimated_stepping_batches} (epoch {self.current_epoch}); {trained:,} trained weights of "
             f"norm {self._norm(p for p in self._model.parameters() if p.requires_grad):.6g}."
         )
+        rank_zero_info(adapted_blocks(self._model))
         self._packed.close()
         checkpointing = self._options.gradient_checkpointing
         if packs_in_training(self.trainer.precision, is_sharded(self._model), checkpointing):

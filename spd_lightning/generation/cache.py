@@ -1,17 +1,29 @@
 """Stage 2: a key-value cache whose memory is taken once, and from which rows can leave.
 
 transformers' own growing cache copies everything at every step; here a step writes one column in place. A row that is
-done is overwritten by the last one, so leaving costs the copy of one row. Shapes: b rows, h key/value heads.
+done is overwritten by the last one, so leaving costs the copy of one row. What convolutions and recurrent layers carry
+from token to token is kept by transformers' own layers; it is small. Shapes: b rows, h key/value heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DummyLayer,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionCacheLayerMixin,
+    LinearAttentionLayer,
+)
+
+from spd_lightning.errors import UserError
+from spd_lightning.model.anatomy import cache_layers, recurrent_layers
 
 MIN_SHARED = 64  # a prefix of fewer tokens is not worth a forward of its own
 
@@ -55,28 +67,82 @@ class _Layer(CacheLayerMixin):
     def get_max_length(self) -> int:
         return self.capacity
 
+    def keep_rows(self, moves: list[tuple[int, int]], rows: int) -> None:
+        """See `PreallocatedCache.keep_rows`."""
+        if not self.is_initialized:
+            return
+        for states in (self.keys, self.values):
+            for source, target in moves:
+                states[target, :, : self.length] = states[source, :, : self.length]
+        self.rows = rows
+
+
+class _LayerWithState(LinearAttentionLayer, _Layer):  # type: ignore[override]
+    """Keys and values beside the state of a recurrent part (Falcon-H1, Zamba2)."""
+
+    def __init__(self, capacity: int, number_of_states: int) -> None:
+        _Layer.__init__(self, capacity)
+        LinearAttentionLayer.__init__(self, number_of_states)
+
+    def lazy_initialization(self, *args: Tensor, **states: Any) -> None:  # type: ignore[override]
+        """Of keys and values, which come by position, or of a state, which comes by name."""
+        if args:
+            _Layer.lazy_initialization(self, *args)
+        else:
+            LinearAttentionLayer.lazy_initialization(self, **states)
+
+    def keep_rows(self, moves: list[tuple[int, int]], rows: int) -> None:
+        """See `PreallocatedCache.keep_rows`."""
+        _Layer.keep_rows(self, moves, rows)
+        _keep_states(self, moves, rows)
+
+
+def _keep_states(layer: Any, moves: list[tuple[int, int]], rows: int) -> None:
+    """Rows of the states of a recurrent layer; it has no row for what it has not met."""
+    order = list(range(rows))
+    for source, target in moves:
+        order[target] = source
+    LinearAttentionLayer.reorder_cache(layer, torch.tensor(order))  # type: ignore[arg-type]
+
 
 class PreallocatedCache(Cache):
-    """Key-value cache of a batch whose rows may leave.
+    """Cache of a batch whose rows may leave.
 
     Args:
-        num_layers: Decoder layers.
+        kinds: transformers' own cache layers, as `model.anatomy.cache_layers` gives them: what each decoder layer has
+            to keep.
         capacity: Positions a row can hold: padded prompt and new tokens.
+
+    Raises:
+        UserError: For a kind that rows could not leave.
     """
 
-    def __init__(self, num_layers: int, capacity: int) -> None:
-        self.own_layers = [_Layer(capacity) for _ in range(num_layers)]
-        super().__init__(layers=list(self.own_layers))
+    def __init__(self, kinds: Sequence[Any], capacity: int) -> None:
+        layers = [_own_layer(kind, capacity) for kind in kinds]
+        self.attention: list[tuple[int, _Layer]] = [(i, x) for i, x in enumerate(layers) if isinstance(x, _Layer)]
+        super().__init__(layers=layers)
 
     def keep_rows(self, moves: list[tuple[int, int]], rows: int) -> None:
         """Copy row ``a`` over row ``b`` for every ``(a, b)`` of ``moves``, then keep the first ``rows`` rows."""
-        for layer in self.own_layers:
-            if not layer.is_initialized:
-                continue
-            for states in (layer.keys, layer.values):
-                for source, target in moves:
-                    states[target, :, : layer.length] = states[source, :, : layer.length]
-            layer.rows = rows
+        for layer in self.layers:
+            if isinstance(layer, _Layer):
+                layer.keep_rows(moves, rows)
+            elif isinstance(layer, LinearAttentionCacheLayerMixin):
+                _keep_states(layer, moves, rows)
+
+
+def _own_layer(kind: Any, capacity: int) -> Any:
+    """What keeps a decoder layer's part of the cache: ours for attention, transformers' own for a state alone."""
+    if isinstance(kind, LinearAttentionCacheLayerMixin):
+        return _LayerWithState(capacity, kind.number_of_states) if isinstance(kind, CacheLayerMixin) else kind
+    if isinstance(kind, DummyLayer):  # no attention, or keys and values of an earlier layer
+        return kind
+    if type(kind) in (DynamicLayer, DynamicSlidingWindowLayer):
+        return _Layer(capacity)
+    raise UserError(
+        f"Layers whose cache is a {type(kind).__name__} cannot generate here: rows cannot leave a batch. Set "
+        "model_name_or_path (--subspace.model_name_or_path) to one of another type (see docs/models.md)."
+    )
 
 
 def leaving_moves(alive: list[bool]) -> tuple[list[tuple[int, int]], list[int]]:
@@ -96,8 +162,12 @@ def leaving_moves(alive: list[bool]) -> tuple[list[tuple[int, int]], list[int]]:
 
 def empty_cache(model: torch.nn.Module, capacity: int) -> PreallocatedCache:
     """A cache that fits a model."""
-    config: Any = model.config
-    return PreallocatedCache(config.get_text_config().num_hidden_layers, capacity)
+    return PreallocatedCache(cache_layers(model.config), capacity)
+
+
+def shares_beginning(model: torch.nn.Module) -> bool:
+    """Whether rows can go on from a text that was run once: not where a layer carries a state from token to token."""
+    return not recurrent_layers(model.config)
 
 
 def shared_length(rows: Sequence[tuple[int, ...]]) -> int:
@@ -122,16 +192,16 @@ def last_position(model: torch.nn.Module, ids: Tensor) -> Tensor | int:
     return 1 if hasattr(model, "hf_device_map") else torch.tensor([ids.shape[1] - 1], device=ids.device)
 
 
-def prefix_states(model: torch.nn.Module, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of a text ``[1, s]``, per layer, each ``[1, h, s, head_dim]``."""
+def prefix_states(model: torch.nn.Module, ids: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+    """Keys and values of a text ``[1, s]``, by layer that has its own, each ``[1, h, s, head_dim]``."""
     cache = empty_cache(model, ids.shape[1])
     last = last_position(model, ids)  # its logits are not used; the others not even computed
     model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=last)
-    return [(layer.keys, layer.values) for layer in cache.own_layers]
+    return {i: (layer.keys, layer.values) for i, layer in cache.attention if layer.is_initialized}
 
 
 def cache_after(
-    model: torch.nn.Module, shared: list[tuple[Tensor, Tensor]], starts: Sequence[int], capacity: int
+    model: torch.nn.Module, shared: Mapping[int, tuple[Tensor, Tensor]], starts: Sequence[int], capacity: int
 ) -> PreallocatedCache:
     """A cache whose first s positions are filled: row i holds the shared text from position ``starts[i]`` on.
 
@@ -144,7 +214,10 @@ def cache_after(
         capacity: Positions a row can hold.
     """
     cache = empty_cache(model, capacity)
-    for layer, states in zip(cache.own_layers, shared, strict=True):
+    for i, layer in cache.attention:
+        if i not in shared:  # a layer that borrows from another and is not marked so
+            continue
+        states = shared[i]
         layer.update(*(part.expand(len(starts), -1, -1, -1) for part in states))
         for own, part in zip((layer.keys, layer.values), states):
             for row, start in enumerate(starts):

@@ -25,6 +25,7 @@ from spd_lightning.generation.cache import (
     leaving_moves,
     prefix_states,
     shared_length,
+    shares_beginning,
 )
 from spd_lightning.generation.noise import row_key, step_keys
 from spd_lightning.generation.requests import Generation, Request, check_context, form_batches
@@ -160,7 +161,8 @@ class _Decoder:
         for i, r in enumerate(batch):  # left padding: every row's next token stands in the same column
             ids[i, padding[i] :] = torch.tensor(r.prompt_ids)
             mask[i, padding[i] :] = True
-        shared = shared_length([r.prompt_ids for r in batch])  # solved examples, say: run once for all rows
+        # solved examples, say: run once for all rows
+        shared = shared_length([r.prompt_ids for r in batch]) if shares_beginning(model) else 0
         self.length = width
         self.mask = mask.to(self.device)
         self.positions = (self.mask[:, :width].cumsum(-1) - 1).clamp(min=0)[:, shared:]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 RECORD = "beside.json"
+PLAIN_LINEAR = ("FalconLinear",)  # subclasses of nn.Linear that compute x W^T + b, in other words
 _MULTIPLE = 8  # columns of the product: 16 bytes in bf16, which the tensor cores of a GPU want
 
 
@@ -219,7 +220,8 @@ def lora_parts(wrapped: PeftModel, folder: str | Path) -> dict[str, tuple[Tensor
         if not isinstance(module, LoraLayer):
             continue
         plain = type(module) is Linear and is_linear(module.base_layer)
-        exact = type(getattr(module, "base_layer", None)) in (nn.Linear, Conv1D, LinearBeside)
+        kind = type(getattr(module, "base_layer", None))
+        exact = kind in (nn.Linear, Conv1D, LinearBeside) or kind.__name__ in PLAIN_LINEAR
         variant = "default" in getattr(module, "lora_variant", {}) or module.use_dora.get("default", False)
         if not (plain and exact) or variant or module.lora_bias.get("default", False):
             what = "a variant of LoRA (DoRA or the like)" if variant else "a bias" if plain and exact else "its kind"

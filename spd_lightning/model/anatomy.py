@@ -7,15 +7,24 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import CacheLayerMixin, LinearAttentionCacheLayerMixin
 from transformers.pytorch_utils import Conv1D
 
 from spd_lightning.errors import UserError
+
+# Model types whose layers hold a state that no cache of transformers holds for them.
+OWN_STATE = {
+    "recurrent_gemma": "its recurrent layers keep their state in the modules, and let padding into it",
+    "minimax": "its linear attention keeps its state in a cache of its own",
+    "rwkv": "it keeps its state outside the caches of transformers",
+    "xlstm": "it keeps its state outside the caches of transformers",
+}
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
@@ -55,16 +64,62 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     return next((m for m in lists if len(m) == depth), max(lists, key=len))
 
 
-def resolve_layers(layers: str | list[int], num_layers: int) -> list[int]:
-    """Sorted 0-based layer indices of ``middle_last`` (L//2 and L-1), ``all``, or a list (negatives from the end).
+def cache_layers(config: Any) -> list[Any]:
+    """The layers of transformers' own cache, one for each decoder layer, by the layer types of a config.
+
+    Raises:
+        UserError: For a model whose state is held elsewhere, or layers that the cache does not know.
+    """
+    text = config.get_text_config(decoder=True)
+    reason, layers = OWN_STATE.get(text.model_type), []
+    try:
+        layers = [] if reason else list(DynamicCache(config=config).layers)
+    except KeyError as error:
+        reason = f"the cache of transformers knows no layers of type {error}"
+    if layers and _none_attends(layers):
+        reason = "none of its layers has attention"
+    if reason:
+        raise UserError(
+            f"Model type {text.model_type!r} cannot generate here: {reason}. Set "
+            "model_name_or_path (--subspace.model_name_or_path) to one of another type (see docs/models.md)."
+        )
+    return layers
+
+
+def _none_attends(layers: list[Any]) -> bool:
+    return not any(isinstance(layer, CacheLayerMixin) for layer in layers)
+
+
+def without_attention(config: Any) -> bool:
+    """Whether a config is that of a purely recurrent model."""
+    try:
+        return _none_attends(list(DynamicCache(config=config).layers))
+    except KeyError:
+        return False
+
+
+def recurrent_layers(config: Any) -> list[int]:
+    """Decoder layers that carry a state from token to token (convolution, linear attention, Mamba)."""
+    return [i for i, layer in enumerate(cache_layers(config)) if isinstance(layer, LinearAttentionCacheLayerMixin)]
+
+
+def resolve_layers(layers: str | list[int], num_layers: int, with_kv: Sequence[int] | None = None) -> list[int]:
+    """Sorted 0-based layer indices.
+
+    Args:
+        layers: ``middle_last`` (the middle one and the last of those with keys and values: L//2 and L-1 where every
+            layer has them), ``all`` of those, or a list (negatives from the end).
+        num_layers: Decoder layers.
+        with_kv: Those that have keys and values of their own, rising; None for all.
 
     Raises:
         UserError: For another word, an empty list, or an index out of range.
     """
+    own = list(range(num_layers) if with_kv is None else with_kv)
     if layers == "middle_last":
-        return sorted({num_layers // 2, num_layers - 1})
+        return sorted({own[len(own) // 2], own[-1]})
     if layers == "all":
-        return list(range(num_layers))
+        return own
     if isinstance(layers, str) or not layers:
         raise UserError(_unknown_layers(layers))
     for i in layers:

@@ -17,11 +17,11 @@ from transformers import AutoModelForCausalLM
 
 from spd_lightning.errors import UserError
 from spd_lightning.health import Health, fewer_than_asked
-from spd_lightning.model.anatomy import dtype_name, resolve_layers
+from spd_lightning.model.anatomy import cache_layers, decoder_layers, dtype_name, resolve_layers
 from spd_lightning.model.load import load_config
 from spd_lightning.subspace.choice import Basis, Rank, choose_rank
 from spd_lightning.subspace.correctness import CalibrationStatistics
-from spd_lightning.subspace.sites import Sides, SiteKey, kv_sites, split_sides
+from spd_lightning.subspace.sites import KVSite, Sides, SiteKey, kv_sites, split_sides
 from spd_lightning.tasks.task import Example, Rows, Task
 
 
@@ -37,17 +37,46 @@ def target_sites(model_name_or_path: str, layers: str | list[int], sides: Sides,
         UserError: If layers, sides or rank do not fit the model, or its architecture is unknown.
     """
     config = load_config(model_name_or_path)
-    text = config.get_text_config()
-    wanted = resolve_layers(layers, text.num_hidden_layers)
     both = split_sides(sides)
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config)
-    kv_dims = {key: site.kv_dim for key, site in kv_sites(skeleton, wanted).items() if key[1] in both}
-    for (layer, _), kv_dim in kv_dims.items():
-        heads: int = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        detail = f" (num_key_value_heads={heads} x head_dim={kv_dim // heads})" if kv_dim % heads == 0 else ""
-        choose_rank(rank, torch.ones(kv_dim), layer, detail)
+    depth = len(decoder_layers(skeleton))
+    with_kv = sorted({layer for layer, _ in kv_sites(skeleton)})
+    cache_layers(config)  # refuses what stage 2 could not run
+    found = kv_sites(skeleton, resolve_layers(layers, depth, with_kv))
+    joint = sorted({layer for (layer, _), site in found.items() if site.both})
+    if joint and sides != "kv":
+        raise UserError(
+            f"sides={sides!r} cannot be projected alone in layer {joint[0]} of {model_name_or_path}, where one "
+            "projection makes keys and values. Set --subspace.sides to kv, or layers (--subspace.layers) to others."
+        )
+    kv_dims = {key: site.kv_dim for key, site in found.items() if key[1] in both}
+    for (layer, side), kv_dim in kv_dims.items():
+        choose_rank(rank, torch.ones(kv_dim), layer, _heads(skeleton, found[layer, side]))
     return kv_dims
+
+
+def _heads(model: nn.Module, site: KVSite) -> str:
+    """How wide a site is in heads, for messages; empty where its attention does not say."""
+    attention: Any = model.get_submodule(site.name.rpartition(".")[0])
+    width = getattr(attention, "head_dim", None)
+    if not isinstance(width, int) or site.kv_dim % width:
+        return ""
+    return f" (num_key_value_heads={site.kv_dim // width} x head_dim={width})"
+
+
+def where(model: nn.Module, sites: Mapping[SiteKey, KVSite]) -> str:
+    """Which layers are projected, and what is special about them, in a sentence."""
+    layers = sorted({layer for layer, _ in sites})
+    with_kv, depth = {layer for layer, _ in kv_sites(model)}, len(decoder_layers(model))
+    text = f"keys and values of layers {', '.join(map(str, layers))} of {depth}"
+    if len(with_kv) < depth:
+        text += f"; {len(with_kv)} layers have keys and values of their own ({', '.join(map(str, sorted(with_kv)))})"
+    if joint := sorted({layer for (layer, _), site in sites.items() if site.both}):
+        text += f"; one projection makes both in layer {', '.join(map(str, joint))}"
+    if lent := sorted({layer for (layer, _), site in sites.items() if site.borrowers}):
+        text += f"; later layers have the weights of layer {', '.join(map(str, lent))} and are projected with it"
+    return text
 
 
 def count_problems(num_examples: int | None, batch_tokens: int) -> list[str]:

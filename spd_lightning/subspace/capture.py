@@ -94,8 +94,8 @@ def capture_gradients(model: PreTrainedModel, batch: Batch, sites: Mapping[SiteK
 
     Returns:
         Per site ``[m, kv_dim]`` in the model's dtype, one row for each real token that stands before the last token of
-        S in the batch (or less than a step after it), by example then position. Rows of later tokens are zero and left
-        out: the batch counts ``batch.num_tokens`` rows.
+        S in the batch (or less than a step after it), by example then position; where several layers have the weights
+        of a site, those rows once for each. Rows of later tokens are zero and left out: `for_moments` counts them.
 
     Ranks:
         Pure; issues no collective.
@@ -106,20 +106,26 @@ def capture_gradients(model: PreTrainedModel, batch: Batch, sites: Mapping[SiteK
     labels = batch.input_ids[:, 1 : width + 1][predicts_s]
     weights = predicts_s / predicts_s.sum(dim=1, keepdim=True).clamp(min=1)
     at = predicts_s.nonzero(as_tuple=True)
-    modules = {site.name: site.module for site in sites.values()}
+    modules = {site.name: site.modules for site in sites.values()}
     with torch.enable_grad(), short_attention(), _capture_outputs(modules) as outputs, head_at(model, *at):
         # Right padding under a causal mask hides nothing from real tokens, so no attention mask is needed.
         logits = model(input_ids=input_ids, use_cache=False).logits
         logits = logits[0].to(torch.promote_types(logits.dtype, torch.float32))
         losses = F.cross_entropy(logits, labels.to(logits.device), reduction="none")
         loss = (losses * weights[predicts_s].to(losses)).sum()
-        names = list(modules)
-        gradients = dict(zip(names, torch.autograd.grad(loss, [outputs[name] for name in names]), strict=True))
-    return {key: site.select(gradients[site.name][real.to(gradients[site.name].device)]) for key, site in sites.items()}
+        found = iter(torch.autograd.grad(loss, [output for name in modules for output in outputs[name]]))
+        gradients = {
+            name: torch.cat([next(found)[real.to(output.device)] for output in outputs[name]]) for name in modules
+        }
+    return {key: site.select(gradients[site.name]) for key, site in sites.items()}
 
 
-def every_second(gradients: Mapping[SiteKey, Tensor], batch: Batch, before: int) -> tuple[dict[SiteKey, Tensor], int]:
-    """The gradient rows of every second example.
+Rows = dict[SiteKey, Tensor]
+Counts = dict[SiteKey, int]
+
+
+def for_moments(gradients: Rows, batch: Batch, before: int) -> tuple[Rows, Counts, tuple[Rows, Counts]]:
+    """The gradient rows of a batch, and those of every second example, as `Moments.update` takes them.
 
     Args:
         gradients: Those of `capture_gradients`.
@@ -127,12 +133,15 @@ def every_second(gradients: Mapping[SiteKey, Tensor], batch: Batch, before: int)
         before: Examples in the batches before it, of all processes: the turns go through all batches.
 
     Returns:
-        Per site ``[m', kv_dim]``, and how many rows of G they are (`Moments.update`).
+        The rows, how many rows of G they are per site (those known to be zero counted), and the same of the half.
     """
     chosen = (before + torch.arange(len(batch.input_ids), device=batch.input_ids.device)) % 2 == 0
     rows = chosen[batch.attention_mask[:, : _width(batch)].nonzero()[:, 0]]
-    half = {key: values[rows.to(values.device)] for key, values in gradients.items()}
-    return half, int(batch.attention_mask[chosen].sum())
+    tokens = int(batch.attention_mask[chosen].sum())
+    times = {key: len(values) // len(rows) for key, values in gradients.items()}  # layers that have a site's weights
+    half = {key: values[rows.repeat(times[key]).to(values.device)] for key, values in gradients.items()}
+    counts = {key: batch.num_tokens * n for key, n in times.items()}
+    return gradients, counts, (half, {key: tokens * n for key, n in times.items()})
 
 
 def _width(batch: Batch) -> int:
@@ -142,17 +151,17 @@ def _width(batch: Batch) -> int:
 
 
 @contextmanager
-def _capture_outputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+def _capture_outputs(modules: Mapping[str, Sequence[nn.Module]]) -> Iterator[dict[str, list[Tensor]]]:
     """Collect the outputs of modules by name as tensors to differentiate by; hooks are removed in any case."""
-    outputs: dict[str, Tensor] = {}
+    outputs: dict[str, list[Tensor]] = {name: [] for name in modules}
     handles = []
     try:
-        for name, module in modules.items():
+        for name, module in [(name, module) for name, several in modules.items() for module in several]:
 
             def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor, name: str = name) -> Tensor:
                 if not output.requires_grad:  # nothing below is differentiated: the graph starts here
                     output = output.detach().requires_grad_()
-                outputs[name] = output
+                outputs[name].append(output)
                 return output
 
             handles.append(module.register_forward_hook(hook))

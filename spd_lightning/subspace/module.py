@@ -28,7 +28,7 @@ from spd_lightning.model.source import model_fingerprint
 from spd_lightning.options import check_options
 from spd_lightning.processes import Batches
 from spd_lightning.subspace import calibration
-from spd_lightning.subspace.capture import BATCH_TOKENS, Batch, capture_gradients, collate, every_second, form_batches
+from spd_lightning.subspace.capture import BATCH_TOKENS, Batch, capture_gradients, collate, for_moments, form_batches
 from spd_lightning.subspace.choice import Basis, Rank, choice_problems, other_problems, subspace_from_moments
 from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample, encode_examples
 from spd_lightning.subspace.layout_check import check_layout
@@ -52,8 +52,8 @@ class SubspaceExtractionModule(LightningModule):
         max_length: Longest calibration text, tokens; the rest is cut off and counted.
         rank: Columns of the basis: half (of kv_dim, the paper), an integer, or energy:0.95 (smallest rank that holds
             that share of the squared singular values, per layer and side).
-        layers: Decoder layers to project: middle_last (L//2 and L-1), all, or a list of 0-based indices, negative ones
-            from the end.
+        layers: Decoder layers to project: middle_last (L//2 and L-1, counted among the layers with keys and values of
+            their own), all of those, or a list of 0-based indices, negative ones from the end.
         sides: Project keys and values (kv), or one of them (k, v).
         loss: correctness takes the loss over the correctness-defining tokens alone (the method); full over all tokens
             (the paper's ablation).
@@ -240,9 +240,8 @@ class SubspaceExtractionModule(LightningModule):
         check_layout(self.model, sites)
         self._sites = {key: site for key, site in sites.items() if key in self.target_sites}
         self._packed.enter_context(packed_linears(self.model))
-        self._running = Moments()
-        self._started, self._tokens = time.perf_counter(), 0
-        rank_zero_info(f"Stage 1, {self.calibrated_task}: {self.statistics}")
+        self._running, self._started, self._tokens = Moments(half=Moments()), time.perf_counter(), 0
+        rank_zero_info(f"Stage 1, {self.calibrated_task}: {calibration.where(self.model, sites)}; {self.statistics}")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> int:
         """Add one batch's gradients to the moments.
@@ -262,7 +261,7 @@ class SubspaceExtractionModule(LightningModule):
                 batch = Batch(*(tensor.clone() for tensor in batch))
                 gradients = capture_gradients(self.model, batch, self._sites)
                 before = self._batches[: self.global_rank + batch_idx * self.trainer.world_size]
-                self._running.update(gradients, batch.num_tokens, every_second(gradients, batch, sum(map(len, before))))
+                self._running.update(*for_moments(gradients, batch, sum(map(len, before))))
         except BaseException:
             self._packed.close()  # Lightning calls no hook of a module after an exception
             raise

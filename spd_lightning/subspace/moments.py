@@ -60,15 +60,16 @@ class Moments:
     def update(
         self,
         rows: Mapping[SiteKey, Tensor],
-        count: int | None = None,
-        half: tuple[Mapping[SiteKey, Tensor], int] | None = None,
+        count: int | Mapping[SiteKey, int] | None = None,
+        half: tuple[Mapping[SiteKey, Tensor], Mapping[SiteKey, int]] | None = None,
     ) -> None:
         """Add gradient rows.
 
         Args:
             rows: Per site ``[m, kv_dim]``, any float dtype and device; products are taken in float64 there (on the CPU
                 for a device without float64).
-            count: Rows of G that these are, where rows known to be zero were left out; default m.
+            count: Rows of G that these are, of all sites or of each, where rows known to be zero were left out;
+                default m.
             half: Those of them that are of every second example, and their count.
         """
         if half is not None:
@@ -83,7 +84,10 @@ class Moments:
                 site = self.sites[key] = SiteMoments(zeros, values.new_zeros(values.shape[1]), 0)
             site.second_moment.addmm_(values.T, values)
             site.sum.add_(values.sum(dim=0))
-            site.count += len(values) if count is None else count
+            if count is None:
+                site.count += len(values)
+            else:
+                site.count += count[key] if isinstance(count, Mapping) else count
 
     def ensure(self, kv_dims: Mapping[SiteKey, int], device: torch.device | str = "cpu") -> None:
         """Give every site of ``kv_dims`` moments (zero so far), in that order: what a process without a batch needs."""

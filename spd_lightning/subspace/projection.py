@@ -69,7 +69,8 @@ def project_kv(model: nn.Module, subspace: CapabilitySubspace) -> Iterator[nn.Mo
             basis = subspace.bases[key].to(
                 "cpu" if device.type == "meta" else device
             )  # meta: held elsewhere until used
-            handles.append(sites[key].module.register_forward_hook(_hook(sites[key], basis, subspace.strength)))
+            hook = _hook(sites[key], basis, subspace.strength)
+            handles += [module.register_forward_hook(hook) for module in sites[key].modules]
         yield model
     finally:
         for handle in handles:
@@ -140,12 +141,13 @@ def _folds(model: nn.Module, subspace: CapabilitySubspace) -> list[Fold]:
     folds: list[Fold] = []
     for key in subspace.sites:
         site, projector = sites[key], subspace.projector(*key)
-        if any(getattr(site.module, "use_dora", {}).values()):
+        if any(any(getattr(module, "use_dora", {}).values()) for module in site.modules):
             raise UserError(
                 f"{site.name} carries a DoRA adapter, whose output is not linear in its weights: the projection cannot "
                 "be folded. Use plain LoRA (use_dora=False), or project_kv."
             )
-        for weight, dim in _output_weights(site.module):
+        weights = {id(weight): (weight, dim) for module in site.modules for weight, dim in _output_weights(module)}
+        for weight, dim in weights.values():
             if not weight.is_floating_point():
                 raise UserError(
                     f"{site.name} holds weights of {weight.dtype}: a quantised projection cannot be folded. Load the "

@@ -1,0 +1,373 @@
+"""What every family is put through, a function each: it returns nothing, or raises and says what was wrong.
+
+The measure is always the uncached definition: a forward of one row alone, without cache, padding or batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from spd_lightning.cli.program import main
+from spd_lightning.errors import UserError
+from spd_lightning.evaluation.likelihood import LikelihoodItem, score_choices
+from spd_lightning.finetuning.batching import _Row
+from spd_lightning.finetuning.batching import collate as collate_texts
+from spd_lightning.finetuning.export import RunFacts, export_merged, export_projected
+from spd_lightning.finetuning.lora import adapted_blocks, add_lora
+from spd_lightning.finetuning.loss import token_loss_sum
+from spd_lightning.finetuning.student import save_adapter
+from spd_lightning.generation import engine
+from spd_lightning.generation.cache import empty_cache
+from spd_lightning.generation.requests import Request
+from spd_lightning.generation.sampling import SamplingParams
+from spd_lightning.model.load import load_model, load_student
+from spd_lightning.model.source import model_fingerprint
+from spd_lightning.subspace.calibration import target_sites
+from spd_lightning.subspace.capture import capture_gradients, collate
+from spd_lightning.subspace.choice import subspace_from_moments
+from spd_lightning.subspace.correctness import EncodedExample
+from spd_lightning.subspace.layout_check import check_layout
+from spd_lightning.subspace.moments import Moments
+from spd_lightning.subspace.projection import fold_projection, project_kv
+from spd_lightning.subspace.sites import KVSite, SiteKey, kv_sites, weights_digest
+from spd_lightning.subspace.subspace import CapabilitySubspace
+from tests.zoo.families import VOCABULARY, save, tokenizer
+
+KEEPS = {
+    "_Layer": "attention",
+    "LinearAttentionLayer": "recurrent",
+    "_LayerWithState": "both at once",
+    "DummyLayer": "without a cache",
+}
+NEW_TOKENS = 10
+CLOSE = 1e-3  # of the largest logit: float32 rounding over a few layers is 1e-5, a leak of padding 1e-2
+ENDS = list(range(1, VOCABULARY, 6))  # tokens that end a row, so that rows leave at different steps
+
+
+def rows_of(seed: int, lengths: tuple[int, ...], shared: int = 0) -> list[tuple[int, ...]]:
+    """Random texts that begin alike in ``shared`` tokens and have so many more each."""
+    draw = torch.Generator().manual_seed(seed)
+    first = torch.randint(3, VOCABULARY, (shared,), generator=draw).tolist()
+    return [(*first, *torch.randint(3, VOCABULARY, (n,), generator=draw).tolist()) for n in lengths]
+
+
+def logits_alone(model: PreTrainedModel, ids: tuple[int, ...]) -> Tensor:
+    """The definition: logits ``[s, v]`` of one row."""
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+
+
+@dataclass
+class Specimen:
+    """A family's checkpoint in a folder, with what the columns share."""
+
+    family: str
+    folder: Path
+    seen: dict[str, Any] = field(default_factory=dict)  # for the table
+
+    @cached_property
+    def path(self) -> str:
+        return save(self.family, self.folder / "model")
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        return load_model(self.path, torch.float32)
+
+    @cached_property
+    def sites(self) -> dict[SiteKey, KVSite]:
+        wanted = target_sites(self.path, "middle_last", "kv", "half")
+        found = kv_sites(self.model, sorted({layer for layer, _ in wanted}))
+        return {key: site for key, site in found.items() if key in wanted}
+
+    @cached_property
+    def subspace(self) -> CapabilitySubspace:
+        rows = rows_of(0, (9, 14, 6, 20, 17))
+        examples = [EncodedExample(str(i), r, tuple(t > len(r) - 4 for t in range(len(r)))) for i, r in enumerate(rows)]
+        batch = collate(examples)
+        moments = Moments()
+        moments.update(capture_gradients(self.model, batch, self.sites), count=batch.num_tokens)
+        moments.check("float32")
+        moments.metadata = {"fingerprint": model_fingerprint(self.path), "weights_digest": weights_digest(self.sites)}
+        return subspace_from_moments(moments, rank=3)
+
+    @cached_property
+    def adapter(self) -> Path:
+        """A default LoRA adapter with an update that can be seen."""
+        return save_adapter(self.adapted(load_model(self.path, torch.float32)), self.folder / "adapter")
+
+    def adapted(self, model: PreTrainedModel) -> PeftModel:
+        wrapped = add_lora(model, 4, 8, 0.0, None, 0, self.path)
+        draw = torch.Generator().manual_seed(1)
+        for name, weight in wrapped.named_parameters():
+            if "lora_B" in name:
+                weight.data = 0.1 * torch.randn(weight.shape, generator=draw, dtype=torch.float32).to(weight)
+        return wrapped.eval()
+
+
+def extraction(one: Specimen) -> None:
+    """Sites of `middle_last`, their roles, and a subspace."""
+    keys = one.subspace.sites
+    one.seen["layers"] = layers_of(one.model.config)
+    one.seen["sites"] = " ".join(f"{i}.kv" if one.sites[i, side].both else f"{i}.{side}" for i, side in keys)
+    assert check_layout(one.model, one.sites), "the roles of keys and values could not be checked"
+
+
+def layers_of(config: Any) -> str:
+    """The kinds of a model's decoder layers, by what they keep from token to token."""
+    kinds = [type(layer).__name__ for layer in empty_cache(mock.Mock(config=config), 1).layers]
+    return ", ".join(f"{kinds.count(kind)} {KEEPS[kind]}" for kind in KEEPS if kind in kinds)
+
+
+def gradients(one: Specimen) -> None:
+    """Gradients at the sites, and of the adapter, against finite differences in float64."""
+    model = in_float64(load_model(one.path, torch.float32))
+    sites = {key: site for key, site in kv_sites(model, sorted({i for i, _ in one.sites})).items() if key in one.sites}
+    ids = rows_of(5, (9,))[0]
+    example = EncodedExample("a", ids, tuple(t in (5, 8) for t in range(9)))
+    found = capture_gradients(model, collate([example]), sites)
+
+    def loss(key: SiteKey, shift: Tensor) -> float:
+        def hook(module: Any, args: Any, output: Tensor) -> Tensor:
+            output = output.clone()
+            index = sites[key].index
+            output[:, : len(ids) - 1, slice(None) if index is None else index] += shift
+            return output
+
+        handle = sites[key].module.register_forward_hook(hook)
+        with contextlib.closing(contextlib.ExitStack()) as stack:
+            stack.callback(handle.remove)
+            log_probs = logits_alone(model, ids[:-1]).log_softmax(-1)
+        return -float(log_probs[4, ids[5]] + log_probs[7, ids[8]]) / 2
+
+    torch.manual_seed(3)
+    for key, site in sites.items():
+        rows = found[key]
+        direction = torch.randn(len(ids) - 1, site.kv_dim, dtype=torch.float64)
+        direction /= direction.norm()
+        step = 1e-3
+        difference = (loss(key, step * direction) - loss(key, -step * direction)) / (2 * step)
+        size = float(rows.norm())
+        assert size > 0, f"no gradient at {key}"
+        alike(difference, float((rows[: len(ids) - 1] * direction).sum()), 1e-2 * size, f"gradient at {key}")
+
+
+def in_float64(model: Any) -> Any:
+    """The model in float64, where the grouped products of experts are not implemented: they go one by one."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    with contextlib.suppress(ValueError):
+        base.set_experts_implementation("eager")
+    return model.double()
+
+
+def alike(found: float, expected: float, bound: float, what: str) -> None:
+    assert abs(found - expected) <= bound, f"{what}: {found:.6g} instead of {expected:.6g}"
+
+
+@contextlib.contextmanager
+def watched(decoder_logits: list[Tensor]) -> Iterator[None]:
+    """Keep the logits of every batched step; those of rows that are decided again alone are not looked at."""
+    plain = engine._batched_logits
+
+    def watch(*args: Any) -> Tensor:
+        decoder_logits.append(plain(*args))
+        return decoder_logits[-1]
+
+    with mock.patch.object(engine, "_batched_logits", watch):
+        yield
+
+
+def decode_all(one: Specimen, model: PreTrainedModel, rows: list[tuple[int, ...]], what: str) -> set[int]:
+    """Decoding of a left-padded batch from which rows leave: every logit of every step, by the definition."""
+    batch = [Request(str(i), "", ids) for i, ids in enumerate(rows)]
+    params = SamplingParams(max_new_tokens=NEW_TOKENS, temperature=1.5)
+    steps: list[Tensor] = []
+    model.generation_config.eos_token_id = ENDS
+    with torch.inference_mode(), watched(steps):
+        decoder = engine._Decoder(model, tokenizer(), batch, params, engine.EngineStats())
+        open_rows = []
+        while decoder.rows:
+            open_rows.append(list(decoder.rows))
+            decoder.step()
+    for i, ids in enumerate(rows):
+        whole = logits_alone(model, (*ids, *decoder.tokens[i]))
+        for n in range(len(decoder.tokens[i])):
+            expected = whole[len(ids) + n - 1]
+            found = steps[n][open_rows[n].index(i)]
+            off = float((found - expected).abs().max() / expected.abs().max())
+            assert off < CLOSE, f"{what}: logits of row {i} (of {len(ids)} tokens) at step {n} are off by {off:.1e}"
+    return {len(tokens) for tokens in decoder.tokens}
+
+
+def generation(one: Specimen) -> None:
+    """Projected generation with left padding and leaving rows, with and without a shared beginning."""
+    with fold_projection(one.model, one.subspace) as model:
+        left = decode_all(one, model, rows_of(1, (5, 21, 13, 2, 30)), "alone")
+        left |= decode_all(one, model, rows_of(2, (5, 21, 13, 2), shared=70), "shared beginning")
+    assert len(left) > 1, "no row left before the others"
+
+
+def batches(one: Specimen) -> None:
+    """The sampled corpus is the same for any batch size."""
+    batch = [Request(str(i), "", ids) for i, ids in enumerate(rows_of(3, (4, 18, 9, 27, 12)))]
+    params = SamplingParams(max_new_tokens=NEW_TOKENS, temperature=0.8, top_p=0.95)
+    one.model.generation_config.eos_token_id = ENDS
+    found = []
+    for size in (1, 2, 5):
+        out = engine.generate(one.model, tokenizer(), batch, params, batch_size=size)
+        found.append({g.id: g.token_ids for g in out})
+    assert found[0] == found[1] == found[2], "another batch size gave another corpus"
+
+
+def likelihoods(one: Specimen) -> None:
+    """Log-likelihoods of continuations behind a shared beginning, against each text alone."""
+    shots = "Question: which letter?\nAnswer: A\n\n" * 2
+    items = [
+        LikelihoodItem(str(i), f"{shots}Question: {text}\nAnswer:", (" A", " of them all", " no"), group="shots")
+        for i, text in enumerate(("one?", "a rather longer one, with more in it?", "three 3 3?"))
+    ]
+    items += [LikelihoodItem("letters", "Which of two?", ("A", "B")), LikelihoodItem("alone", "Which?", ("C", "D"))]
+    for item, score in zip(
+        items, sorted(score_choices(one.model, tokenizer(), items), key=lambda s: order(items, s.id))
+    ):
+        for choice, found in zip(item.choices, score.log_likelihoods):
+            ids = tuple(tokenizer()(item.prompt + choice).input_ids)
+            first = len(tokenizer()(item.prompt).input_ids)
+            log_probs = logits_alone(one.model, ids[:-1]).float().log_softmax(-1)
+            expected = float(sum(log_probs[t - 1, ids[t]] for t in range(first, len(ids))))
+            alike(found, expected, 1e-3 * abs(expected), f"log-likelihood of {choice!r} in {item.id}")
+
+
+def order(items: list[LikelihoodItem], name: str) -> int:
+    return [item.id for item in items].index(name)
+
+
+def training(one: Specimen) -> None:
+    """The loss of a padded batch is that of its texts alone; adapter gradients by finite differences; it falls."""
+    rows = rows_of(4, (12, 7, 20))
+    texts = [_Row(ids, 1) for ids in rows]
+    wrapped = in_float64(one.adapted(load_model(one.path, torch.float32)))
+    one.seen["adapters"] = " ".join(sorted(wrapped.peft_config["default"].target_modules))
+    one.seen["blocks"] = adapted_blocks(wrapped).removeprefix("LoRA adapts ").split(" blocks")[0]
+    batch = collate_texts(texts, 0)
+    loss = token_loss_sum(wrapped, batch)
+    expected = 0.0
+    for ids in rows:
+        log_probs = logits_alone(wrapped, ids[:-1]).log_softmax(-1)
+        expected -= float(sum(log_probs[t - 1, ids[t]] for t in range(1, len(ids))))
+    alike(float(loss), expected, 1e-5 * abs(expected), "training loss")
+    loss.backward()
+    weights = [w for n, w in wrapped.named_parameters() if w.requires_grad]
+    lost = [n for n, w in wrapped.named_parameters() if w.requires_grad and w.grad is None]
+    assert not lost, f"no gradient for {lost[0]}"
+    torch.manual_seed(5)
+    direction = [torch.randn_like(w) for w in weights]
+    slope = float(sum((w.grad * d).sum() for w, d in zip(weights, direction)))
+    size = float(sum((w.grad**2).sum() for w in weights)) ** 0.5
+    values = []
+    for step in (1e-5, -2e-5):
+        with torch.no_grad():
+            for w, d in zip(weights, direction):
+                w += step * d
+            values.append(float(token_loss_sum(wrapped, batch)))
+    alike((values[0] - values[1]) / 2e-5, slope, 1e-2 * size + 1e-2 * abs(slope), "slope of the loss along the adapter")
+    optimiser = torch.optim.AdamW(weights, lr=1e-2)
+    for _ in range(3):
+        optimiser.zero_grad()
+        token_loss_sum(wrapped, batch).backward()
+        optimiser.step()
+    with torch.no_grad():
+        after = float(token_loss_sum(wrapped, batch))
+    assert after < float(loss), f"the loss rose from {float(loss):.4f} to {after:.4f}"
+
+
+def evaluation(one: Specimen) -> None:
+    """The student as it is scored, its adapter beside the base, is PEFT's own."""
+    beside = load_student(one.path, one.adapter, torch.float32)
+    peft = PeftModel.from_pretrained(load_model(one.path, torch.float32), str(one.adapter)).eval()
+    same(beside, peft, one, "the student beside its base")
+
+
+def same(found: PreTrainedModel, expected: Any, one: Specimen, what: str) -> None:
+    for ids in rows_of(6, (11, 3)):
+        a, b = logits_alone(found, ids), logits_alone(expected, ids)
+        off = float((a - b).abs().max() / b.abs().max())
+        assert off < CLOSE, f"{what}: logits are off by {off:.1e}"
+
+
+def exports(one: Specimen) -> None:
+    """Merged and projected checkpoints, opened by plain transformers, are the student and the projected base."""
+    facts = RunFacts(one.path, "spd", "none")
+    one.subspace.save(one.folder / "subspace.safetensors")
+    merged = export_merged(one.adapter, one.folder / "merged", facts)
+    projected = export_projected(one.folder / "subspace.safetensors", one.folder / "projected", facts)
+    same(_plain(merged), load_student(one.path, one.adapter, torch.float32), one, "the merged export")
+    with project_kv(one.model, one.subspace) as model:
+        same(_plain(projected), model, one, "the projected export")
+    base = load_model(one.path, torch.float32)
+    with fold_projection(base, one.subspace):
+        pass
+    ids = rows_of(7, (5,))[0]
+    assert not torch.equal(logits_alone(base, ids), logits_alone(_plain(projected), ids)), "the projection does nothing"
+
+
+def _plain(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+SETTINGS = (
+    *("--subspace.task=arithmetic", "--subspace.num_examples=3", "--subspace.max_length=512", "--subspace.rank=4"),
+    *("--data.max_prompt_length=512", "--data.num_prompts=4", "--data.max_new_tokens=6", "--data.batch_size=3"),
+    *("--data.dtype=float32", "--model.max_length=512", "--model.batch_size=2", "--trainer.max_epochs=1"),
+    *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_progress_bar=false"),
+    *("--evaluation.tasks=[arithmetic, letters]", "--evaluation.limit=2"),
+    "--evaluation.methods=[base, student, projected]",
+)
+
+
+def commands(one: Specimen) -> None:
+    """``fit``, ``fit --estimate`` and ``sample`` from the command line, all stages, with exit status 0."""
+    model = f"--subspace.model_name_or_path={one.path}"
+    fit = ["fit", model, f"--run_dir={one.folder / 'run'}", *SETTINGS]
+    assert main([*fit, "--estimate"]) == 0, "fit --estimate"
+    assert main(fit) == 0, "fit"
+    assert main(["sample", str(one.folder / "run"), "--prompt", "Question: 1 plus 2?"]) == 0, "sample"
+
+
+QUICK: dict[str, Callable[[Specimen], None]] = {
+    "extraction": extraction,
+    "gradients": gradients,
+    "generation": generation,
+    "batches": batches,
+    "likelihoods": likelihoods,
+    "training": training,
+    "evaluation": evaluation,
+    "exports": exports,
+}
+COLUMNS = {**QUICK, "commands": commands}
+
+
+def put_through(family: str, folder: Path, columns: dict[str, Callable[[Specimen], None]]) -> dict[str, Any]:
+    """What became of a family: every column's outcome, or the line with which it is refused."""
+    one, outcomes = Specimen(family, folder), {}
+    for name, column in columns.items():
+        try:
+            column(one)
+            outcomes[name] = "ok"
+        except UserError as error:
+            if name == "extraction":
+                return {"refused": str(error).replace(one.path, family).split(" Set ")[0]}
+            outcomes[name] = f"refused: {error}"
+        except Exception as error:
+            outcomes[name] = f"{type(error).__name__}: {error}"
+    return {**one.seen, **outcomes}
