@@ -5,7 +5,8 @@
     python -m experiments.run primary --only ssd,spd@2      these arms, or this arm in this block (@2: all of a block)
     python -m experiments.run primary --only spd@999        a throw-away cell, for timing: nothing of it is kept
 
-Runs and artifacts stand in a work folder outside the repository; a block's base scores and subspace are computed once.
+Runs and artifacts stand in a work folder outside the repository. What arms and studies share (a block's base scores, its
+subspace, a corpus) is computed once.
 A finished cell is a JSON file under ``experiments/results/<study>/`` (`experiments.cells`). Interrupt it at any point
 and give the same command again: finished cells are not run, and the one that was under way goes on from its own files.
 Run it from a work tree at a tag: the commit of the code is part of a cell's key.
@@ -57,7 +58,7 @@ class Cells:
     Args:
         study: The study.
         environment: Where they run.
-        work: The work folder.
+        work: The work folder: a folder for each study, and one store of artifacts that all of them share.
         results: Where finished cells are kept.
         workers: Cells at a time.
         commit: Commit each finished cell to git.
@@ -67,7 +68,8 @@ class Cells:
         self, study: Study, environment: Environment, work: Path, results: Path, workers: int = 1, commit: bool = False
     ) -> None:
         self.study, self.environment = study, environment
-        self.work, self.results, self.commit = work, results, commit
+        self.work, self.store = work / study.name, work / "artifacts"
+        self.results, self.commit = results, commit
         self.stopped = threading.Event()
         set_to = {name: str(study.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} | {
             "WANDB_MODE": "disabled"
@@ -129,7 +131,7 @@ class Cells:
             file.parent.mkdir(parents=True, exist_ok=True)
         options = self.study.config(arm, seed, self.environment.accelerator)
         write_atomic(config, yaml.safe_dump(options, sort_keys=False))
-        places = ["--run_dir", str(folder), "--artifact_dir", str(self.work / "artifacts")]
+        places = ["--run_dir", str(folder), "--artifact_dir", str(self.store)]
         command = [sys.executable, "-m", "spd_lightning", "fit", "--config", str(config), *places]
         write_json(starts, {**known, "starts": known["starts"] + 1})
         began = time.monotonic()
@@ -190,7 +192,7 @@ def chosen(study: Study, only: str | None) -> list[Cell]:
 
 def throw_away(study: Study, environment: Environment, cells: Sequence[Cell], work: Path) -> list[str]:
     """Run cells outside the study's blocks, say how long each stage took, and remove everything of them."""
-    folder = work / "throw-away"
+    folder = work / study.name / "throw-away"
     shutil.rmtree(folder, ignore_errors=True)
     try:
         runner = Cells(study, environment, folder / "work", folder / "results")
@@ -214,7 +216,7 @@ def status(study: Study, environment: Environment | None, work: Path, results: P
             said = "done"
         else:
             name = environment and cell_name(arm.name, seed, cell_key(study, environment, arm.name, seed))
-            begun = bool(name) and (work / "runs" / str(name)).is_dir()
+            begun = bool(name) and (work / study.name / "runs" / str(name)).is_dir()
             said, left = f"{'begun' if begun else 'missing'}, about {typical[arm.name]:.0f} s", left + typical[arm.name]
         lines.append(f"{arm.name}@{seed}: {said}")
     old = sum(cell["exploratory"] for cell in kept)
@@ -232,10 +234,10 @@ def _seconds(study: Study, cells: Sequence[dict[str, Any]], arm: str) -> float:
     return float(statistics.median(alike)) if alike else float(study.content["cost"]["seconds_per_cell"])
 
 
-def default_work(study: Study) -> Path:
+def default_work() -> Path:
     """The work folder where none is named: in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "spd_lightning" / "experiments" / study.name
+    return Path(cache) / "spd_lightning" / "experiments"
 
 
 def run_study(
@@ -272,7 +274,7 @@ def run_study(
         raise UserError(
             f"{study.path} has status: not run. Set it to registered, and commit the file, before its first result."
         )
-    with file_lock(work / ".lock", f"Work folder {work}"):
+    with file_lock(work / study.name / ".lock", f"Work folder {work / study.name}"):
         if thrown:
             failed = throw_away(study, environment_of(study, device, "throw-away"), thrown, work)
         else:
@@ -306,7 +308,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if given.workers < 1:
             raise UserError(f"--workers={given.workers} is below 1. Set it to the cells that should run at a time.")
         study = read_study(given.name)
-        work = (given.work or default_work(study)).absolute()
+        work = (given.work or default_work()).absolute()
         if given.status:
             environment = None
             try:

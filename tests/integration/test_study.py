@@ -318,7 +318,7 @@ def test_a_run_that_finished_before_its_cell_was_kept_is_collected(
     study: Study, tmp_path: Path, fits: list[str]
 ) -> None:
     name = cell_name("ssd", 1, cell_key(study, HERE, "ssd", 1))
-    write_run(tmp_path / "work" / "runs" / name, "ssd")
+    write_run(tmp_path / "work" / "tiny" / "runs" / name, "ssd")
     assert run_study(study, "ssd@1", tmp_path / "work", tmp_path / "results") == 0
     assert fits == [] and [c["arm"] for c in read_cells(study, tmp_path / "results")] == ["ssd"]
 
@@ -371,7 +371,7 @@ def test_status_says_what_is_missing_and_how_long_that_takes(study: Study, tmp_p
     work, results = tmp_path / "work", tmp_path / "results"
     assert "0 of 10 cells done, about 0.3 h left" in status(study, HERE, work, results)
     finish(study, results, tmp_path, "ssd", 2)
-    (work / "runs" / cell_name("spd", 2, cell_key(study, HERE, "spd", 2))).mkdir(parents=True)
+    (work / "tiny" / "runs" / cell_name("spd", 2, cell_key(study, HERE, "spd", 2))).mkdir(parents=True)
     lines = status(study, HERE, work, results).splitlines()
     assert "1 of 10 cells done" in lines[0] and "on cpu with 1 threads" in lines[0]
     assert {"ssd@2: done", "ssd@1: missing, about 120 s", "spd@2: begun, about 100 s"} <= set(lines)
@@ -449,7 +449,7 @@ def test_killed_at_any_point_nothing_is_done_twice(tmp_path: Path, tiny_model_di
     assert [cell["arm"] for cell in found] == ["base", "ssd", "spd"]
     assert next((results / "tiny").glob("base.*")).stat().st_mtime_ns == before[0]
     assert [cell["starts"] for cell in found] == [1, 2, 1]
-    corpus = next((work / "runs").glob("ssd.*")) / "corpus" / "generations.jsonl"
+    corpus = next((work / "tiny" / "runs").glob("ssd.*")) / "corpus" / "generations.jsonl"
     begun = [json.loads(line) for line in before[1].splitlines()[1:]]
     final = {(r["id"], r["sample"]): r for r in map(json.loads, corpus.read_bytes().splitlines())}
     assert begun and all(final[r["id"], r["sample"]] == r for r in begun) and len(final) == 96
