@@ -5,11 +5,10 @@
     python -m experiments.run primary --only ssd,spd@2      these arms, or this arm in this block (@2: all of a block)
     python -m experiments.run primary --only spd@999        a throw-away cell, for timing: nothing of it is kept
 
-Runs and artifacts stand in a work folder outside the repository. What arms and studies share (a block's base scores, its
-subspace, a corpus) is computed once.
-A finished cell is a JSON file under ``experiments/results/<study>/`` (`experiments.cells`). Interrupt it at any point
-and give the same command again: finished cells are not run, and the one that was under way goes on from its own files.
-Run it from a work tree at a tag: the commit of the code is part of a cell's key.
+Runs and artifacts stand in a work folder outside the repository. What arms and studies share (a block's base scores,
+its subspace, a corpus) is computed once. A finished cell is a JSON file under ``experiments/results/<study>/``
+(`experiments.cells`). Interrupt it at any point and give the same command again: finished cells are not run, and one
+that was under way goes on from its own files. Run it from a work tree at a tag: a cell's key has the code's commit.
 """
 
 from __future__ import annotations

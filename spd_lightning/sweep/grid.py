@@ -105,8 +105,9 @@ def points(sweep: Sweep) -> list[Point]:
     for options in grid(sweep.parameters):
         command = render_command(sweep.command, options)
         digest = hashlib.sha256(json.dumps(command).encode())
-        for flag, value in itertools.pairwise(command):
-            if flag == "--config":
+        named = [value for flag, value in itertools.pairwise(command) if flag == "--config"]
+        for value in [*named, *(part.partition("=")[2] for part in command if part.startswith("--config="))]:
+            if value:
                 file = shipped.find(value)
                 if file is None:
                     raise UserError(
