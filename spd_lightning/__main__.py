@@ -2,7 +2,7 @@
 
 import sys
 
-from spd_lightning.cli.program import main
+from spd_lightning.cli.start import main
 
 
 def run() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from spd_lightning.cli.typed import PROGRAM
@@ -48,19 +49,30 @@ def plain(text: str) -> str:
 
 
 def section_help(parser: Any, word: str) -> str:
-    """The help of one section.
+    """The help of one section of a stage command's parser; see `section_of`."""
+    return section_of(parser.format_help(), titles_of(parser), word)
+
+
+def titles_of(parser: Any) -> dict[str, str]:
+    """What stands over each section in the help of a stage command."""
+    return {section: str(group.title) for section, group in parser.groups.items()}
+
+
+def section_of(text: str, titles: Mapping[str, str], word: str) -> str:
+    """The part of a help text under one title.
 
     Args:
-        parser: A stage command's.
+        text: The whole help.
+        titles: Of its sections.
         word: The section, or an option in it.
 
     Raises:
         UserError: If there is no such section.
     """
     section = word.lstrip("-").split(".")[0]
-    if section not in parser.groups:
-        raise UserError(f"--help {word}: there is no such section. Known: {', '.join(parser.groups)}.")
-    lines = parser.format_help().splitlines()
-    start = lines.index(f"{parser.groups[section].title}:")
+    if section not in titles:
+        raise UserError(f"--help {word}: there is no such section. Known: {', '.join(titles)}.")
+    lines = text.splitlines()
+    start = lines.index(f"{titles[section]}:")
     end = next((i for i, line in enumerate(lines) if i > start and line and not line.startswith(" ")), len(lines))
     return "\n".join(lines[start:end]).rstrip()

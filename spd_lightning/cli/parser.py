@@ -15,8 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spd_lightning.cli.commands import COMMANDS, command_help, command_parser
 from spd_lightning.cli.config_file import ConfigFile, config_path, read_config
-from spd_lightning.cli.help import HEADINGS, section_help, tidy
-from spd_lightning.cli.messages import explain, place, section_alone, unknown_option, unresolved
+from spd_lightning.cli.help import section_help, tidy
+from spd_lightning.cli.messages import explain, place, unresolved
+from spd_lightning.cli.names import FOLLOWS, LINKS, STAGE_COMMANDS, check_names, file_options
 from spd_lightning.cli.typed import PROGRAM, Typed, read_typed
 from spd_lightning.cli.unused import check_used
 from spd_lightning.errors import UserError
@@ -26,19 +27,6 @@ from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.subspace.module import SubspaceExtractionModule
 
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-
-# Set once and handed to every section that needs it.
-LINKS = {
-    "subspace.model_name_or_path": ("data.model_name_or_path", "model.model_name_or_path"),
-    "subspace.task": ("data.task",),
-    "subspace.task_file": ("data.task_file",),
-    "subspace.device_map": ("data.device_map", "evaluation.device_map"),
-    "data.rows": ("subspace.rows",),
-    "evaluation.allow_code_execution": ("data.allow_code_execution",),
-    "data_dir": ("subspace.data_dir", "data.data_dir"),
-    "seed_everything": ("subspace.seed", "data.seed", "model.seed"),
-}
-STAGE_COMMANDS = ("fit", "extract", "generate", "test")
 
 
 PARSER: dict[str, Any] = {"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False}
@@ -79,6 +67,17 @@ class StageCommands(Trainer):
         """
 
 
+class CommandParser(LightningArgumentParser):
+    """A parser that keeps its commands, which jsonargparse hands out when they are added and never again."""
+
+    commands: Any = None
+
+    def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
+        """See jsonargparse."""
+        self.commands = super().add_subcommands(*args, **kwargs)
+        return self.commands
+
+
 class CommandLine(LightningCLI):
     """The options of every command, parsed; as it stands, it makes no objects and runs nothing.
 
@@ -93,6 +92,7 @@ class CommandLine(LightningCLI):
             SPDFineTuningModule,
             SelfGenerationDataModule,
             save_config_callback=None,
+            parser_class=CommandParser,
             trainer_class=StageCommands,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=42,
@@ -180,7 +180,7 @@ class CommandLine(LightningCLI):
         super()._add_subcommands(parser, **kwargs)
         for name in COMMANDS:
             self._subcommand_parsers[name] = sub = command_parser(name)  # type: ignore[assignment]
-            parser._subcommands_action.add_subcommand(name, sub, help=command_help(name))
+            parser.commands.add_subcommand(name, sub, help=command_help(name))
         for name, made in self._subcommand_parsers.items():
             tidy(made, name, name in STAGE_COMMANDS)
 
@@ -194,11 +194,11 @@ class CommandLine(LightningCLI):
         typed = read_typed(given, STAGE_COMMANDS, command_names())
         files: list[ConfigFile] = []
         if typed.command in STAGE_COMMANDS:
-            known = _names(self._subcommand_parsers[typed.command])
+            known = file_options(options_of(self._subcommand_parsers[typed.command]))
             if typed.help_of:
                 print(section_help(self._subcommand_parsers[typed.command], typed.help_of))
                 raise SystemExit(0)
-            _check_names(typed, known)
+            check_names(typed, known)
             files = [read_config(name, known, FOLLOWS, typed.command) for name in typed.configs]
             typed = replace(typed, configs=[str(config_path(name)) for name in typed.configs])
         try:
@@ -231,13 +231,14 @@ class CommandLine(LightningCLI):
         """Keep what the user typed: Lightning would silently put a checkpoint's options over it."""
 
 
-# Options that follow another one, which is the one to set.
-FOLLOWS = {target: source for source, targets in LINKS.items() for target in targets}
-
-
 def make_parser() -> LightningArgumentParser:
     """The parser of every command; nothing is run."""
     return jsonargparse.capture_parser(CommandLine, [])  # type: ignore[return-value]
+
+
+def stage_parsers(parser: Any) -> dict[str, Any]:
+    """The parser of each stage command, by name."""
+    return {name: parser.commands.choices[name] for name in STAGE_COMMANDS}
 
 
 def command_names() -> list[str]:
@@ -252,28 +253,11 @@ def option_names(command: str | None, parsers: Mapping[str, Any] | None = None) 
         command: The command; None is fit.
         parsers: Those of all commands; None makes them.
     """
-    # jsonargparse 4.53.0 has no public way from a parser to those of its subcommands, argparse none to its options.
     made: Any = make_parser() if parsers is None else None
-    chosen = (made._subcommands_action._name_parser_map if parsers is None else parsers)[command or "fit"]
-    return [o for action in chosen._actions for o in action.option_strings if o.startswith("--")]
+    return options_of((made.commands.choices if parsers is None else parsers)[command or "fit"])
 
 
-def _names(parser: Any) -> list[str]:
-    """The options that a file may hold, dotted, in the order of the help."""
-    typed = [o[2:] for action in parser._actions for o in action.option_strings if o.startswith("--")]
-    left_out = {*HEADINGS, "help", "config", "print_config"}
-    return [name for name in typed if name not in left_out and not name.endswith(("+", ".help"))]
-
-
-def _check_names(typed: Typed, known: list[str]) -> None:
-    """Refuse a name that is no option of the command, and a file that is given to a section."""
-    for name, value in typed.options.items():
-        if name in HEADINGS:
-            if value is None or not value.startswith("{"):
-                raise UserError(section_alone(name, value, known, str(typed.command)))
-        elif name in FOLLOWS:
-            raise UserError(f"--{name} follows --{FOLLOWS[name]} and is not set by itself. Set --{FOLLOWS[name]}.")
-        elif name == "print_config" or name.endswith(".help"):
-            continue
-        elif not any(name == other or name.startswith(f"{other}.") for other in known):
-            raise UserError(unknown_option(name, known, str(typed.command)))
+def options_of(parser: Any) -> list[str]:
+    """Every option of one command's parser, with its dashes."""
+    # argparse has no public way to its options; the name is as old as the module.
+    return [o for action in parser._actions for o in action.option_strings if o.startswith("--")]

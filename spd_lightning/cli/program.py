@@ -28,7 +28,8 @@ from spd_lightning.cli.lifetime import (
     let_gloo_finish_at_exit,
     lost_process,
 )
-from spd_lightning.cli.parser import STAGE_COMMANDS, CommandLine
+from spd_lightning.cli.names import STAGE_COMMANDS
+from spd_lightning.cli.parser import CommandLine
 from spd_lightning.errors import UserError
 from spd_lightning.model.chat_template import fix_template_date, prints_date
 from spd_lightning.model.checkpoint_files import split_revision

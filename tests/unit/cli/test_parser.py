@@ -9,7 +9,7 @@ import pytest
 from lightning.pytorch.cli import LightningCLI
 
 from spd_lightning.cli.commands import COMMANDS, command_parser
-from spd_lightning.cli.parser import CommandLine, command_names, make_parser, option_names
+from spd_lightning.cli.parser import CommandLine, command_names, make_parser, option_names, options_of
 
 
 def test_private_names_of_libraries_are_there() -> None:
@@ -17,7 +17,8 @@ def test_private_names_of_libraries_are_there() -> None:
     for name in ("_add_subcommands", "_parse_ckpt_path", "_run_subcommand", "_set_seed", "_parser"):
         assert callable(getattr(LightningCLI, name))
     parser: Any = make_parser()
-    assert list(parser._subcommands_action._name_parser_map) == command_names()
+    assert list(parser.commands.choices) == command_names()
+    assert options_of(parser.commands.choices["fit"])
 
 
 def test_options_of_the_command_that_was_typed() -> None:

@@ -1,0 +1,127 @@
+"""The program's first look at what was typed: what needs no model is done at once, the rest is handed on.
+
+``--version``, ``--help``, misspelt names and the commands on what is finished load neither PyTorch nor Lightning: help
+and names of options come from a file that is made from the live parser (`option_table`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from spd_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from spd_lightning.cli.typed import Typed
+
+LIGHT = ("report", "artifacts", "runs", "configs")  # they load no model
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command; see `program.main`.
+
+    Args:
+        args: What stands behind ``python -m spd_lightning``; None takes it from the command line.
+
+    Returns:
+        Exit status.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    print_anything()
+    if "LOCAL_RANK" not in os.environ:  # one of several processes tells nothing twice
+        try:
+            if at_once(given):
+                return 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            return 2
+        except KeyboardInterrupt:
+            print("Interrupted. Give the same command again.", file=sys.stderr, flush=True)
+            return 130
+        except BrokenPipeError:  # `| head -1`: nobody reads on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+    from spd_lightning.cli.program import main as whole
+
+    return whole(None if args is None else given)
+
+
+def print_anything() -> None:
+    """Let output be written that its encoding does not hold, as ``\\xb1``: a plus-minus sign must end no run."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None and stream.errors == "strict":
+            reconfigure(errors="backslashreplace")
+
+
+def at_once(given: Sequence[str]) -> bool:
+    """Do what needs no model; False where it does.
+
+    Raises:
+        UserError: For a name that no command or option has, and what a light command says.
+    """
+    command, rest = given[0] if given else "", list(given[1:])
+    if command == "--version":
+        from spd_lightning import __version__
+
+        print(f"spd_lightning {__version__}")
+        return True
+    from spd_lightning.cli.commands import COMMANDS
+
+    if command in COMMANDS:
+        return _small_command(command, rest)
+    from spd_lightning.cli.option_table import load
+
+    if (table := load()) is None:
+        return False
+    from spd_lightning.cli.config_file import read_config
+    from spd_lightning.cli.help import section_of
+    from spd_lightning.cli.names import FOLLOWS, STAGE_COMMANDS, check_names, file_options
+    from spd_lightning.cli.typed import read_typed
+
+    typed = read_typed(given, STAGE_COMMANDS, table.commands)
+    if typed.command is None and not typed.rest:
+        _refuse('expected "subcommand"', typed, [], table.commands)
+    if typed.command is None or typed.help_of is None:
+        print(table.help[typed.command or ""])
+        return True
+    if typed.help_of:
+        print(section_of(table.help[typed.command], table.titles[typed.command], typed.help_of))
+        return True
+    known = file_options(table.options[typed.command])
+    check_names(typed, known)
+    for name in typed.configs:
+        read_config(name, known, FOLLOWS, typed.command)
+    return False
+
+
+def _small_command(name: str, rest: list[str]) -> bool:
+    from jsonargparse import ArgumentError
+
+    from spd_lightning.cli.commands import COMMANDS, command_parser
+    from spd_lightning.cli.help import tidy
+    from spd_lightning.cli.names import STAGE_COMMANDS
+    from spd_lightning.cli.typed import Typed
+
+    parser = command_parser(name)
+    tidy(parser, name, False)
+    try:
+        options = parser.parse_args(rest)
+    except ArgumentError as error:
+        known = [option for action in parser._actions for option in action.option_strings]
+        _refuse(str(error), Typed(name, rest=rest), known, [*STAGE_COMMANDS, *COMMANDS])
+    if name not in LIGHT:
+        return False
+    COMMANDS[name](**vars(options))
+    return True
+
+
+def _refuse(said: str, typed: Typed, options: Sequence[str], commands: Sequence[str]) -> NoReturn:
+    """Raise what there is to say of a parser's error."""
+    from jsonargparse import ArgumentError
+
+    from spd_lightning.cli.messages import explain
+
+    raise UserError(explain(ArgumentError(None, said), commands, options, typed))
