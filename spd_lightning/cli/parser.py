@@ -20,6 +20,7 @@ from spd_lightning.cli.messages import explain, place, unresolved
 from spd_lightning.cli.names import FOLLOWS, LINKS, STAGE_COMMANDS, check_names, file_options
 from spd_lightning.cli.typed import PROGRAM, Typed, read_typed
 from spd_lightning.cli.unused import check_used
+from spd_lightning.cli.values import MODE, read_as_typed
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
@@ -27,9 +28,10 @@ from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.subspace.module import SubspaceExtractionModule
 
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+read_as_typed()
 
 
-PARSER: dict[str, Any] = {"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False}
+PARSER: dict[str, Any] = {"parser_mode": MODE, "allow_abbrev": False, "exit_on_error": False}
 TRAINER_DEFAULTS = {
     "max_epochs": 5,
     "gradient_clip_val": 1.0,
