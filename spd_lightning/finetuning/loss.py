@@ -17,14 +17,12 @@ import torch
 from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.batching import IGNORE_INDEX, packed_mask
+from spd_lightning.finetuning.cross_entropy import head_loss_sum, logits_or_hidden, loss_and_gradient
 from spd_lightning.model.anatomy import head_at, recurrent_layers
 from spd_lightning.model.short_attention import short_attention
-
-CHUNK = 64  # rows of logits whose softmax is held in float32 at a time
 
 
 def token_loss_sum(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
@@ -41,10 +39,13 @@ def token_loss_sum(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     input_ids, labels = batch["input_ids"], batch["labels"]
     positions = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
     targets = labels[:, 1:][positions]
+    inputs = {"input_ids": input_ids, "use_cache": False, **_packing(model, batch)}
     with _cheap_bf16(model, input_ids.device.type), head_at(model, *positions):
-        logits = model(input_ids=input_ids, use_cache=False, **_packing(model, batch)).logits.squeeze(0)  # [n, v]
-    if not logits.requires_grad:
-        return F.cross_entropy(logits.to(_wide(logits)), targets, reduction="sum")
+        found, head = logits_or_hidden(model, inputs)
+        if head is not None:
+            projection: Any = model.get_output_embeddings()  # type: ignore[operator]
+            return head_loss_sum(head, found.squeeze(0), targets, projection.out_features)
+    logits = found.squeeze(0)  # [n, v]
     return _CrossEntropySum.apply(logits, targets)  # type: ignore[no-untyped-call]
 
 
@@ -113,26 +114,14 @@ def _packing(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     return {"position_ids": batch["position_ids"], "attention_mask": mask}
 
 
-def _wide(logits: Tensor) -> torch.dtype:
-    return torch.promote_types(logits.dtype, torch.float32)
-
-
 class _CrossEntropySum(torch.autograd.Function):
     """Sum of cross-entropies whose gradient is made in the same pass, so that no float32 copy of [n, v] is held."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        gradient = torch.empty_like(logits)
-        total = torch.zeros((), dtype=_wide(logits), device=logits.device)
-        for rows, target, out in zip(logits.split(CHUNK), targets.split(CHUNK), gradient.split(CHUNK)):
-            log_probs = torch.log_softmax(rows, dim=-1, dtype=total.dtype)
-            index = target[:, None]
-            total -= log_probs.gather(1, index).sum()
-            probs = log_probs.exp_()
-            probs.scatter_add_(1, index, torch.full_like(index, -1, dtype=probs.dtype))
-            out.copy_(probs)
-        ctx.save_for_backward(gradient)
-        return total
+        gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        ctx.save_for_backward(*([] if gradient is None else [gradient]))
+        return loss_and_gradient(logits, targets, gradient)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
