@@ -33,7 +33,7 @@ from spd_lightning.cli.parser import CommandLine
 from spd_lightning.errors import UserError
 from spd_lightning.model.chat_template import fix_template_date, prints_date
 from spd_lightning.model.checkpoint_files import split_revision
-from spd_lightning.model.load import load_tokenizer
+from spd_lightning.model.load import load_config, load_tokenizer
 from spd_lightning.model.source import hub_id, model_fingerprint, resolve_source
 from spd_lightning.pipeline import fit
 from spd_lightning.pipeline.fit import Run
@@ -71,6 +71,9 @@ class SPDCLI(CommandLine):
         plain["model_revision"] = commit or plain["model_revision"]
         self.run: Run | None = None
         self.parts: Parts | None = None
+        load_config(options.subspace.model_name_or_path, need_weights=not options.estimate)  # what cannot be used is
+        if not options.estimate:  # refused before gigabytes are hashed and a folder is made
+            load_tokenizer(options.subspace.model_name_or_path)
         if options.estimate:
             self.parts = self._make(options)
             return

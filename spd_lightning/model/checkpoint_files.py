@@ -13,6 +13,7 @@ from typing import Any
 from spd_lightning.artifacts.files import file_sha256
 from spd_lightning.errors import UserError
 from spd_lightning.model.adapter_beside import read_record
+from spd_lightning.model.damage import AGAIN, read_object
 
 # What transformers reads beside the weights, as patterns of names; `*` does not cross a folder here.
 DESCRIPTION = (
@@ -68,17 +69,18 @@ def weight_entry(names: Iterable[str], config: dict[str, Any] | None = None) -> 
 def weight_names(folder: Path) -> list[str]:
     """Names of the weight files of a local folder that transformers would load, the index of shards included."""
     config = folder / "config.json"
-    entry = weight_entry(_names(folder), _read(config) if config.is_file() else None)
+    entry = weight_entry(_names(folder), read_object(config) if config.is_file() else None)
     if entry is None or not entry.endswith(".index.json"):
         return [entry] if entry else []
-    return [entry, *sorted(set(_read(folder / entry)["weight_map"].values()))]
+    shards = read_object(folder / entry).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise UserError(f"{folder / entry} has no weight_map from weights to files: {AGAIN}")
+    return [entry, *sorted(set(shards.values()))]
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}). Copy or download the model again.") from error
+def model_files(folder: Path, need_weights: bool = True) -> list[str]:
+    """Names of the files of a local folder that transformers reads, those of an index that are missing included."""
+    return [*description_files(_names(folder)), *(weight_names(folder) if need_weights else [])]
 
 
 def _names(folder: Path) -> list[str]:
@@ -86,18 +88,10 @@ def _names(folder: Path) -> list[str]:
 
 
 def content_fingerprint(folder: Path) -> str:
-    """SHA-256 over everything in a model folder that decides what it completes; other files do not count.
-
-    Raises:
-        UserError: If a shard that the index names is missing.
-    """
+    """SHA-256 over everything in a model folder that decides what it completes; other files do not count."""
     digest = hashlib.sha256()
-    for name in [*description_files(_names(folder)), *weight_names(folder)]:
+    for name in model_files(folder):
         path = folder / name
-        if not path.is_file():
-            raise UserError(
-                f"Model folder {str(folder)!r} lacks {name}, which its index of weights names. Copy the folder again."
-            )
         if name in ("config.json", "generation_config.json"):
             content = json.loads(path.read_text(encoding="utf-8"))
             content = {k: v for k, v in content.items() if k not in VOLATILE}

@@ -18,7 +18,9 @@ from spd_lightning.errors import UserError
 from spd_lightning.model.adapter_beside import Beside, is_adapter, put_beside, read_record
 from spd_lightning.model.anatomy import decoder_layers
 from spd_lightning.model.embedded import how_to_install
+from spd_lightning.model.kinds import ask_for_dense, check_kind, check_raw, make_dense
 from spd_lightning.model.source import model_fingerprint, resolve_source
+from spd_lightning.model.special_tokens import make_fit, without_files
 from spd_lightning.model.student_base import check_base_of
 
 log = logging.getLogger(__name__)
@@ -55,31 +57,34 @@ def _cpu_has_fast_bf16() -> bool:
 
 
 def load_config(model_name_or_path: str, need_weights: bool = True) -> Any:
-    """The transformers config of a model; without ``need_weights`` also of a folder that holds nothing else."""
+    """The transformers config of a model; without ``need_weights`` also of a folder that holds nothing else.
+
+    Raises:
+        UserError: If the model cannot be found, or is no decoder that can be asked, trained and projected here.
+    """
     source, local = resolve_source(model_name_or_path, need_weights)
-    return _from_pretrained(AutoConfig, model_name_or_path, source, local)
+    check_raw(model_name_or_path, Path(source) / "config.json")
+    config = _from_pretrained(AutoConfig, model_name_or_path, source, local)
+    check_kind(model_name_or_path, config)
+    return config
 
 
 def load_tokenizer(model_name_or_path: str, need_weights: bool = True) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model; a padding token is set where it has none (the end-of-sequence token).
+    """The tokenizer of a model, made fit for every stage (`special_tokens.make_fit`).
 
     Args:
         model_name_or_path: As in `load_model`.
         need_weights: False accepts a folder without weights.
 
     Raises:
-        UserError: If the model cannot be found, or its tokenizer gives no character offsets (not a fast tokenizer).
+        UserError: If the model cannot be found, or its tokenizer cannot be read or used.
     """
-    source, local = resolve_source(model_name_or_path, need_weights)
-    tokenizer = _from_pretrained(AutoTokenizer, model_name_or_path, source, local)
-    if not tokenizer.is_fast:
-        raise UserError(
-            f"The tokenizer of {model_name_or_path} ({type(tokenizer).__name__}) gives no character offsets, which the "
-            "correctness spans need. Use a model with a fast tokenizer (a tokenizer.json file)."
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    source, _ = resolve_source(model_name_or_path, need_weights)
+    try:
+        found = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # of tokenizers, sentencepiece, transformers: all mean files that do not suit them
+        raise without_files(model_name_or_path, Path(source), error) from error
+    return make_fit(found, model_name_or_path, Path(source))
 
 
 def save_tokenizer(model_name_or_path: str, folder: str | Path) -> None:
@@ -121,6 +126,9 @@ def load_model(
             ``device`` is then not used.
         merged: Take the merged weights of such a student instead; ask for float32 then.
 
+    Raises:
+        UserError: As `load_config`, and for a checkpoint that lacks weights or holds them in other shapes.
+
     Ranks:
         Every process loads for itself. Issues no collective.
     """
@@ -131,9 +139,14 @@ def load_model(
     if made_of is not None and dtype != torch.float32:
         log.info("%s has all its weights trained: they stay in float32, which keeps small updates", model_name_or_path)
         dtype = torch.float32
-    model = _from_pretrained(
-        AutoModelForCausalLM, model_name_or_path, source, local, dtype=dtype, device_map=device_map
-    )
+    config = load_config(model_name_or_path)
+    method = ask_for_dense(config)
+    options = {"config": config, "dtype": dtype, "device_map": device_map, "weights_only": True}
+    # What does not fit is told by us: transformers would fill it at random, or end in a traceback.
+    told = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, found = _from_pretrained(AutoModelForCausalLM, model_name_or_path, source, local, **options, **told)
+    _check_whole(model_name_or_path, source, found)
+    model = make_dense(model, dtype, method)
     generation_config = type(model.generation_config)()
     generation_config.eos_token_id = model.generation_config.eos_token_id
     generation_config.pad_token_id = model.generation_config.pad_token_id
@@ -219,17 +232,39 @@ def keep_in_place(owner: nn.Module, model: PreTrainedModel) -> None:
     object.__setattr__(owner, "model", model)
 
 
+def _check_whole(name: str, source: str, found: dict[str, Any]) -> None:
+    """Refuse a model whose weights did not all come from its checkpoint."""
+    missing, mismatched = sorted(found["missing_keys"]), sorted(found["mismatched_keys"])
+    wrong = []
+    if missing:
+        wrong.append(f"lack {len(missing)} weights of the model that config.json describes ({_some(missing)})")
+    if mismatched:
+        sizes = [f"{key}: {list(there)}, not {list(wanted)}" for key, there, wanted in mismatched]
+        wrong.append(f"hold {len(mismatched)} in other shapes ({_some(sizes)})")
+    if found.get("error_msgs"):
+        wrong.append(f"cannot all be loaded ({_some(found['error_msgs'])})")
+    if wrong:
+        instead = _some(sorted(found["unexpected_keys"]))
+        beside = f" Without a place in the model are: {instead}." if instead else ""
+        raise UserError(
+            f"model_name_or_path={name!r}: the weight files in {source} {', and '.join(wrong)}. They would be random "
+            f"numbers.{beside} Copy or download the model again, or give a language model whose config.json belongs to "
+            "its weights (a reward model or a classifier is none)."
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _from_pretrained(auto: Any, name: str, source: str, local: bool, **kwargs: Any) -> Any:
     try:
         return auto.from_pretrained(source, local_files_only=local or None, trust_remote_code=False, **kwargs)
-    except (OSError, ValueError) as error:
-        if "trust_remote_code" in str(error):
-            raise UserError(
-                f"model_name_or_path={name!r} needs code that its repository brings along (auto_map in config.json), "
-                "which is never run. Give a model of a type that transformers has."
-            ) from error
-        first_line = str(error).strip().splitlines()[0]
+    except UserError:
+        raise
+    except Exception as error:  # of transformers, tokenizers, safetensors, torch: all mean files that do not suit them
+        what = " ".join(str(error).split("\n\n")[0].split())[:300] or type(error).__name__
         raise UserError(
-            f"model_name_or_path={name!r} cannot be loaded: {first_line} Give an existing folder, a .gguf file, a hub "
-            f"id that is reachable or already downloaded, or {how_to_install()}."
+            f"model_name_or_path={name!r} cannot be loaded from {source}: {what} ({type(error).__name__}). Give an "
+            f"existing folder, a .gguf file, a hub id that is reachable or already downloaded, or {how_to_install()}."
         ) from error

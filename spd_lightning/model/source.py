@@ -23,11 +23,14 @@ from spd_lightning.errors import UserError
 from spd_lightning.model.checkpoint_files import (
     content_fingerprint,
     description_files,
+    model_files,
     split_revision,
     weight_entry,
     weight_names,
 )
+from spd_lightning.model.damage import check_files
 from spd_lightning.model.embedded import EMBEDDED, cache_dir, embedded_gguf, how_to_install, is_installed
+from spd_lightning.model.kinds import check_adapter_alone, make_dense
 
 
 def resolve_source(model_name_or_path: str, need_weights: bool = True) -> tuple[str, bool]:
@@ -48,27 +51,33 @@ def resolve_source(model_name_or_path: str, need_weights: bool = True) -> tuple[
     if path.suffix == ".gguf":
         if not path.is_file():
             raise UserError(f"model_name_or_path={model_name_or_path!r}: there is no such GGUF file.")
+        check_files(path.parent, [path.name])
         return str(_dequantised(path)), True
     if path.is_dir():
+        check_adapter_alone(path)
         if not (path / "config.json").is_file():
             raise UserError(
                 f"model_name_or_path={model_name_or_path!r}: the folder has no config.json. Set "
                 "--subspace.model_name_or_path to a "
                 "folder written by save_pretrained, a .gguf file or a hub id."
             )
+        check_files(path, model_files(path, need_weights=False))
         if need_weights and not weight_files(path):
             raise UserError(
                 f"model_name_or_path={model_name_or_path!r}: the folder holds no weights (model*.safetensors or "
                 "pytorch_model*.bin). "
                 "Set --subspace.model_name_or_path to a folder written by save_pretrained, a .gguf file or a hub id."
             )
+        check_files(path, model_files(path, need_weights))
         return str(path), True
     if path.is_absolute() or model_name_or_path.startswith((".", "~")) or model_name_or_path.count("/") > 1:
         raise UserError(
             f"model_name_or_path={model_name_or_path!r}: there is no such folder. Give an existing folder, a .gguf "
             f"file, a hub id such as Qwen/Qwen2.5-0.5B-Instruct, or {' or '.join(EMBEDDED)}."
         )
-    return str(hub_folder(model_name_or_path, need_weights)), True
+    folder = hub_folder(model_name_or_path, need_weights)
+    check_files(folder, model_files(folder, need_weights))
+    return str(folder), True
 
 
 def hub_id(model_name_or_path: str) -> str | None:
@@ -107,8 +116,16 @@ def _dequantised(gguf: Path) -> Path:
     # Where a kernel for them is installed, transformers would keep the weights packed; older ones never do.
     packed = getattr(transformers, "GgufConfig", None)
     dense = {} if packed is None else {"quantization_config": packed(dequantize=True)}
-    model = AutoModelForCausalLM.from_pretrained(**source, **dense, trust_remote_code=False, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(**source, **dense, trust_remote_code=False, dtype=torch.float32)
+        model = make_dense(model, torch.float32, "gguf")
+        tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
+    except Exception as error:  # of the reader of GGUF and of transformers: all mean a file that does not suit them
+        what = " ".join(str(error).split("\n\n")[0].split())[:300] or type(error).__name__
+        raise UserError(
+            f"The GGUF file {gguf} cannot be read: {what} ({type(error).__name__}). Copy or download it again, or give "
+            "the folder of the model that it was made from."
+        ) from error
     try:
         with whole_folder(folder, shared=True) as aside:
             model.save_pretrained(aside)

@@ -82,6 +82,8 @@ TESTED_IN = {
     "generation/noise.py": "unit/generation/test_sampling.py",
     "generation/questions.py": "unit/finetuning/test_datamodule.py",
     "model/anatomy.py": "unit/model/test_device_map.py",
+    "model/damage.py": "zoo/damaged/test_damaged.py",
+    "model/kinds.py": "zoo/damaged/test_damaged.py",
     "model/source.py": "unit/model/test_checkpoint_files.py",
     "pipeline/fit.py": "integration/test_cli_fit.py",
     "pipeline/parts.py": "integration/test_cli_fit.py",

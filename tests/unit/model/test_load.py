@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from spd_lightning.errors import UserError
 from spd_lightning.model.load import load_config, load_model, load_tokenizer, resolve_dtype
@@ -23,7 +24,7 @@ def with_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     names = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel", "AutoTokenizer": [None, "own.Own"]}
     (folder / "config.json").write_text(json.dumps({"model_type": "own-type", "auto_map": names}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Own", "auto_map": names}))
-    (folder / "model.safetensors").write_bytes(b"")
+    save_file({}, folder / "model.safetensors")
     (folder / "own.py").write_text(CODE)
 
     def asked(*args: Any) -> str:
