@@ -93,6 +93,8 @@ class SPDCLI(CommandLine):
         self.run = Run(options, plain, content, digest, commit, folder, store, parts, trainer, self._make)
 
     def _make(self, options: Any) -> Parts:
+        if options.subspace.prompt_format is None:
+            options.subspace.prompt_format = options.data.prompt_format
         made = self._parser(self.subcommand).instantiate_classes(options)
         return Parts(made.subspace, made.data, made.model, made.evaluation, made.trainer)
 
@@ -141,7 +143,7 @@ class SPDCLI(CommandLine):
         fix_template_date(options.template_date)
         known = folder.configuration()
         date = options.template_date or known.get("template_date")
-        chats = "chat" in (options.data.prompt_format, options.evaluation.prompt_format)
+        chats = "chat" in (options[section].prompt_format for section in ("subspace", "data", "evaluation"))
         if date is None and not known and chats and prints_date(load_tokenizer(options.subspace.model_name_or_path)):
             date = datetime.date.today().isoformat()
             rank_zero_info(f"template_date: {date}, today's, which the chat template prints; --template_date sets it")

@@ -24,7 +24,6 @@ from spd_lightning.evaluation.portion import (
     Answers,
     Asked,
     Progress,
-    PromptFormat,
     ShortContext,
     Way,
     answer,
@@ -42,6 +41,7 @@ from spd_lightning.evaluation.scores import (
     unique_records,
 )
 from spd_lightning.model.anatomy import dtype_name, eval_mode
+from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.scoring.isolation import may_execute, probe_isolation
 from spd_lightning.scoring.verdicts import metric_names
 from spd_lightning.tasks.task import Benchmark

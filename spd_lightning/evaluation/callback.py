@@ -15,9 +15,10 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.context import Occasion, RunContext, SuiteOptions, check_count, check_names
-from spd_lightning.evaluation.portion import PromptFormat, ShortContext
+from spd_lightning.evaluation.portion import ShortContext
 from spd_lightning.evaluation.scores import BenchmarkResult
 from spd_lightning.evaluation.suite import BenchmarkSuite, logged_metrics
+from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.model.load import Dtype
 from spd_lightning.model.student_base import check_base_of
 from spd_lightning.options import check_options
@@ -50,7 +51,8 @@ class BenchmarkCallback(Callback):
             float32 where all weights were trained. float32 for small effects: its rounding is that of bf16 by 65,536;
             on a CPU with fast bf16 it takes about 1.5 times as long, on a GPU twice as long and more, with twice the
             memory.
-        prompt_format: plain, or chat to put generated answers through the chat template.
+        prompt_format: plain, or chat to put generated answers through the chat template; null takes data.prompt_format,
+            for a student that of its run. Likelihoods are read on the plain text.
         repetition_penalty: Of generated answers, as data.repetition_penalty; null or 1 for none.
         skip_missing_data: Report a benchmark whose data cannot be had as not run, instead of ending the run.
         short_context: Where the context is too short for the solved examples: fewer_shots (said and counted) or error.
@@ -75,7 +77,7 @@ class BenchmarkCallback(Callback):
         subspace: str | None = None,
         batch_size: int | None = None,
         dtype: Dtype | None = None,
-        prompt_format: PromptFormat = "plain",
+        prompt_format: PromptFormat | None = None,
         repetition_penalty: float | None = None,
         skip_missing_data: bool = False,
         short_context: ShortContext = "fewer_shots",

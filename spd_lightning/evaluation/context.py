@@ -16,6 +16,7 @@ import torch
 
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError, unknown_name
+from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.model.load import Dtype
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import TASKS
@@ -102,6 +103,7 @@ class RunContext:
         adapter: Folder of the student; None takes the live model of a training.
         student_step: Optimizer step of the student; None asks the trainer.
         dtype: Of the models, unless the user named one.
+        prompt_format: Of generated answers, unless the user named one.
         seed: Of the samples' noise, and of the rows of generated tasks.
         has_stage: Whether a stage of its own scores before and after, so that a training scores midway alone.
     """
@@ -118,6 +120,7 @@ class RunContext:
     adapter: str | Path | None = None
     student_step: int | None = None
     dtype: Dtype = "auto"
+    prompt_format: PromptFormat = "plain"
     seed: int = 42
     has_stage: bool = False
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from spd_lightning.evaluation.portion import PromptFormat
 from spd_lightning.generation.requests import encode_prompts
+from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.tasks.task import Benchmark
 
 
@@ -25,6 +25,7 @@ def benchmark_key(benchmark: Benchmark, settings: dict[str, Any]) -> dict[str, A
         "max_prompt_length": benchmark.max_prompt_length,
         "examples": examples_sha256(benchmark),
         **{name: settings.get(name) for name in names},
+        **({"system_prompt": benchmark.system_prompt} if benchmark.system_prompt else {}),
         "repetition_penalty": settings.get("repetition_penalty", 1.0) if generates else None,
     }
 
@@ -46,12 +47,12 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark, prom
     """
     form = "plain" if benchmark.output_type == "choices" else prompt_format
     shared = dict.fromkeys(part for e in benchmark.examples for part in (e.header, *e.shots) if part)
-    digest = hashlib.sha256()
+    digest, system = hashlib.sha256(), benchmark.system_prompt
     parts: list[tuple[list[str], PromptFormat]] = [
         (list(shared), "plain"),
         ([e.prompt for e in benchmark.examples], form),
     ]
     for texts, how in parts:
         for start in range(0, len(texts), 1024):
-            digest.update(json.dumps(encode_prompts(tokenizer, texts[start : start + 1024], how)).encode())
+            digest.update(json.dumps(encode_prompts(tokenizer, texts[start : start + 1024], how, system)).encode())
     return digest.hexdigest()

@@ -92,7 +92,7 @@ def _held_out(
 
     for result in sorted(students, key=order):
         work = answered_texts(
-            benchmarks[result.task], result.records, tokenizer, context, suite.options.settings["prompt_format"]
+            benchmarks[result.task], result.records, tokenizer, context, suite.settings["prompt_format"]
         )
         if work:
             return work, result.task

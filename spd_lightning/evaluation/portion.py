@@ -21,6 +21,7 @@ from spd_lightning.evaluation.likelihood import LikelihoodScore, score_choices
 from spd_lightning.generation.engine import EngineStats, generate
 from spd_lightning.generation.requests import Generation, Request, Truncation, build_requests, encode_prompts
 from spd_lightning.generation.sampling import SamplingParams
+from spd_lightning.model.chat_template import PromptFormat, plain_prompt
 from spd_lightning.scoring.answers import evaluation_stops
 from spd_lightning.scoring.counting import RECORD_KEYS, WRITTEN_KEYS, Record
 from spd_lightning.scoring.execution import programs_at_once, run_programs
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 TEMPERATURE, TOP_P = 0.8, 0.95  # of several samples a question (arXiv:2107.03374); one is greedy
 
 Progress = Callable[[str, int, int, int], None]
-PromptFormat = Literal["plain", "chat"]
 ShortContext = Literal["fewer_shots", "error"]
 
 
@@ -119,7 +119,8 @@ def ask(benchmark: Benchmark, tokenizer: PreTrainedTokenizerBase, context: int |
         longest = {e.id: max(e.choices, key=len, default="") if choices else e.target for e in benchmark.examples}
         shots, fewer = _fitting(benchmark, tokenizer, context, room, longest, "plain", way)
         for e in benchmark.examples:
-            text = _start_of(e.full_prompt(shots[e.id]), benchmark.max_prompt_length, tokenizer)
+            whole = plain_prompt(e.full_prompt(shots[e.id]), benchmark.system_prompt)
+            text = _start_of(whole, benchmark.max_prompt_length, tokenizer)
             shared = text[: len(text) - len(e.prompt)] or benchmark.task
             items.append(LikelihoodItem(e.id, text, e.choices if choices else (e.target,), shared))
     if benchmark.output_type == "choices":
@@ -135,7 +136,8 @@ def ask(benchmark: Benchmark, tokenizer: PreTrainedTokenizerBase, context: int |
     prompts = [(e.id, e.full_prompt(shots[e.id])) for e in benchmark.examples]
     side: Truncation = "middle" if published is None else "end"
     most = min((n for n in (room, published) if n is not None), default=None)
-    requests, counts = build_requests(tokenizer, prompts, way.samples, most, way.prompt_format, truncation=side)
+    form, system = way.prompt_format, benchmark.system_prompt
+    requests, counts = build_requests(tokenizer, prompts, way.samples, most, form, truncation=side, system=system)
     cut = counts["truncated"]
     if published is not None and cut and way.rank == 0:
         cue = benchmark.examples[0].prompt.splitlines()[-1]
@@ -157,10 +159,10 @@ def _fitting(
 ) -> tuple[dict[str, int], int]:
     """How many shots of each example fit into ``room`` tokens, with what follows the prompt (``tails``, by id), and of
     how many examples that is fewer than it has."""
-    shots = {}
+    shots, system = {}, benchmark.system_prompt
     for e in benchmark.examples:
         keep = len(e.shots)
-        while room is not None and not _fits(e.full_prompt(keep) + tails.get(e.id, ""), room, form, tokenizer):
+        while room is not None and not _fits(e.full_prompt(keep) + tails.get(e.id, ""), room, form, tokenizer, system):
             if way.short_context == "error":
                 raise UserError(
                     f"{benchmark.task}: example {e.id!r} with {keep} solved examples exceeds the model's "
@@ -181,10 +183,11 @@ def _fitting(
     return shots, fewer
 
 
-def _fits(text: str, room: int, form: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> bool:
-    if form == "plain" and len(text.encode()) + 8 <= room:  # a token is at least one byte; a few special ones
+def _fits(text: str, room: int, form: PromptFormat, tokenizer: PreTrainedTokenizerBase, system: str) -> bool:
+    # a token is at least one byte; a few special ones
+    if form == "plain" and len(plain_prompt(text, system).encode()) + 8 <= room:
         return True
-    return len(encode_prompts(tokenizer, [text], form)[0]) <= room
+    return len(encode_prompts(tokenizer, [text], form, system)[0]) <= room
 
 
 def _start_of(text: str, limit: int | None, tokenizer: PreTrainedTokenizerBase) -> str:

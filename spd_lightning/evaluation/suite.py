@@ -57,6 +57,12 @@ class BenchmarkSuite:
             self._benchmarks, self._tokens = None, {}
         self.context = context
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments of `run_benchmark`: what the user chose, and what the run says where nothing was chosen."""
+        chosen = self.options.settings
+        return {**chosen, "prompt_format": chosen["prompt_format"] or self.context.prompt_format}
+
     # -- what was found --------------------------------------------------------------------------------------------
 
     @property
@@ -246,7 +252,7 @@ class BenchmarkSuite:
                 seed=context.seed,
                 progress=bar,
                 notes=notes,
-                **self.options.settings,
+                **self.settings,
             )
         self.results += results
         if rank() == 0 and context.samples is not None:
@@ -261,7 +267,7 @@ class BenchmarkSuite:
         """What a model's tokenizer makes of a benchmark's prompts, computed once for all methods."""
         known = (name, benchmark.task, benchmark.num_fewshot)
         if known not in self._tokens:
-            form = self.options.settings["prompt_format"]
+            form = self.settings["prompt_format"]
             self._tokens[known] = prompt_tokens(load_tokenizer(name), benchmark, form)
         return self._tokens[known]
 

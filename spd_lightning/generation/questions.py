@@ -108,6 +108,7 @@ class Questions:
             prompt_format=self.prompt_format,
             on_long=self.long_prompts,
             truncation=self.truncation,
+            system=self.task.system_prompt,
         )
         self._say_long(counts)
         # told before hours of work: the longest batch comes last
@@ -137,10 +138,10 @@ class Questions:
         ends = {e.id: self.task.solved_end(e) for e in self.prompts}
         solved = [e for e in self.prompts if ends[e.id]]
         heads = sorted({e.prompt[: ends[e.id]] for e in solved})
-        tokenizer = load_tokenizer(self.model_name_or_path)
-        of_heads = dict(zip(heads, encode_with_template(tokenizer, heads, self.prompt_format)))
+        tokenizer, form = load_tokenizer(self.model_name_or_path), (self.prompt_format, self.task.system_prompt)
+        of_heads = dict(zip(heads, encode_with_template(tokenizer, heads, *form)))
         counts = dict.fromkeys(ends, 0)
-        for e, whole in zip(solved, encode_with_template(tokenizer, [e.prompt for e in solved], self.prompt_format)):
+        for e, whole in zip(solved, encode_with_template(tokenizer, [e.prompt for e in solved], *form)):
             pairs = enumerate(zip(whole.ids, of_heads[e.prompt[: ends[e.id]]].ids))
             end = next((i for i, (a, b) in pairs if a != b), len(of_heads[e.prompt[: ends[e.id]]].ids))
             left = replace(whole, ids=tuple(range(len(whole.ids)))).cut(self.max_prompt_length, self.truncation)

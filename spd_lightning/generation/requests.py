@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.generation.text import common_start
-from spd_lightning.model.chat_template import render_prompts
+from spd_lightning.model.chat_template import PromptFormat, plain_prompt, prompt_turns, render_prompts
 
 DEFAULT_BATCH_SIZE = 64  # completions decoded together when neither a batch size nor a token budget is given
 
@@ -121,14 +121,14 @@ class EncodedPrompt:
 
 
 def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, prompts: list[str], prompt_format: Literal["plain", "chat"] = "plain"
+    tokenizer: PreTrainedTokenizerBase, prompts: list[str], prompt_format: PromptFormat = "plain", system: str = ""
 ) -> list[tuple[int, ...]]:
     """Token ids of prompts as the model is to read them; see `encode_with_template`."""
-    return [encoded.ids for encoded in encode_with_template(tokenizer, prompts, prompt_format)]
+    return [encoded.ids for encoded in encode_with_template(tokenizer, prompts, prompt_format, system)]
 
 
 def encode_with_template(
-    tokenizer: PreTrainedTokenizerBase, prompts: list[str], prompt_format: Literal["plain", "chat"] = "plain"
+    tokenizer: PreTrainedTokenizerBase, prompts: list[str], prompt_format: PromptFormat = "plain", system: str = ""
 ) -> list[EncodedPrompt]:
     """Prompts as token ids, with the bounds of the user's text in them.
 
@@ -138,6 +138,7 @@ def encode_with_template(
         prompt_format: ``plain`` encodes the text with the special tokens that the tokenizer puts before any text (those
             that it puts behind, an end of sequence, are left out: the text goes on); ``chat`` makes it the user's turn
             of the tokenizer's chat template, followed by the start of the answer.
+        system: System prompt: a turn of its own in the template, a paragraph before plain text; empty for none.
 
     Raises:
         UserError: If ``chat`` is asked of a tokenizer without a template.
@@ -147,13 +148,14 @@ def encode_with_template(
     if not prompts:
         return []
     if prompt_format == "plain":
-        encoded = tokenizer(prompts, return_special_tokens_mask=True, verbose=False)
+        texts = [plain_prompt(prompt, system) for prompt in prompts]
+        encoded = tokenizer(texts, return_special_tokens_mask=True, verbose=False)
         return [
             _open_ended(tokenizer, ids, mask) for ids, mask in zip(encoded["input_ids"], encoded["special_tokens_mask"])
         ]
     if not tokenizer.chat_template:
         raise UserError("prompt_format='chat', but the tokenizer has no chat template. Set --data.prompt_format plain.")
-    turns = [[{"role": "user", "content": prompt}] for prompt in [_MARK, *prompts]]
+    turns = [prompt_turns(prompt, system) for prompt in [_MARK, *prompts]]
     marked, *rendered = render_prompts(tokenizer, turns)
     encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     found = []
@@ -179,9 +181,10 @@ def build_requests(
     prompts: list[tuple[str, str]],
     num_generations: int = 1,
     max_prompt_length: int | None = None,
-    prompt_format: Literal["plain", "chat"] = "plain",
+    prompt_format: PromptFormat = "plain",
     on_long: Literal["truncate", "reject"] = "truncate",
     truncation: Truncation = "middle",
+    system: str = "",
 ) -> tuple[list[Request], dict[str, int]]:
     """Requests for prompts, ``num_generations`` for each.
 
@@ -193,6 +196,7 @@ def build_requests(
         prompt_format: See `encode_with_template`.
         on_long: A longer prompt is cut to the limit (``truncate``) or left out (``reject``).
         truncation: The part of the user's text that is cut away (see `truncate`); special tokens and template stay.
+        system: See `encode_with_template`.
 
     Returns:
         The requests in the order of the prompts, and counts: prompts, truncated, rejected, requests.
@@ -219,7 +223,7 @@ def build_requests(
     counts = {"prompts": len(prompts), "truncated": 0, "rejected": 0}
     requests = []
     texts = [prompt for _, prompt in prompts]
-    for (example_id, prompt), encoded in zip(prompts, encode_with_template(tokenizer, texts, prompt_format)):
+    for (example_id, prompt), encoded in zip(prompts, encode_with_template(tokenizer, texts, prompt_format, system)):
         ids = encoded.ids
         if not ids:
             raise UserError(f"The prompt of example {example_id!r} has no tokens. Give it some text, or remove it.")

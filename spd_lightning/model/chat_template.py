@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
+import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
@@ -39,21 +40,47 @@ def prints_date(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool(tokenizer.chat_template) and CLOCK in tokenizer.get_chat_template()
 
 
-def render_prompts(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[list[dict[str, str]]]) -> list[str]:
+PromptFormat = Literal["plain", "chat"]
+
+
+def prompt_turns(prompt: str, system: str = "") -> list[dict[str, str]]:
+    """A prompt as the turn of the user, behind a system prompt if there is one."""
+    return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
+
+
+def plain_prompt(prompt: str, system: str = "") -> str:
+    """A prompt as plain text, behind a system prompt and an empty line if there is one."""
+    return f"{system}\n\n{prompt}" if system else prompt
+
+
+def render_prompts(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[list[dict[str, str]]], answered: bool = False
+) -> list[str]:
     """Conversations as the model's chat template writes them, up to the start of the answer.
 
     Args:
         tokenizer: The model's; it must have a template.
         conversations: Lists of turns, each with ``role`` and ``content``.
+        answered: Whether the last turn is the answer, so that none is to begin.
+
+    Raises:
+        UserError: If the template refuses these turns (some have no place for a system prompt).
     """
     template: Any = tokenizer.apply_chat_template
-    options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True}
+    options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": not answered}
     if _date is not None and prints_date(tokenizer):
         # transformers makes plain data of what a template is given, so the clock is a macro over formatted parts
         moment = datetime.datetime.combine(_date, datetime.time())
         options["template_date"] = [["%%", "\0"], *([d, moment.strftime(d)] for d in DIRECTIVES), ["\0", "%"]]
         options["chat_template"] = _FIXED_CLOCK + tokenizer.get_chat_template()
-    return [template(turns, **options) for turns in conversations]
+    try:
+        return [template(turns, **options) for turns in conversations]
+    except jinja2.TemplateError as error:
+        roles = ", ".join(turn["role"] for turn in conversations[0])
+        raise UserError(
+            f"The model's chat template refuses turns of {roles}: {error}. Leave system_prompt out, or set "
+            "prompt_format (--data.prompt_format) to plain."
+        ) from error
 
 
 _FIXED_CLOCK = (

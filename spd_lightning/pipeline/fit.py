@@ -22,6 +22,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 from spd_lightning import hub
 from spd_lightning.artifacts.files import file_lock
@@ -34,8 +35,14 @@ from spd_lightning.finetuning.student import write_merged
 from spd_lightning.model.adapter_beside import read_record
 from spd_lightning.model.load import resolve_dtype
 from spd_lightning.pipeline.agreement import Check, Reference, agreement_table
+from spd_lightning.pipeline.formats import formats_said
 from spd_lightning.pipeline.parts import Parts
-from spd_lightning.pipeline.resume import check_checkpoint, origin_of_student, write_student_of_checkpoint
+from spd_lightning.pipeline.resume import (
+    check_checkpoint,
+    format_of_student,
+    origin_of_student,
+    write_student_of_checkpoint,
+)
 from spd_lightning.pipeline.stages import Pipeline
 from spd_lightning.pipeline.tracking import describe_environment
 from spd_lightning.pipeline.trainers import main_trainer
@@ -112,6 +119,7 @@ def attach_benchmarks(options: Any, parts: Parts, method: str | None, **place: A
             method=method or "base",
             seed=options.seed_everything,
             dtype=options.data.dtype,
+            prompt_format=options.data.prompt_format,
             adapter=options.evaluation.adapter,
             has_stage=True,
             **place,
@@ -133,6 +141,8 @@ def estimate(options: Any, parts: Parts, command: str) -> str:
 
 def _pipeline(run: Run, method: str | None) -> Pipeline:
     attach_benchmarks(run.options, run.parts, method, samples=run.folder.samples, store=run.store)
+    for line in formats_said(run.parts, run.options.data.prompt_format):
+        rank_zero_info(line)
     return Pipeline(run.parts, run.trainer, run.folder, run.store, run.config)
 
 
@@ -171,6 +181,8 @@ def test(run: Run, ckpt_path: str | None = None) -> None:
     if adapter is not None:
         named = (options.subspace.task, run.parts.data.recipe.method)
         task, method = origin_of_student(Path(ckpt_path or adapter), *named, options.subspace.task_file is not None)
+        if options.data.prompt_format == "plain":  # not typed: the student is asked as it was trained
+            options.data.prompt_format = format_of_student(Path(ckpt_path or adapter))
     pipeline = _pipeline(run, method if adapter else None)
     subspace = run.folder.subspace if run.folder.subspace.is_file() else None
     suite.enter(replace(suite.context, trained_task=task, subspace=subspace))  # the student's task, not the command's

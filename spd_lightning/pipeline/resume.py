@@ -20,6 +20,7 @@ from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.student import save_student
 from spd_lightning.finetuning.student_key import key_of_checkpoint, same_student, student_key
+from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.processes import is_rank_zero
 
@@ -133,15 +134,30 @@ def origin_of_student(student: Path, task: str, method: str, custom_task: bool) 
         method: The same.
         custom_task: Whether a file for the task ``custom`` is known; without one that task cannot be loaded.
     """
+    saved = _run_of_student(student)
+    try:
+        trained, by = str(saved["subspace"]["task"]), str(saved["data"]["method"])
+    except (TypeError, KeyError):
+        return task, method
+    return (trained if trained != "custom" or custom_task else task), by
+
+
+def format_of_student(student: Path) -> PromptFormat:
+    """The prompt format that a student was trained in; ``plain`` where its run cannot be found."""
+    data = _run_of_student(student).get("data")
+    return "chat" if isinstance(data, dict) and data.get("prompt_format") == "chat" else "plain"
+
+
+def _run_of_student(student: Path) -> dict[str, Any]:
+    """The configuration of the run that a student's folder or checkpoint stands in; empty where there is none."""
     beside = student.resolve().parent
     file = RunFolder(beside).config_file
     file = file if file.is_file() else RunFolder(beside.parent).config_file  # checkpoints/last.ckpt, round-2/student
     try:
         saved = yaml.safe_load(file.read_text())
-        trained, by = str(saved["subspace"]["task"]), str(saved["data"]["method"])
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
-        return task, method
-    return (trained if trained != "custom" or custom_task else task), by
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return saved if isinstance(saved, dict) else {}
 
 
 def write_student_of_checkpoint(ckpt_path: str, module: SPDFineTuningModule, run: RunFolder) -> Path:

@@ -20,7 +20,7 @@ from spd_lightning.health import Health, fewer_than_asked
 from spd_lightning.model.anatomy import cache_layers, decoder_layers, dtype_name, resolve_layers
 from spd_lightning.model.load import load_config
 from spd_lightning.subspace.choice import Basis, Rank, choose_rank
-from spd_lightning.subspace.correctness import CalibrationStatistics
+from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample
 from spd_lightning.subspace.sites import KVSite, Sides, SiteKey, kv_sites, split_sides
 from spd_lightning.tasks.task import Example, Rows, Task
 
@@ -114,6 +114,7 @@ def moments_key(
     sites: Iterable[SiteKey],
     dtype: torch.dtype,
     batch_tokens: int,
+    tokens: Sequence[EncodedExample] | None = None,
 ) -> dict[str, Any]:
     """Everything that the moments depend on, as JSON values; rank, center, basis and strength are not among it.
 
@@ -126,8 +127,11 @@ def moments_key(
         sites: Target sites.
         dtype: Of the forward and backward pass.
         batch_tokens: Size of a batch, by which sums are rounded.
+        tokens: What a chat template made of them; None for plain text.
     """
     content = json.dumps([[e.id, e.prompt, e.target, e.spans] for e in examples])
+    if tokens is not None:
+        content += json.dumps([[e.input_ids, e.correctness_mask] for e in tokens])
     return {
         "model": fingerprint,
         **reading,

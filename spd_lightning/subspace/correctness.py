@@ -15,6 +15,7 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
+from spd_lightning.model.chat_template import PromptFormat, plain_prompt, prompt_turns, render_prompts
 from spd_lightning.tasks.task import Example
 
 SpanRule = Literal["overlap", "contained"]
@@ -94,12 +95,78 @@ def in_span(offset: tuple[int, int], span: tuple[int, int], rule: SpanRule) -> b
     return (a < end and b > start) if rule == "overlap" else (a >= start and b <= end)
 
 
+@dataclass(frozen=True)
+class PairText:
+    """A calibration pair as the model reads it.
+
+    Attributes:
+        text: What is tokenised.
+        spans: Correctness-defining characters of it.
+        special: Whether the tokenizer puts its own tokens before it; a chat template writes them itself.
+    """
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    special: bool = True
+
+
+def pair_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    prompt_format: PromptFormat = "plain",
+    system: str = "",
+) -> list[PairText]:
+    """Prompt and target as training and scoring put them: joined as they are, or as turns of the chat template.
+
+    The assistant's turn is what the template writes behind the start of an answer; it ends with the target here.
+
+    Raises:
+        UserError: If the tokenizer has no template, or its template changes the text of a turn.
+    """
+    if prompt_format == "plain":
+        before = len(plain_prompt("", system))
+        return [
+            PairText(plain_prompt(e.prompt + e.target, system), tuple((a + before, b + before) for a, b in e.spans))
+            for e in examples
+        ]
+    if not tokenizer.chat_template:
+        raise UserError(
+            "prompt_format='chat', but the tokenizer has no chat template. Set prompt_format (--data.prompt_format) to "
+            "plain."
+        )
+    asked = [prompt_turns(e.prompt, system) for e in examples]
+    answers = [[*turns, {"role": "assistant", "content": e.target.strip()}] for turns, e in zip(asked, examples)]
+    found = []
+    for e, start, whole in zip(
+        examples, render_prompts(tokenizer, asked), render_prompts(tokenizer, answers, answered=True), strict=True
+    ):
+        user = start.rfind(e.prompt.strip())
+        behind = len(start) if whole.startswith(start) else user + len(e.prompt.strip())
+        target = whole.find(e.target.strip(), behind)
+        if user < 0 or target < 0:
+            raise UserError(
+                f"The chat template does not write the text of example {e.id!r} as it is, so its correctness spans "
+                "cannot be found. Set prompt_format (--subspace.prompt_format) to plain."
+            )
+        user -= len(e.prompt) - len(e.prompt.lstrip())
+        target -= len(e.prompt) + len(e.target) - len(e.target.lstrip())
+        end = target + len(e.prompt) + len(e.target.rstrip())
+        spans = []
+        for a, b in e.spans:
+            spans += [(user + a, user + min(b, len(e.prompt)))] if a < len(e.prompt) else []
+            spans += [(target + max(a, len(e.prompt)), target + b)] if b > len(e.prompt) else []
+        found.append(PairText(whole[:end], tuple((a, min(b, end)) for a, b in spans), special=False))
+    return found
+
+
 def encode_examples(
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     max_length: int = 256,
     span_rule: SpanRule = "overlap",
     loss: Loss = "correctness",
+    prompt_format: PromptFormat = "plain",
+    system: str = "",
 ) -> tuple[list[EncodedExample], CalibrationStatistics]:
     """Tokenise calibration pairs and mark S.
 
@@ -109,6 +176,8 @@ def encode_examples(
         max_length: Limit in tokens; the rest of a longer text is cut off at its end.
         span_rule: ``overlap`` or ``contained``.
         loss: ``correctness`` takes S from the spans; ``full`` takes every token but the first.
+        prompt_format: See `pair_texts`.
+        system: System prompt; empty for none.
 
     Returns:
         The examples with a non-empty S, in the given order, and what became of all.
@@ -129,16 +198,16 @@ def encode_examples(
         )
     encoded: list[EncodedExample] = []
     statistics = CalibrationStatistics()
-    for example in examples:
+    for example, pair in zip(examples, pair_texts(tokenizer, examples, prompt_format, system), strict=True):
         options = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "truncation": False}
-        tokens = tokenizer(example.prompt + example.target, **options)
+        tokens = tokenizer(pair.text, add_special_tokens=pair.special, **options)
         special = tokens["special_tokens_mask"]
         end = len(special) - special[::-1].index(0) if 0 in special else 0  # no token that is put behind any text
         ids, offsets = tokens["input_ids"][:end], [(int(a), int(b)) for a, b in tokens["offset_mapping"][:end]]
         if loss == "full":
             whole = [True] * len(offsets)
         else:
-            whole = [any(in_span(offset, span, span_rule) for span in example.spans) for offset in offsets]
+            whole = [any(in_span(offset, span, span_rule) for span in pair.spans) for offset in offsets]
         mask = whole[:max_length]
         mask[:1] = [False] * len(mask[:1])
         if loss == "correctness" and any(whole[max_length:]):

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.model.anatomy import dtype_name
+from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.model.load import Dtype, check_one_process, keep_in_place, load_model, load_tokenizer, resolve_dtype
 from spd_lightning.model.packed_linear import packed_linears
 from spd_lightning.model.source import model_fingerprint
@@ -29,14 +30,14 @@ from spd_lightning.options import check_options
 from spd_lightning.processes import Batches
 from spd_lightning.subspace import calibration
 from spd_lightning.subspace.capture import BATCH_TOKENS, Batch, capture_gradients, collate, for_moments, form_batches
-from spd_lightning.subspace.choice import Basis, Rank, choice_problems, other_problems, subspace_from_moments
+from spd_lightning.subspace.choice import Rank, choice_problems, other_problems, subspace_from_moments
 from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample, encode_examples
 from spd_lightning.subspace.layout_check import check_layout
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.sites import KVSite, SiteKey, kv_sites, weights_digest
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import load_task
-from spd_lightning.tasks.task import Example, Rows, Task
+from spd_lightning.tasks.task import Example, Task
 
 
 class SubspaceExtractionModule(LightningModule):
@@ -71,6 +72,7 @@ class SubspaceExtractionModule(LightningModule):
         device_map: auto spreads a model that is too large for one device over all devices of the one process that
             extracts, generates and evaluates; null keeps it on one.
         rows: Which rows of the training split, as data.rows.
+        prompt_format: plain or chat, as data.prompt_format; null takes that of the run, else plain.
     """
 
     def __init__(
@@ -95,25 +97,25 @@ class SubspaceExtractionModule(LightningModule):
         batch_tokens: int = BATCH_TOKENS,
         device_map: Literal["auto"] | None = None,
         rows: Literal["first", "reference"] = "first",
+        prompt_format: Literal["plain", "chat"] | None = None,
     ) -> None:
         super().__init__()
         check_options(SubspaceExtractionModule, locals(), "subspace")
         self.model_name_or_path, self.task = model_name_or_path, task
         self.task_file, self.data_dir = task_file, data_dir
-        self.num_examples = num_examples
-        self.max_length, self.layers = max_length, layers
+        self.num_examples, self.max_length, self.layers = num_examples, max_length, layers
         self.rank: Rank = int(rank) if isinstance(rank, str) and rank.isdigit() else rank
         self.sides, self.loss, self.span_rule = sides, loss, span_rule
-        self.center, self.strength = center, strength
-        self.basis: Basis = basis
+        self.center, self.strength, self.basis = center, strength, basis
         self.basis_task, self.calibrated_task = basis_task, task if basis_task is None else basis_task
         self.model_dtype: Dtype = dtype
-        self.seed, self.batch_tokens, self.device_map = seed, batch_tokens, device_map
-        self.rows: Rows = rows
+        self.seed, self.rows, self.batch_tokens, self.device_map = seed, rows, batch_tokens, device_map
+        self.prompt_format: PromptFormat = prompt_format or "plain"
         self.model: PreTrainedModel | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.moments: Moments | None = None
         self._reading = {"task": self.calibrated_task, "loss": loss, "span_rule": span_rule, "max_length": max_length}
+        self._reading |= {"prompt_format": "chat"} if self.prompt_format == "chat" else {}  # plain text: keys as before
         self._batches: list[list[EncodedExample]] = []
         self._sites: dict[SiteKey, KVSite] = {}
         self._running = Moments()
@@ -137,8 +139,7 @@ class SubspaceExtractionModule(LightningModule):
         problems = calibration.count_problems(self.num_examples, self.batch_tokens)
         problems += choice_problems(self.basis, self.strength) + other_problems(self.basis, self.task, self.basis_task)
         try:
-            _ = self.resolved_dtype
-            _ = self.basis_task and self._task()
+            _ = (self.resolved_dtype, self.basis_task and self._task())
             calibration.target_sites(self.model_name_or_path, self.layers, self.sides, self.rank)
         except UserError as error:
             problems.append(str(error))
@@ -154,7 +155,8 @@ class SubspaceExtractionModule(LightningModule):
     def encoded(self) -> tuple[list[EncodedExample], CalibrationStatistics]:
         """The tokenised pairs with a non-empty S, and what became of all."""
         self.tokenizer = self.tokenizer or load_tokenizer(self.model_name_or_path)
-        return encode_examples(self.tokenizer, self.examples, self.max_length, self.span_rule, self.loss)
+        form = (self.prompt_format, self._task().system_prompt)
+        return encode_examples(self.tokenizer, self.examples, self.max_length, self.span_rule, self.loss, *form)
 
     @property
     def statistics(self) -> CalibrationStatistics:
@@ -164,11 +166,8 @@ class SubspaceExtractionModule(LightningModule):
     @property
     def resolved_dtype(self) -> torch.dtype:
         """Dtype of the forward pass on the Trainer's device, else on the one a Trainer would choose."""
-        if self._trainer is not None:
-            device = self.trainer.strategy.root_device
-        else:
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return resolve_dtype(self.model_dtype, device)
+        own = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return resolve_dtype(self.model_dtype, own if self._trainer is None else self.trainer.strategy.root_device)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -186,6 +185,7 @@ class SubspaceExtractionModule(LightningModule):
             sites=self.target_sites,
             dtype=self.resolved_dtype,
             batch_tokens=self.batch_tokens,
+            tokens=self.encoded[0] if self.prompt_format == "chat" or self._task().system_prompt else None,
         )
 
     def subspace_key(self) -> dict[str, Any]:

@@ -67,11 +67,23 @@ class Custom(Task):
         rules = [(d["line"], d["answer_type"]) for d in self._docs]
         self.answer_type = _only(self.file, rules, "scoring by {}", RULES)
         self.output_type = "choices" if self.answer_type == "letter" else "generate"
+        self.system_prompt = self.file.system_prompt or ""
+        train, shots = [doc for doc in self._docs if doc["split"] == "train"], self.file.num_fewshot
+        if shots and len(train) <= shots:
+            raise UserError(
+                f"task_file.num_fewshot={shots} leaves none of the {len(train)} training rows of {self.file.name} to "
+                "ask. Set it lower, or give more rows."
+            )
+        self.solved = "".join(f"{doc['prompt']}{doc['target']}\n\n" for doc in train[:shots])
+        self._asked = {"train": train[shots:], "test": [doc for doc in self._docs if doc["split"] == "test"]}
 
     def docs(self, split: Split, limit: int | None = None) -> list[dict[str, Any]]:
-        return [doc for doc in self._docs if doc["split"] == split]
+        return self._asked[split]
 
     def doc_to_text(self, doc: dict[str, Any]) -> str:
+        return self.solved + doc["prompt"]
+
+    def doc_to_question(self, doc: dict[str, Any]) -> str:
         return doc["prompt"]
 
     def doc_to_target(self, doc: dict[str, Any]) -> str:
@@ -85,7 +97,9 @@ class Custom(Task):
         return number_text(doc["target"]) if self.answer_type == "number" else doc["target"].strip()
 
     def doc_to_spans(self, doc: dict[str, Any], prompt: str, target: str) -> tuple[tuple[int, int], ...]:
-        return doc["correct"] or ((len(prompt), len(prompt) + len(target)),)
+        before = len(self.solved)
+        moved = tuple((before + start, before + end) for start, end in doc["correct"])
+        return moved or ((len(prompt), len(prompt) + len(target)),)
 
     def doc_to_choices(self, doc: dict[str, Any]) -> tuple[str, ...]:
         space = doc["target"][: len(doc["target"]) - len(doc["target"].lstrip())]

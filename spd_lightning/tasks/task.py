@@ -77,6 +77,7 @@ class Benchmark:
         max_new_tokens: Limit of a completion, in tokens.
         max_prompt_length: Longer prompts lose their end, tokens; None for the model's context alone. Only the paper
             protocol sets it, and there a cut prompt loses its cue (``Answer:``, ``Code:``): counted and said.
+        system_prompt: Of every prompt; empty for none.
         script: Whether completions are read as the authors' script does, too (see ``scoring/script_answers.py``).
         stop: Strings that end a completion; the text is cut before the first of them.
         num_fewshot: Solved examples before each prompt.
@@ -97,6 +98,7 @@ class Benchmark:
     version: int = 1
     max_prompt_length: int | None = None
     script: bool = False
+    system_prompt: str = ""
 
 
 class Task:
@@ -118,6 +120,7 @@ class Task:
         has_reference_rows: Whether the authors' script calibrates and trains on this task, so that ``rows`` may be
             ``reference``.
         in_script: Whether the authors' script reads answers of this task.
+        system_prompt: Of every prompt (see `chat_template.prompt_turns`); empty for none.
         solved: Solved examples with which every plain prompt (`doc_to_text`) begins; empty for none.
         stop: Strings that end a completion in the standard protocol; the published one sets none.
         num_fewshot: Solved examples before each prompt in the standard protocol.
@@ -146,7 +149,8 @@ class Task:
     paper_max_prompt_length: ClassVar[int | None] = None
     has_reference_rows: ClassVar[bool] = False
     in_script: bool = False
-    solved: ClassVar[str] = ""
+    solved: str = ""
+    system_prompt: str = ""
     stop: tuple[str, ...] = ()
     num_fewshot: ClassVar[int] = 0
     default_num_examples: ClassVar[int] = 50
@@ -284,6 +288,7 @@ class Task:
             version=self.version,
             max_prompt_length=self.paper_max_prompt_length if paper else None,
             script=paper and self.in_script,
+            system_prompt=self.system_prompt,
         )
 
 

@@ -34,12 +34,16 @@ class TaskFile:
             file's other columns are left alone.
         score: Rule of the rows that name none; see `rules.RULES`.
         normalise: The same for ``normalise``.
+        system_prompt: Before every prompt, in calibration, training and scoring.
+        num_fewshot: So many of the first training rows stand solved before every prompt, and are asked nowhere.
     """
 
     path: str
     columns: Mapping[str, str] | None = None
     score: str | None = None
     normalise: tuple[str, ...] | None = None
+    system_prompt: str | None = None
+    num_fewshot: int = 0
 
     @classmethod
     def of(cls, value: str | Mapping[str, Any]) -> TaskFile:
@@ -50,11 +54,14 @@ class TaskFile:
         """
         given: dict[str, Any] = {"path": value} if isinstance(value, str) else dict(value)
         kinds: dict[str, Any] = {"path": str, "columns": Mapping, "score": str, "normalise": list | tuple}
+        kinds |= {"system_prompt": str, "num_fewshot": int}
         for name, content in given.items():
             if name not in kinds:
                 raise unknown_name("key of task_file", name, kinds, "--subspace.task_file")
             if content is not None and not isinstance(content, kinds[name]):
                 raise UserError(f"task_file.{name}={content!r} is not possible. {EXAMPLE}")
+        if given.get("num_fewshot", 0) < 0:
+            raise UserError(f"task_file.num_fewshot={given['num_fewshot']} is not possible. {EXAMPLE}")
         if not given.get("path"):
             raise UserError(f"task_file={value!r} names no path. {EXAMPLE}")
         if given.get("normalise") is not None:

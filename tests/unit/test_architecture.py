@@ -86,6 +86,7 @@ TESTED_IN = {
     "model/kinds.py": "zoo/damaged/test_damaged.py",
     "model/source.py": "unit/model/test_checkpoint_files.py",
     "pipeline/fit.py": "integration/test_cli_fit.py",
+    "pipeline/formats.py": "integration/test_prompt_format.py",
     "pipeline/parts.py": "integration/test_cli_fit.py",
     "pipeline/resume.py": "integration/test_student_key.py",
     "report/page.py": "unit/report/test_report.py",
