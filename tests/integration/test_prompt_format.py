@@ -22,7 +22,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 ROWS = [{"prompt": f"Q{i}? ", "target": f" a{i}", "split": "train" if i < 4 else "test"} for i in range(6)]
-CHAT = "<system>Be brief.</system>\n<user>Q0? a0\n\nQ{}?</user>\n<assistant>"
+CHAT = "<system>Be brief.</system>\n<user>Q0?  a0\n\nQ{}?</user>\n<assistant>"
 
 
 @pytest.fixture(scope="module")
