@@ -59,13 +59,14 @@ def sample(run_dir: str, *, prompt: str, max_new_tokens: int = 128, temperature:
     from spd_lightning.model.student_base import check_base_of
     from spd_lightning.subspace.projection import fold_projection
     from spd_lightning.subspace.subspace import CapabilitySubspace
+    from spd_lightning.tasks.task_file import system_prompt_of
 
     run = RunFolder(run_dir)
     config = run_config(run)
     name, dtype = config["subspace"]["model_name_or_path"], resolve_dtype(config["data"]["dtype"])
-    tokenizer = load_tokenizer(name)
-    form = config["data"]["prompt_format"]
-    requests, _ = build_requests(tokenizer, [("prompt", prompt)], prompt_format=form)
+    tokenizer, form = load_tokenizer(name), config["data"]["prompt_format"]
+    system = system_prompt_of(config["subspace"]["task_file"])
+    requests, _ = build_requests(tokenizer, [("prompt", prompt)], prompt_format=form, system=system)
     print(f"The prompt is {'plain text' if form == 'plain' else 'in the chat template'}, data.prompt_format: {form}\n")
     params = SamplingParams(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
 

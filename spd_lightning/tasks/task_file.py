@@ -113,6 +113,11 @@ def content_sha256(value: str | Mapping[str, Any] | None) -> str | None:
     return file_sha256(Path(path).expanduser()) if path and Path(path).expanduser().is_file() else None
 
 
+def system_prompt_of(value: str | Mapping[str, Any] | None) -> str:
+    """The system prompt of a ``task_file``; empty for none."""
+    return "" if value is None else TaskFile.of(value).system_prompt or ""
+
+
 def _read(path: str) -> Iterator[tuple[int, str, Any]]:
     if path.startswith(HUB):
         yield from _numbered(path, "row", _hub(path))

@@ -12,7 +12,7 @@ import pytest
 from spd_lightning.errors import UserError
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks import task_file as reading
-from spd_lightning.tasks.task_file import TaskFile, content_sha256
+from spd_lightning.tasks.task_file import TaskFile, content_sha256, system_prompt_of
 
 ROWS = [{"prompt": f"What is {i}, say?", "target": f'the "{i:03}"', "split": "train"} for i in range(3)]
 
@@ -148,4 +148,6 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
 def test_what_a_run_is_made_from(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", ROWS)
     assert content_sha256(str(path)) == content_sha256({"path": str(path)}) != None  # noqa: E711
+    assert system_prompt_of({"path": "a", "system_prompt": "Be brief."}) == "Be brief."
+    assert system_prompt_of("a") == system_prompt_of(None) == ""
     assert content_sha256(None) is content_sha256("hf://me/set") is None
