@@ -126,11 +126,9 @@ def export(run_dir: str, *, form: Literal["adapter", "merged", "projected"], out
     if last and form != "projected":  # the student of several rounds: its adapter belongs to that round's base
         run = last[-1]
         facts = dataclasses.replace(facts, model_name_or_path=str(run.round_base))
-    source = run.subspace if form == "projected" else run.adapter
-    if not source.exists():
-        raise UserError(
-            f"{run.path} has no {source.relative_to(run.path)}, which --form {form} needs. Run `fit` to its end first."
-        )
+    if not (source := run.subspace if form == "projected" else run.adapter).exists():
+        wanted = source.relative_to(run.path)
+        raise UserError(f"{run.path} has no {wanted}, which --form {form} needs. Run `fit` to its end first.")
     write: Any = {"adapter": export_adapter, "merged": export_merged, "projected": export_projected}[form]
     print(f"Exported: {write(source, out, facts)}")
 
