@@ -36,11 +36,12 @@ class Custom(Task):
     """A task read from a file of the user.
 
     Fields: ``prompt`` and ``target`` (joined with nothing between), or ``completion`` for ``target``, or ``messages``
-    (the last one of the assistant is the target); optional ``id`` (default: the line), ``targets`` (further accepted
-    answers), ``score`` and ``normalise`` (how it is scored, see `rules`), ``correct`` (list of [start, end) character
-    offsets into prompt + target; default the target), ``split`` (train or test; by default every fifth row is test),
-    ``choices`` (already shown in the prompt; ``target`` holds the right letter), ``tests`` (Python that calls what the
-    completion defines, with plain values) and ``domain`` (math, code, qa or other; default other).
+    (one of the user, one of the assistant, one of the system before them or none); optional ``id`` (default: the
+    line), ``targets`` (further accepted answers), ``score`` and ``normalise`` (how it is scored, see `rules`),
+    ``correct`` (list of [start, end) character offsets into prompt + target; default the target), ``split`` (train or
+    test; by default every fifth row is test), ``choices`` (already shown in the prompt; ``target`` holds the right
+    letter), ``tests`` (Python that calls what the completion defines, with plain values) and ``domain`` (math, code, qa
+    or other; default other).
 
     Where no row has a ``score``: scored by ``tests``, else by letter if there are ``choices`` (likelihood; generated
     under the paper protocol), else by number if every target ends in ``#### N`` (N as in ``18``, ``$1,250``, ``1/2``,
@@ -67,7 +68,8 @@ class Custom(Task):
         rules = [(d["line"], d["answer_type"]) for d in self._docs]
         self.answer_type = _only(self.file, rules, "scoring by {}", RULES)
         self.output_type = "choices" if self.answer_type == "letter" else "generate"
-        self.system_prompt = self.file.system_prompt or ""
+        systems = [(d["line"], d.get("system", self.file.system_prompt or "")) for d in self._docs]
+        self.system_prompt = _only(self.file, systems, "the system prompt {!r}")
         train, shots = [doc for doc in self._docs if doc["split"] == "train"], self.file.num_fewshot
         if shots and len(train) <= shots:
             raise UserError(
@@ -140,7 +142,7 @@ def _check_row(row: dict[str, Any], where: str, file: TaskFile) -> dict[str, Any
         return UserError(f"{where}: `{name}` {found}, but it must be {needed}.")
 
     row = _as_prompt_and_target(row, where)
-    unknown = sorted(row.keys() - set(FIELDS))
+    unknown = sorted(row.keys() - {*FIELDS, "system"})
     if unknown:
         hint = f" {EXAMPLE}" if {"prompt", "target"} - row.keys() and file.columns is None else ""
         raise UserError(f"{where}: unknown field {unknown[0]!r}. Known: {', '.join(FIELDS)}.{hint}")
@@ -177,21 +179,29 @@ def _check_row(row: dict[str, Any], where: str, file: TaskFile) -> dict[str, Any
 
 
 def _as_prompt_and_target(row: dict[str, Any], where: str) -> dict[str, Any]:
-    """A row as it is, or as trl takes it: ``completion`` for the target, or ``messages`` of user and assistant."""
+    """A row as it is, or as trl takes it: ``completion`` for the target, ``messages``, or turns as both.
+
+    A system turn becomes ``system``, which all rows of a file share.
+    """
     row = dict(row)
     if "completion" in row and "target" not in row:
         row["target"] = row.pop("completion")
-    if "messages" not in row:
+    if "messages" in row:
+        turns = row.pop("messages")
+    elif isinstance(row.get("prompt"), list) and isinstance(row.get("target"), list):
+        turns = [*row["prompt"], *row["target"]]
+    else:
         return row
-    messages = row.pop("messages")
-    turns = messages if isinstance(messages, list) else []
-    roles = [turn.get("role") for turn in turns if isinstance(turn, dict) and isinstance(turn.get("content"), str)]
-    if len(roles) != len(turns) or roles != ["user", "assistant"]:
+    whole = isinstance(turns, list) and all(isinstance(t, dict) and isinstance(t.get("content"), str) for t in turns)
+    roles = [turn.get("role") for turn in turns] if whole else []
+    if roles not in (["user", "assistant"], ["system", "user", "assistant"]):
         raise UserError(
-            f"{where}: `messages` has the roles {roles!r}, but it must be a list of {{role, content}}: one of the "
-            "user, then one of the assistant."
+            f"{where}: the turns have the roles {roles!r}, but they must be a list of {{role, content}}: one of the "
+            "user, then one of the assistant, and before them one of the system or none. Give longer conversations "
+            "as `prompt` and `target`."
         )
-    return {**row, "prompt": turns[0]["content"], "target": turns[1]["content"]}
+    system = {"system": turns[0]["content"]} if roles[0] == "system" else {}
+    return {**row, **system, "prompt": turns[-2]["content"], "target": turns[-1]["content"]}
 
 
 def _scored(row: dict[str, Any], where: str, wrong: Wrong, file: TaskFile) -> dict[str, Any]:

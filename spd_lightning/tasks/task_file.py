@@ -102,7 +102,7 @@ class TaskFile:
 
 
 EXAMPLE = (
-    "Set --subspace.task_file to a path, or to '{path: mine.csv, columns: {prompt: question, target: answer}, "
+    "Set task_file (--subspace.task_file) to a path, or to '{path: mine.csv, columns: {prompt: question, target: answer}, "
     f"score: contains}}' (keys: {', '.join(f.name for f in fields(TaskFile))})."
 )
 
@@ -124,7 +124,7 @@ def _read(path: str) -> Iterator[tuple[int, str, Any]]:
         return
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"task_file={path!r}: there is no such file. Set --subspace.task_file to one.")
+        raise UserError(f"task_file={path!r}: there is no such file. Set task_file (--subspace.task_file) to one.")
     kind = file.name.removesuffix(".gz").rpartition(".")[2].lower()
     if kind == "parquet":
         yield from _numbered(str(file), "row", _parquet(file))
@@ -211,7 +211,7 @@ def _hub(address: str) -> Iterable[Row]:
     parts = address.removeprefix(HUB).split("/")
     if len(parts) not in (2, 3) or not all(parts):
         raise UserError(
-            f"task_file={address!r} is no data set of the hub. Set --subspace.task_file to hf://owner/name, with "
+            f"task_file={address!r} is no data set of the hub. Set task_file (--subspace.task_file) to hf://owner/name, with "
             ":config and /split behind it where they are needed."
         )
     name, _, config = parts[1].partition(":")

@@ -232,7 +232,7 @@ def test_several_targets_without_a_rule_keep_the_implied_one(tmp_path: Path) -> 
         ({**ROW, "targets": []}, r"`targets` is \[\], but it must be a list of at least one text"),
         ({**ROW, "targets": ["a", 2]}, r"`targets` is \['a', 2\], but it must be a list of texts"),
         ({**ROW, "score": "number"}, "the accepted answer ' two' does not suit score 'number'"),
-        ({"messages": [{"role": "user", "content": "x"}]}, r"`messages` has the roles \['user'\]"),
+        ({"messages": [{"role": "user", "content": "x"}]}, r"the turns have the roles \['user'\], but"),
     ],
 )
 def test_mistakes_of_rules_are_told_with_their_line(row: Any, message: str, tmp_path: Path) -> None:

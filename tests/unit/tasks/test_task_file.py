@@ -97,6 +97,19 @@ def test_rows_as_trl_takes_them(tmp_path: Path) -> None:
     assert asked(str(write(tmp_path, "a.jsonl", rows))) == [("Hello?", " Hi"), ("Who?", "Me")]
 
 
+def test_turns_of_the_system_are_one_for_the_file(tmp_path: Path) -> None:
+    def turns(system: str) -> list[dict[str, str]]:
+        return [{"role": "system", "content": system}, {"role": "user", "content": "Who?"}]
+
+    answer = [{"role": "assistant", "content": "Me"}]
+    rows = [{"prompt": turns("Be brief."), "completion": answer}, {"messages": turns("Be brief.") + answer}]
+    task = load_task("custom", task_file=str(write(tmp_path, "a.jsonl", rows)))
+    assert task.system_prompt == "Be brief." and task.examples("train")[1].prompt == "Who?"
+    rows[1] = {"messages": turns("Be long.") + answer}
+    with pytest.raises(UserError, match=r"line 2 has the system prompt 'Be long\.', line 1 the system"):
+        load_task("custom", task_file=str(write(tmp_path, "a.jsonl", rows)))
+
+
 def test_lists_in_a_cell(tmp_path: Path) -> None:
     rows = [{"prompt": "Q", "target": "a", "targets": '["b", "c"]', "score": "contains", "split": "test"}]
     (example,) = load_task("custom", task_file=str(write(tmp_path, "a.csv", rows))).benchmark().examples
