@@ -148,14 +148,14 @@ def pair_texts(
                 f"The chat template does not write the text of example {e.id!r} as it is, so its correctness spans "
                 "cannot be found. Set prompt_format (--subspace.prompt_format) to plain."
             )
-        user -= len(e.prompt) - len(e.prompt.lstrip())
-        target -= len(e.prompt) + len(e.target) - len(e.target.lstrip())
-        end = target + len(e.prompt) + len(e.target.rstrip())
         spans = []
-        for a, b in e.spans:
-            spans += [(user + a, user + min(b, len(e.prompt)))] if a < len(e.prompt) else []
-            spans += [(target + max(a, len(e.prompt)), target + b)] if b > len(e.prompt) else []
-        found.append(PairText(whole[:end], tuple((a, min(b, end)) for a, b in spans), special=False))
+        for at, text, start_of in ((user, e.prompt, 0), (target, e.target, len(e.prompt))):
+            first = start_of + len(text) - len(text.lstrip())  # the template's text begins and ends with no white space
+            last = start_of + len(text.rstrip())
+            inside = [(max(a, first), min(b, last)) for a, b in e.spans]
+            spans += [(at + a - first, at + b - first) for a, b in inside if a < b]
+        end = target + len(e.target.strip())
+        found.append(PairText(whole[:end], tuple(spans), special=False))
     return found
 
 

@@ -102,8 +102,8 @@ class TaskFile:
 
 
 EXAMPLE = (
-    "Set task_file (--subspace.task_file) to a path, or to '{path: mine.csv, columns: {prompt: question, target: answer}, "
-    f"score: contains}}' (keys: {', '.join(f.name for f in fields(TaskFile))})."
+    "Set task_file (--subspace.task_file) to a path, or to '{path: mine.csv, columns: {prompt: question, "
+    f"target: answer}}, score: contains}}' (keys: {', '.join(f.name for f in fields(TaskFile))})."
 )
 
 
@@ -211,8 +211,8 @@ def _hub(address: str) -> Iterable[Row]:
     parts = address.removeprefix(HUB).split("/")
     if len(parts) not in (2, 3) or not all(parts):
         raise UserError(
-            f"task_file={address!r} is no data set of the hub. Set task_file (--subspace.task_file) to hf://owner/name, with "
-            ":config and /split behind it where they are needed."
+            f"task_file={address!r} is no data set of the hub. Set task_file (--subspace.task_file) to "
+            "hf://owner/name, with :config and /split behind it where they are needed."
         )
     name, _, config = parts[1].partition(":")
     split, hub_id = (parts[2] if len(parts) == 3 else "train"), f"{parts[0]}/{name}"
