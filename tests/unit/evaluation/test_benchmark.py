@@ -365,7 +365,9 @@ def test_one_metric_stands_for_its_benchmark(tokenizer) -> None:  # type: ignore
     assert all(r["p_holm"] >= r["p_value"] for r in rows if r["p_holm"] is not None)
     assert all(metric_names(kind, 100)[0] == stands_for(kind) for kind in KINDS)
     page = (Path(__file__).parents[3] / "docs" / "scoring.md").read_text(encoding="utf-8")
-    told = dict(re.findall(r"^\| `(number|letter|text|program|likelihood)` \|.*?\| `([\w@]+)` \|$", page, re.MULTILINE))
+    told = dict(
+        re.findall(r"^\| `(number|letter|text|program|likelihood|rule)` \|.*?\| `([\w@]+)` \|$", page, re.MULTILINE)
+    )
     assert told == {kind: stands_for(kind) for kind in KINDS}, "the table of the page is the table of the code"
 
 
