@@ -108,7 +108,7 @@ def equivalence_power(error: float, df: float, margin: float, level: float = ALP
     return float((weights * np.maximum(0.0, 2 * _normal(room) - 1)).sum())
 
 
-def word_of(delta: float, p_value: float | None, error: float | None, df: float | None, margin: float) -> str:
+def word_of(delta: float, p_value: float | None, error: float | None, df: float | None, margin: float | None) -> str:
     """What a comparison over blocks says, in a word.
 
     Args:
@@ -116,7 +116,7 @@ def word_of(delta: float, p_value: float | None, error: float | None, df: float 
         p_value: Corrected over its family; None where none was made.
         error: Standard error; None without enough blocks.
         df: Of the error.
-        margin: Smallest effect of interest: equivalence is within it.
+        margin: Smallest effect of interest: equivalence is within it. None where none is known.
 
     Returns:
         ``higher`` or ``lower``; ``no difference`` where equivalence is shown by a design that had the power to; else
@@ -124,6 +124,6 @@ def word_of(delta: float, p_value: float | None, error: float | None, df: float 
     """
     if p_value is not None and p_value < ALPHA:
         return "higher" if delta > 0 else "lower"
-    if error is None or df is None or equivalence_power(error, df, margin) < ENOUGH_POWER:
+    if error is None or df is None or margin is None or equivalence_power(error, df, margin) < ENOUGH_POWER:
         return "undecided"
     return "no difference" if equivalence_p(delta, error, df, margin) < ALPHA else "undecided"

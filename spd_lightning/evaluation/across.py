@@ -1,0 +1,185 @@
+"""Stage 4: two arms compared over the students of several runs, on the examples that they share.
+
+An arm is a method with everything that makes it one but the seed; each of its students answered a benchmark. How the
+examples of the blocks stand to each other is read from their ids: generated rows are drawn afresh by each seed and hold
+it, rows of a data set are the same under every seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd_lightning.evaluation.blocks import LEAST_BLOCKS, BlockDifference, fresh_rows, same_rows
+from spd_lightning.evaluation.paired import mean_difference, share_difference
+from spd_lightning.evaluation.power import equivalence_p, equivalence_power, smallest_effect, word_of
+from spd_lightning.evaluation.statistics import holm
+
+MARGIN = 0.03
+"""Smallest effect of interest: a share that differs by less than 3 points is no difference to anyone."""
+ONE_STUDENT = "about these two students, not the method"
+
+Seed = Any
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one student answered.
+
+    Attributes:
+        ids: Of the examples.
+        values: One number each, e.g. 1 for a right answer.
+        weights: One each, where the score is a weighted mean (a loss per token); None weighs all alike.
+    """
+
+    ids: Sequence[str]
+    values: Sequence[float]
+    weights: Sequence[float] | None = None
+
+    def on(self, ids: Sequence[str]) -> NDArray[np.float64]:
+        """The values of some examples, in this order, such that their plain mean is the score."""
+        place = {name: i for i, name in enumerate(self.ids)}
+        chosen = [place[name] for name in ids]
+        values = np.asarray(self.values, dtype=np.float64)[chosen]
+        if self.weights is None:
+            return values
+        weights = np.asarray(self.weights, dtype=np.float64)[chosen]
+        scaled: NDArray[np.float64] = values * weights / weights.mean()
+        return scaled
+
+
+def compare_arms(
+    a: Mapping[Seed, Answers],
+    b: Mapping[Seed, Answers],
+    share: bool = True,
+    strata: Mapping[str, str] | None = None,
+) -> dict[str, Any] | None:
+    """The difference of two arms over their blocks: a row, JSON values, without Holm's correction.
+
+    Args:
+        a: Seed to answers of the first arm.
+        b: Of the second; ``delta`` is its score less that of a.
+        share: Whether answers are right or wrong; else no margin of equivalence is known.
+        strata: Example id to its group, where the examples of all blocks are the same and were drawn within groups.
+
+    Returns:
+        ``delta``, ``blocks``, ``seeds``, ``rows`` (fresh, same), ``n`` (examples of a block), ``unshared`` (answers of
+        either that the other arm has no counterpart for), ``ci95``, ``p_value``, ``stderr``, ``df``,
+        ``smallest_effect``, ``equivalence_p``, ``equivalence_power``, ``word``; ``students``: interval and p of the two
+        students where there is one block, else None. None if they share no example.
+    """
+    blocks, rows = _blocks(a, b)
+    if not blocks:
+        return None
+    seeds = sorted(blocks, key=str)
+    if rows == "same":
+        ids = next(iter(blocks.values()))
+        first = np.array([answers.on(ids) for answers in a.values()])
+        second = np.array([answers.on(ids) for answers in b.values()])
+        found = same_rows(first, second, None if strata is None else [strata.get(name, "") for name in ids])
+        used = len(ids) * (len(a) + len(b))
+    else:
+        pairs = [(a[seed].on(blocks[seed]), b[seed].on(blocks[seed])) for seed in seeds]
+        found = fresh_rows([float(y.mean() - x.mean()) for x, y in pairs])
+        used = 2 * sum(map(len, blocks.values()))
+    answered = sum(len(answers.ids) for arm in (a, b) for answers in arm.values())
+    row = {
+        "delta": found.delta,
+        "blocks": found.blocks,
+        "seeds": seeds,
+        "rows": rows,
+        "n": min(map(len, blocks.values())),
+        "unshared": answered - used,
+        "students": None,
+        **_what_it_sees(found, share),
+    }
+    if found.blocks == 1:
+        row["students"] = _two_students(a, b, next(iter(blocks.values())), rows, seeds[0], share)
+    return row
+
+
+def _blocks(a: Mapping[Seed, Answers], b: Mapping[Seed, Answers]) -> tuple[dict[Seed, list[str]], str]:
+    """The shared examples by seed, and whether they are the same in every block.
+
+    Where all students answered one set of examples, or no seed is in both arms, all students count. Where blocks share
+    some examples and not others, the shared ones count as the same.
+    """
+    sets = [set(answers.ids) for arm in (a, b) for answers in arm.values()]
+    if not a or not b:
+        return {}, "fresh"
+    common = set.intersection(*sets)
+    shared = sorted(set(a) & set(b), key=str)
+    if common and (len(a) > 1 or len(b) > 1 or not shared):
+        order = [name for name in next(iter(a.values())).ids if name in common]
+        return dict.fromkeys(shared or [f"{seed}" for seed in sorted(set(a) | set(b), key=str)], order), "same"
+    blocks = {}
+    for seed in shared:
+        theirs = set(b[seed].ids)
+        if both := [name for name in a[seed].ids if name in theirs]:
+            blocks[seed] = both
+    return blocks, "fresh"
+
+
+def _two_students(
+    a: Mapping[Seed, Answers], b: Mapping[Seed, Answers], ids: Sequence[str], rows: str, seed: Seed, share: bool
+) -> dict[str, Any]:
+    """The paired test of two students on their examples."""
+    first = (a[seed] if seed in a else next(iter(a.values()))).on(ids)
+    second = (b[seed] if seed in b else next(iter(b.values()))).on(ids)
+    if share and np.isin([first, second], (0.0, 1.0)).all():
+        found = share_difference(int((first > second).sum()), int((second > first).sum()), len(ids))
+    else:
+        found = mean_difference(first, second, bound=1.0 if share else None)
+    interval = None if found.interval is None else list(found.interval)
+    return {"delta": found.delta, "ci95": interval, "p_value": found.p_value, "test": found.test}
+
+
+def _what_it_sees(found: BlockDifference, share: bool) -> dict[str, Any]:
+    """Interval and test, and what a design of this spread could have shown."""
+    error, df = found.stderr, found.df
+    seen: dict[str, Any] = {
+        "ci95": None if found.interval is None else list(found.interval),
+        "p_value": found.p_value,
+        "p_holm": None,
+        "stderr": error,
+        "df": df,
+        **dict.fromkeys(("smallest_effect", "equivalence_p", "equivalence_power")),
+    }
+    if error is not None and df is not None:
+        seen["smallest_effect"] = smallest_effect(error, df)
+        if share:
+            seen["equivalence_p"] = equivalence_p(found.delta, error, df, MARGIN)
+            seen["equivalence_power"] = equivalence_power(error, df, MARGIN)
+    return seen
+
+
+def correct_family(rows: Iterable[dict[str, Any]], share: bool = True) -> None:
+    """Correct the rows of one family by Holm, in place (``p_holm``), and say each in a word (``word``).
+
+    Rows without a p-value (fewer than three blocks) are members too: their tests count once their blocks are there.
+
+    Args:
+        rows: Of `compare_arms`.
+        share: Whether answers are right or wrong.
+    """
+    family = list(rows)
+    corrected = holm([1.0 if row["p_value"] is None else row["p_value"] for row in family])
+    for row, p in zip(family, corrected):
+        row["p_holm"] = None if row["p_value"] is None else p
+        row["word"] = words(row, share)
+
+
+def words(row: Mapping[str, Any], share: bool = True) -> str:
+    """What a row says: ``higher``, ``lower``, ``no difference``, ``undecided``; of one block, whom it is about.
+
+    Higher and lower follow ``p_holm`` alone: a row that belongs to no family claims nothing.
+    """
+    if row["blocks"] == 1:
+        return ONE_STUDENT
+    if row["blocks"] < LEAST_BLOCKS:
+        return "undecided"
+    return word_of(row["delta"], row["p_holm"], row["stderr"], row["df"], MARGIN if share else None)

@@ -1,0 +1,90 @@
+"""Arms over the students of several runs: which examples count, which statistics they get, and in which words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spd_lightning.evaluation.across import ONE_STUDENT, Answers, compare_arms, correct_family
+from spd_lightning.evaluation.blocks import fresh_rows, same_rows
+from spd_lightning.evaluation.paired import share_difference
+
+
+def fresh(seeds: list[int], share: float, n: int = 400, draw: int = 0) -> dict[int, Answers]:
+    generator = np.random.default_rng([draw, int(1000 * share)])
+    return {s: Answers([f"s{s}/{i}" for i in range(n)], (generator.random(n) < share) * 1.0) for s in seeds}  # type: ignore[arg-type]
+
+
+def same(seeds: list[int], share: float, n: int = 300, first: int = 0) -> dict[int, Answers]:
+    generator = np.random.default_rng([7, int(1000 * share)])
+    return {s: Answers([f"test/{first + i}" for i in range(n)], (generator.random(n) < share) * 1.0) for s in seeds}  # type: ignore[arg-type]
+
+
+def test_fresh_rows_are_paired_by_seed_and_only_shared_seeds_count() -> None:
+    a, b = fresh([1, 2, 3, 4], 0.4), fresh([2, 3, 4, 9], 0.6)
+    row = compare_arms(a, b)
+    assert row is not None and (row["rows"], row["seeds"], row["n"]) == ("fresh", [2, 3, 4], 400)
+    expected = fresh_rows([float(np.mean(b[s].values) - np.mean(a[s].values)) for s in (2, 3, 4)])
+    assert (row["delta"], tuple(row["ci95"]), row["p_value"]) == (expected.delta, expected.interval, expected.p_value)
+    assert row["unshared"] == 800, "seed 1 of a, seed 9 of b"
+    assert row["smallest_effect"] > 2 * row["stderr"] and 0 <= row["equivalence_power"] <= 1
+
+
+def test_the_same_rows_under_every_seed_take_all_students_of_either_arm() -> None:
+    a, b = same([1, 2, 3], 0.4), same([1, 2, 3, 4], 0.5)
+    row = compare_arms(a, b)
+    expected = same_rows([x.values for x in a.values()], [x.values for x in b.values()])
+    assert row is not None and (row["rows"], row["blocks"], row["df"]) == ("same", 3, expected.df)
+    assert row["delta"] == pytest.approx(expected.delta) and row["stderr"] == pytest.approx(expected.stderr)
+
+
+def test_only_shared_examples_count_and_the_others_are_said() -> None:
+    a, b = same([1, 2, 3], 0.4), same([1, 2, 3], 0.5, first=100)
+    row = compare_arms(a, b)
+    assert row is not None and (row["n"], row["unshared"]) == (200, 600)
+    assert compare_arms(a, same([1, 2, 3], 0.5, first=900)) is None
+    assert compare_arms(a, {}) is None
+
+
+def test_order_of_the_examples_does_not_matter() -> None:
+    a, b = fresh([1, 2, 3], 0.4), fresh([1, 2, 3], 0.6)
+    turned = {s: Answers(x.ids[::-1], x.values[::-1]) for s, x in b.items()}
+    assert compare_arms(a, b) == compare_arms(a, turned)
+
+
+@pytest.mark.parametrize("seeds", [([5], [5]), ([5], [6])], ids=["one block", "two seeds, one set of rows"])
+def test_one_student_each_is_about_these_two_students(seeds: tuple[list[int], list[int]]) -> None:
+    a, b = same(seeds[0], 0.2), same(seeds[1], 0.6)
+    row = compare_arms(a, b)
+    assert row is not None and row["blocks"] == 1 and row["ci95"] is None and row["p_value"] is None
+    x, y = np.array(a[seeds[0][0]].values), np.array(b[seeds[1][0]].values)
+    expected = share_difference(int((x > y).sum()), int((y > x).sum()), 300)
+    assert row["students"]["p_value"] == expected.p_value < 0.001
+    assert tuple(row["students"]["ci95"]) == expected.interval
+    correct_family([row])
+    assert row["word"] == ONE_STUDENT and row["p_holm"] is None
+
+
+def test_two_blocks_have_no_interval_and_are_undecided() -> None:
+    row = compare_arms(fresh([1, 2], 0.2), fresh([1, 2], 0.8))
+    assert row is not None and row["ci95"] is None and row["students"] is None
+    correct_family([row])
+    assert row["word"] == "undecided"
+
+
+def test_holm_goes_over_the_family_and_stars_follow_it() -> None:
+    rows = [compare_arms(fresh([1, 2, 3], 0.2, 4000, i), fresh([1, 2, 3], 0.8, 4000, i)) for i in range(3)]
+    rows.append(compare_arms(fresh([1, 2], 0.2), fresh([1, 2], 0.8)))
+    family = [row for row in rows if row is not None]
+    correct_family(family)
+    assert [row["word"] for row in family] == ["higher", "higher", "higher", "undecided"]
+    least = min(row["p_value"] for row in family if row["p_value"] is not None)
+    assert min(row["p_holm"] for row in family if row["p_holm"] is not None) == pytest.approx(4 * least)
+
+
+def test_weighted_means_are_those_of_their_weights() -> None:
+    ids = ["a", "b"]
+    a = {s: Answers(ids, [1.0, 2.0], [1.0, 3.0]) for s in (1, 2, 3)}
+    b = {s: Answers(ids, [1.0 + s, 2.0], [1.0, 3.0]) for s in (1, 2, 3)}
+    row = compare_arms(a, b, share=False)
+    assert row is not None and row["delta"] == pytest.approx(2 / 4) and row["equivalence_power"] is None
