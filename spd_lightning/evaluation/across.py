@@ -68,9 +68,9 @@ def compare_arms(
 
     Returns:
         ``delta``, ``blocks``, ``seeds``, ``rows`` (fresh, same), ``n`` (examples of a block), ``unshared`` (answers of
-        either that the other arm has no counterpart for), ``ci95``, ``p_value``, ``stderr``, ``df``,
-        ``smallest_effect``, ``equivalence_p``, ``equivalence_power``, ``word``; ``students``: interval and p of the two
-        students where there is one block, else None. None if they share no example.
+        either that the other arm has no counterpart for), ``ci95``, ``p_value``, ``stderr``, ``df``, ``margin``,
+        ``smallest_effect``, ``equivalence_p``, ``equivalence_power``; ``students``: interval and p of the two students
+        where there is one block, else None. None if they share no example.
     """
     blocks, rows = _blocks(a, b)
     if not blocks:
@@ -145,6 +145,7 @@ def _what_it_sees(found: BlockDifference, share: bool) -> dict[str, Any]:
         "ci95": None if found.interval is None else list(found.interval),
         "p_value": found.p_value,
         "p_holm": None,
+        "margin": MARGIN if share else None,
         "stderr": error,
         "df": df,
         **dict.fromkeys(("smallest_effect", "equivalence_p", "equivalence_power")),
@@ -157,23 +158,22 @@ def _what_it_sees(found: BlockDifference, share: bool) -> dict[str, Any]:
     return seen
 
 
-def correct_family(rows: Iterable[dict[str, Any]], share: bool = True) -> None:
+def correct_family(rows: Iterable[dict[str, Any]]) -> None:
     """Correct the rows of one family by Holm, in place (``p_holm``), and say each in a word (``word``).
 
     Rows without a p-value (fewer than three blocks) are members too: their tests count once their blocks are there.
 
     Args:
         rows: Of `compare_arms`.
-        share: Whether answers are right or wrong.
     """
     family = list(rows)
     corrected = holm([1.0 if row["p_value"] is None else row["p_value"] for row in family])
     for row, p in zip(family, corrected):
         row["p_holm"] = None if row["p_value"] is None else p
-        row["word"] = words(row, share)
+        row["word"] = words(row)
 
 
-def words(row: Mapping[str, Any], share: bool = True) -> str:
+def words(row: Mapping[str, Any]) -> str:
     """What a row says: ``higher``, ``lower``, ``no difference``, ``undecided``; of one block, whom it is about.
 
     Higher and lower follow ``p_holm`` alone: a row that belongs to no family claims nothing.
@@ -182,4 +182,4 @@ def words(row: Mapping[str, Any], share: bool = True) -> str:
         return ONE_STUDENT
     if row["blocks"] < LEAST_BLOCKS:
         return "undecided"
-    return word_of(row["delta"], row["p_holm"], row["stderr"], row["df"], MARGIN if share else None)
+    return word_of(row["delta"], row["p_holm"], row["stderr"], row["df"], row["margin"])

@@ -302,6 +302,7 @@ def _choice_record(e: Example, s: LikelihoodScore) -> Record:
 
 
 def _record(e: Example, sample: int, completion: str, v: Verdict) -> Record:
-    """A record; its prompt is the question without the solved examples before it."""
+    """A record. Its prompt is the question without the solved examples before it, its group the subject, if it has."""
     values = (e.id, sample, e.prompt, completion, v.answer, e.expected, v.correct, v.reason, dict(v.scores))
-    return dict(zip(RECORD_KEYS, values, strict=True))
+    group = {"group": e.meta["subject"]} if "subject" in e.meta else {}
+    return dict(zip(RECORD_KEYS, values, strict=True)) | group

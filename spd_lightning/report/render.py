@@ -38,6 +38,7 @@ class Table:
         marked: (row, column) of cells to stress.
         text_columns: Columns aligned left; the others hold numbers and are aligned right.
         note: A sentence under the table.
+        mark: What stands behind a marked cell in plain text: a star where blocks of seeds decide, else another sign.
     """
 
     header: tuple[str, ...]
@@ -45,6 +46,7 @@ class Table:
     marked: frozenset[tuple[int, int]] = field(default_factory=frozenset)
     text_columns: frozenset[int] = frozenset({0})
     note: str = ""
+    mark: str = "*"
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def clean(text: Any) -> str:
 def text_table(table: Table) -> str:
     """The table for a terminal; stressed cells carry an asterisk."""
     cells = [
-        [clean(c).replace("\n", " ") + ("*" if (i, j) in table.marked else "") for j, c in enumerate(row)]
+        [clean(c).replace("\n", " ") + (table.mark if (i, j) in table.marked else "") for j, c in enumerate(row)]
         for i, row in enumerate(table.rows)
     ]
     widths = [max(len(row[j]) for row in [list(table.header), *cells]) for j in range(len(table.header))]

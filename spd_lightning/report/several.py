@@ -13,6 +13,7 @@ from typing import Any
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.report import plots, sweeps, tables
+from spd_lightning.report.across import across_blocks, across_rows
 from spd_lightning.report.render import Block, Bullets, Heading
 from spd_lightning.report.runs import Run, options
 from spd_lightning.report.schema import ROWS, SCHEMA
@@ -26,7 +27,7 @@ MOST_SUBSPACES = 12
 def several_runs(runs: list[Run], out: Path) -> tuple[str, list[Block]]:
     """Sections for several runs: means over seeds, the sweep, and each run's comparisons."""
     names = varying_options(runs)
-    blocks: list[Block] = [Heading("Scores"), sweeps.seeds_table(runs)]
+    blocks: list[Block] = [Heading("Scores"), sweeps.seeds_table(runs), *across_blocks(across_rows(runs))]
     grid = sweeps.sweep_grid(runs)
     if grid is not None:
         blocks += [
@@ -126,5 +127,6 @@ def combined_results(runs: Sequence[Run]) -> dict[str, Any]:
         "method": common("method"),
         **{key: [{"run": run.name, **row} for run in runs for row in run.results[key]] for key in ROWS},
         "combined": combine_seeds(runs),
+        "across": across_rows(runs),
         "runs": [{"run": run.name, "seed": run.seed, "options": options(run.config)} for run in runs],
     }

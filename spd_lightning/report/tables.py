@@ -1,6 +1,7 @@
 """Tables of one run, all of one row representation (`render.Table`), rendered as plain text, Markdown or HTML.
 
-A value is marked as the best only where a paired test, corrected over the table, says so.
+A value is marked as the best only where a paired test, corrected over the table, says so. The mark is no star: one run
+has one student, and its difference is about that student, not the method.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from spd_lightning.evaluation.across import ONE_STUDENT
 from spd_lightning.evaluation.statistics import ALPHA
 from spd_lightning.report.render import Table, text_table
 from spd_lightning.report.runs import Run
@@ -26,6 +28,8 @@ from spd_lightning.scoring.verdicts import is_share
 if TYPE_CHECKING:
     from spd_lightning.evaluation.contamination import Recall
     from spd_lightning.subspace.compare import SiteComparison
+
+MARK = "†"
 
 
 def benchmark_key(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -76,7 +80,8 @@ def score_table(run: Run) -> Table:
         if best is not None:
             marked.add((len(rows), 4 + methods.index(best)))
         rows.append((benchmark_name(first), metric_name(key[2]), first["split"] or "-", "/".join(counts), *cells))
-    notes = ["* better than every other method by a paired test (Holm-corrected p < 0.05)."] if marked else []
+    better = f"{MARK} better than every other by a paired test (Holm-corrected p < 0.05): {ONE_STUDENT}."
+    notes = [better] if marked else []
     for missing in run.results.get("not_run") or []:
         who = f" ({missing['method']})" if missing.get("method") else ""
         rows.append((f"{missing['task']}{who}", "not run", "-", "-", *("-" for _ in methods)))
@@ -88,6 +93,7 @@ def score_table(run: Run) -> Table:
         frozenset(marked),
         frozenset({0, 1, 2}),
         note,
+        MARK,
     )
 
 
@@ -120,11 +126,12 @@ def comparison_table(run: Run) -> Table:
             )
         )
     header = ("benchmark", "metric", "methods", "difference", "95% interval", "p", "p (Holm)", "test", "n")
-    notes = ["* the paired test, corrected over this table, says that the two differ (p < 0.05)."] if marked else []
+    differ = f"{MARK} the paired test, corrected over this table, says that the two differ (p < 0.05): {ONE_STUDENT}."
+    notes = [differ] if marked else []
     if family(run) < len(rows):
         notes.append("p (Holm) is given for the one metric that stands for its benchmark; the others claim nothing.")
     note = "\n".join(notes)
-    return Table(header, rows, frozenset(marked), frozenset({0, 1, 2, 7}), note)
+    return Table(header, rows, frozenset(marked), frozenset({0, 1, 2, 7}), note, MARK)
 
 
 def stage_table(run: Run) -> Table:

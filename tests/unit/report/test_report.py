@@ -383,8 +383,8 @@ def test_terminal_table(tmp_path: Path) -> None:
     lines = render_table(read_run(make_run(tmp_path / "r"))).splitlines()
     assert lines[0].split() == ["benchmark", "metric", "split", "n", "base", "spd"]
     first = " ".join(lines[2].split())
-    assert first == "arithmetic exact_match_flexible (%) in 100 20.0 [12.0, 28.0] 50.0 [42.0, 58.0]*"
-    assert "33.0 [25.0, 41.0]" in lines[3] and "*" not in lines[3], "a difference in the noise marks no best value"
+    assert first == "arithmetic exact_match_flexible (%) in 100 20.0 [12.0, 28.0] 50.0 [42.0, 58.0]†"
+    assert "33.0 [25.0, 41.0]" in lines[3] and "†" not in lines[3], "a difference in the noise marks no best value"
     assert "0.683 [0.603, 0.763]" in lines[4] and "0.679" in lines[4]
     assert lines[5].startswith("humaneval") and "not run" in lines[5] and " 0.0" not in lines[5]
     assert "humaneval was not run: no consent to run code" in lines[-1]

@@ -1,0 +1,168 @@
+"""Comparison of students of different runs: arms, their pairs on every benchmark, and the table with what was decided.
+
+Runs that differ in the seed alone are the blocks of one arm. Every pair of arms that answered common examples is shown,
+and all shown pairs are one family for Holm's correction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from spd_lightning.evaluation.across import MARGIN, Answers, compare_arms, correct_family
+from spd_lightning.evaluation.blocks import clustered_variance
+from spd_lightning.evaluation.distributions import t_limit
+from spd_lightning.evaluation.scores import example_values
+from spd_lightning.report.render import Block, Heading, Table
+from spd_lightning.report.runs import Run
+from spd_lightning.report.sweeps import group_by_configuration, label, varying_options
+from spd_lightning.report.wording import benchmark_name, format_interval, format_p, format_value, metric_name
+from spd_lightning.scoring.verdicts import is_share
+
+MOST_ARMS = 12
+"""With more arms than this, a report leaves their comparison to one over fewer runs: 66 pairs a benchmark."""
+
+Benchmark = tuple[str, str, str]
+"""Task, protocol, and the metric that stands for it."""
+
+
+def arms_of(runs: Sequence[Run]) -> dict[Benchmark, dict[str, dict[Any, Answers]]]:
+    """Benchmark to arm to seed to answers; the base first, then arms in the order of the runs.
+
+    Bases are one arm where all runs scored theirs alike, else each configuration has its own. Of several runs with one
+    seed and configuration the first counts.
+    """
+    names = [name for name in varying_options(runs) if name != "data.method"]  # which the arm is called by anyway
+    groups = group_by_configuration(runs)
+    alike = len({json.dumps(_base_conditions(run), sort_keys=True, default=str) for run in runs}) == 1
+    found: dict[Benchmark, dict[str, dict[Any, Answers]]] = {}
+    for group in groups:
+        words = label(group[0], names)
+        for run in group:
+            for (task, method), records in run.samples.items():
+                score = next((s for s in run.scores if (s["task"], s["method"]) == (task, method)), None)
+                if score is None or not records:
+                    continue
+                trained = method == run.results["method"]
+                arm = method if method == "base" and alike else f"{method} of {words}"
+                if trained and method != "base":
+                    arm = method if words == method else f"{method} ({words})"
+                pairs = example_values(records, score["metric"])
+                weights = None if is_share(score["metric"]) else [w for _, w in pairs.values()]
+                answers = Answers(list(pairs), [v for v, _ in pairs.values()], weights)
+                arms = found.setdefault((task, score["protocol"], score["metric"]), {})
+                arms.setdefault(arm, {}).setdefault(run.seed, answers)
+    return {key: dict(sorted(arms.items(), key=lambda item: item[0] != "base")) for key, arms in found.items()}
+
+
+def _base_conditions(run: Run) -> dict[str, Any]:
+    """What the answers of a run's base depend on."""
+    names = ("subspace.model_name_or_path", "content.model", "data.dtype")
+    return {n: v for n, v in run.conditions.items() if n in names or n.startswith("evaluation.")}
+
+
+def groups_of(runs: Sequence[Run], task: str) -> dict[str, str]:
+    """Example id to subject, for a benchmark whose rows have one."""
+    records = (r for run in runs for (name, _), rows in run.samples.items() if name == task for r in rows)
+    return {r["id"]: r["group"] for r in records if "group" in r}
+
+
+def across_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Rows ``across`` of ``results.json``: every pair of arms on every benchmark, corrected over all of them.
+
+    Each is what `compare_arms` gives, with ``a``, ``b``, ``task``, ``protocol`` and ``metric``; where rows have a
+    subject, the examples' variance is that within subjects, and ``to_new_subjects`` is an interval of another question:
+    what other subjects would show.
+    """
+    benchmarks = arms_of(runs)
+    if len({arm for arms in benchmarks.values() for arm in arms}) > MOST_ARMS:
+        return []
+    rows = []
+    for (task, protocol, metric), arms in benchmarks.items():
+        strata = groups_of(runs, task) or None
+        for (a, first), (b, second) in combinations(arms.items(), 2):
+            if a.startswith("base of ") and b.startswith("base of "):
+                continue
+            row = compare_arms(first, second, is_share(metric), strata)
+            if row is not None:
+                clustered = _to_new_subjects(first, second, strata) if strata else None
+                names = {"a": a, "b": b, "task": task, "protocol": protocol, "metric": metric}
+                rows.append({**names, **row, "to_new_subjects": clustered})
+    correct_family(rows)
+    return rows
+
+
+def _to_new_subjects(
+    a: Mapping[Any, Answers], b: Mapping[Any, Answers], strata: Mapping[str, str]
+) -> list[float] | None:
+    """Interval of the difference if the subjects had been drawn; of the students as they are."""
+    common = set.intersection(*(set(answers.ids) for arm in (a, b) for answers in arm.values()))
+    ids = [name for name in next(iter(a.values())).ids if name in common and name in strata]
+    if len({strata[name] for name in ids}) < 3:
+        return None
+    first, second = (np.mean([answers.on(ids) for answers in arm.values()], axis=0) for arm in (a, b))
+    differences = second - first
+    variance, df = clustered_variance(differences, [strata[name] for name in ids])
+    half = t_limit(df) * variance**0.5
+    return [float(differences.mean() - half), float(differences.mean() + half)]
+
+
+def across_blocks(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """The section of a report; nothing without a pair."""
+    if not rows:
+        return []
+    header = ("benchmark", "metric", "difference of", "points", "95% interval", "p", "p (Holm)", "blocks", "n")
+    table, marked = [], set()
+    for i, row in enumerate(rows):
+        metric, alone = row["metric"], row["students"]
+        shown = row if alone is None else alone
+        if row["word"] in ("higher", "lower"):
+            marked.add((i, 3))
+        p_value = "-" if shown["p_value"] is None else format_p(shown["p_value"])
+        holm = "-" if row["p_holm"] is None else format_p(row["p_holm"])
+        n = f"{row['n']} {'a block' if row['rows'] == 'fresh' and row['blocks'] > 1 else 'shared'}"
+        n += f", {row['unshared']} answers unshared" if row["unshared"] else ""
+        sees = "-" if row["smallest_effect"] is None else format_value(row["smallest_effect"], metric)
+        power = "-" if row["equivalence_power"] is None else f"{100 * row['equivalence_power']:.0f}%"
+        table.append(
+            (
+                benchmark_name(row),
+                metric_name(metric),
+                f"{row['b']} - {row['a']}",
+                format_value(row["delta"], metric, sign=True),
+                format_interval(shown["ci95"], metric, sign=True) or "-",
+                p_value,
+                holm,
+                str(row["blocks"]),
+                n,
+                sees,
+                power,
+                row["word"],
+            )
+        )
+    columns = (*header, "smallest effect seen", "power of equivalence", "verdict")
+    notes = [
+        "Students of different runs on the examples that both answered. Blocks are seeds. With fresh rows for each "
+        "seed: a paired t interval over blocks. With the same rows: variance of the seeds of either arm and of the "
+        "examples less their interaction (within subjects where rows have one). Two blocks have no interval; with one "
+        "block interval and p are of the paired test of these two students and claim nothing of the methods.",
+        "* p (Holm) below 0.05, corrected over all pairs shown here.",
+        f"Smallest effect seen: the true difference that this design shows in 4 of 5 studies. Equivalence within "
+        f"{100 * MARGIN:.0f} points by two one-sided tests, with its power at the spread seen: under 80% the word is "
+        "undecided.",
+        *map(_on_new_subjects, [r for r in rows if r.get("to_new_subjects")]),
+    ]
+    text = frozenset({0, 1, 2, 8, 11})
+    return [
+        Heading("Comparisons across runs"),
+        Table(columns, table, frozenset(marked), text, "\n".join(notes)),
+    ]
+
+
+def _on_new_subjects(row: Mapping[str, Any]) -> str:
+    interval = format_interval(row["to_new_subjects"], row["metric"], sign=True)
+    return f"To new subjects, if these had been drawn: {benchmark_name(row)}, {row['b']} - {row['a']}: {interval}."

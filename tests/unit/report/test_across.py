@@ -1,0 +1,114 @@
+"""Students of different runs are compared on what both answered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from spd_lightning.artifacts.files import write_jsonl
+from spd_lightning.evaluation.across import ONE_STUDENT
+from spd_lightning.report import read_run, write_report, write_results
+from spd_lightning.report.across import across_blocks, across_rows, arms_of
+from spd_lightning.report.render import Table
+
+SCORE = {"split": "in", "protocol": "standard", "stderr": 0.1, "ci95": None, "isolation": None, "seconds": 1.0}
+
+
+def run_of(
+    path: Path, method: str, seed: int, share: float, fresh: bool = True, n: int = 200, model: str = "tiny"
+) -> Path:
+    """A run folder with the samples of a base and of one student."""
+    path.mkdir(parents=True)
+    config = {
+        "seed_everything": seed,
+        "subspace": {"model_name_or_path": model, "task": "arithmetic"},
+        "data": {"method": method},
+    }
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    scores = []
+    for row, right in (("base", 0.3), (method, share)):
+        draw = np.random.default_rng([seed if fresh or row != "base" else 0, round(1000 * right)])
+        records = [
+            {
+                "id": f"seed {seed}/{i}" if fresh else f"test/{i}",
+                "sample": 0,
+                "prompt": "?",
+                "completion": "1",
+                "answer": "1",
+                "expected": "1",
+                "correct": bool(draw.random() < right),
+                "reason": "",
+                "scores": {},
+                **({} if fresh else {"group": f"subject {i % 10}"}),
+            }
+            for i in range(n)
+        ]
+        write_jsonl(path / "samples" / f"arithmetic.{row}.jsonl", records)
+        value = sum(r["correct"] for r in records) / n
+        metric = {"task": "arithmetic", "metric": "exact_match_flexible"}
+        scores.append({**SCORE, **metric, "method": row, "value": value, "n": n, "seed": seed})
+    write_results(path, f"{seed}{method}", "arithmetic", method, scores, [], [])
+    return path
+
+
+def table_of(rows: list[dict[str, Any]]) -> Table:
+    (table,) = [block for block in across_blocks(rows) if isinstance(block, Table)]
+    return table
+
+
+def test_ssd_and_spd_of_different_runs_are_paired_block_by_block(tmp_path: Path) -> None:
+    folders = [run_of(tmp_path / f"{m}-{s}", m, s, p) for m, p in (("ssd", 0.4), ("spd", 0.7)) for s in (1, 2, 3)]
+    runs = [read_run(folder) for folder in folders]
+    rows = {(r["a"], r["b"]): r for r in across_rows(runs)}
+    pairs = [("base", "ssd"), ("base", "spd"), ("ssd", "spd")]
+    assert list(rows) == pairs, "the bases are one arm; every pair once"
+    row = rows[pairs[2]]
+    values = {(r.results["method"], r.seed): r.scores[1]["value"] for r in runs}
+    assert row["delta"] == pytest.approx(np.mean([values["spd", s] - values["ssd", s] for s in (1, 2, 3)]))
+    assert (row["blocks"], row["rows"], row["n"], row["unshared"]) == (3, "fresh", 200, 0)
+    assert row["p_holm"] >= row["p_value"] and row["word"] == ("higher" if row["p_holm"] < 0.05 else "undecided")
+    page = write_report(folders, tmp_path / "all")
+    assert "Comparisons across runs" in page.read_text()
+    assert len(json.loads((tmp_path / "all" / "results.json").read_text())["across"]) == 3
+
+
+def test_one_run_each_is_about_two_students_and_never_starred(tmp_path: Path) -> None:
+    runs = [read_run(run_of(tmp_path / m, m, 1, p)) for m, p in (("ssd", 0.2), ("spd", 0.9))]
+    rows = across_rows(runs)
+    assert {r["word"] for r in rows} == {ONE_STUDENT} and max(r["students"]["p_value"] for r in rows[2:]) < 1e-6
+    table = table_of(rows)
+    assert not table.marked and [row[-1] for row in table.rows] == [ONE_STUDENT] * 3
+    assert all(row[4].startswith("[") and row[6] == "-" for row in table.rows)
+
+
+def test_the_same_rows_have_strata_and_a_second_figure_for_new_subjects(tmp_path: Path) -> None:
+    runs = [
+        read_run(run_of(tmp_path / f"{m}-{s}", m, s, p, fresh=False))
+        for m, p in (("ssd", 0.4), ("spd", 0.6))
+        for s in (1, 2, 3)
+    ]
+    rows = across_rows(runs)
+    assert {r["rows"] for r in rows} == {"same"} and all(r["to_new_subjects"] for r in rows)
+    assert "To new subjects" in table_of(rows).note
+    fewer = [r for r in read_lines(runs[0].path) if int(r["id"].split("/")[1]) < 120]
+    write_jsonl(runs[0].path / "samples" / "arithmetic.ssd.jsonl", fewer)
+    again = [read_run(r.path) for r in runs]
+    row = next(r for r in across_rows(again) if r["a"].startswith("ssd"))
+    assert (row["n"], row["unshared"]) == (120, 5 * 80)
+    assert "400 answers unshared" in table_of([row]).rows[0][8]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "samples" / "arithmetic.ssd.jsonl").read_text().splitlines()]
+
+
+def test_bases_of_other_models_are_arms_of_their_own(tmp_path: Path) -> None:
+    runs = [read_run(run_of(tmp_path / m, "spd", 1, 0.5, fresh=False, model=m)) for m in ("one", "two")]
+    (arms,) = arms_of(runs).values()
+    assert [arm.split(" ")[0] for arm in arms] == ["base", "spd", "base", "spd"] and len(arms) == 4
+    assert not any(r["a"].startswith("base of") and r["b"].startswith("base of") for r in across_rows(runs))
