@@ -57,6 +57,7 @@ def compare_arms(
     b: Mapping[Seed, Answers],
     share: bool = True,
     strata: Mapping[str, str] | None = None,
+    margin: float = MARGIN,
 ) -> dict[str, Any] | None:
     """The difference of two arms over their blocks: a row, JSON values, without Holm's correction.
 
@@ -65,6 +66,7 @@ def compare_arms(
         b: Of the second; ``delta`` is its score less that of a.
         share: Whether answers are right or wrong; else no margin of equivalence is known.
         strata: Example id to its group, where the examples of all blocks are the same and were drawn within groups.
+        margin: Smallest effect of interest, for shares.
 
     Returns:
         ``delta``, ``blocks``, ``seeds``, ``rows`` (fresh, same), ``n`` (examples of a block), ``unshared`` (answers of
@@ -95,7 +97,7 @@ def compare_arms(
         "n": min(map(len, blocks.values())),
         "unshared": answered - used,
         "students": None,
-        **_what_it_sees(found, share),
+        **_what_it_sees(found, margin if share else None),
     }
     if found.blocks == 1:
         row["students"] = _two_students(a, b, next(iter(blocks.values())), rows, seeds[0], share)
@@ -138,23 +140,23 @@ def _two_students(
     return {"delta": found.delta, "ci95": interval, "p_value": found.p_value, "test": found.test}
 
 
-def _what_it_sees(found: BlockDifference, share: bool) -> dict[str, Any]:
+def _what_it_sees(found: BlockDifference, margin: float | None) -> dict[str, Any]:
     """Interval and test, and what a design of this spread could have shown."""
     error, df = found.stderr, found.df
     seen: dict[str, Any] = {
         "ci95": None if found.interval is None else list(found.interval),
         "p_value": found.p_value,
         "p_holm": None,
-        "margin": MARGIN if share else None,
+        "margin": margin,
         "stderr": error,
         "df": df,
         **dict.fromkeys(("smallest_effect", "equivalence_p", "equivalence_power")),
     }
     if error is not None and df is not None:
         seen["smallest_effect"] = smallest_effect(error, df)
-        if share:
-            seen["equivalence_p"] = equivalence_p(found.delta, error, df, MARGIN)
-            seen["equivalence_power"] = equivalence_power(error, df, MARGIN)
+        if margin is not None:
+            seen["equivalence_p"] = equivalence_p(found.delta, error, df, margin)
+            seen["equivalence_power"] = equivalence_power(error, df, margin)
     return seen
 
 

@@ -110,7 +110,7 @@ def test_records_and_scores_have_the_shape_of_the_contract(kind: str, tokenizer)
     result = run_benchmark(tiny_model(), tokenizer, benchmark, method="base", allow_code_execution=True, split="out")
     assert [r["id"] for r in result.records] == [e.id for e in benchmark.examples]
     written = () if benchmark.output_type == "choices" else WRITTEN_KEYS
-    assert all(tuple(r) == RECORD_KEYS + written for r in result.records)
+    assert all(tuple(r) == (*RECORD_KEYS, "group", *written) for r in result.records), "these have subjects"
     names = {
         "number": ["exact_match_flexible", "exact_match_strict"],
         "text": ["exact_match"],

@@ -1,0 +1,282 @@
+"""What the registered studies have found so far: ``experiments/VERDICT.md`` and the same as one HTML page.
+
+    python -m experiments.verdict
+
+Read from the study files and the committed cells under ``experiments/results/`` alone, so that anyone can make it again
+from a clone. For each published claim (``claims.yaml``) a sentence with interval, blocks, n and model, its scope, what
+would decide it and what that costs; for each sentence the table, the command and the hash of the study file. Cells that
+were made under another study file are exploratory and stand apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments.cells import RESULTS, read_cells
+from experiments.judging import NOTHING, Blocks, base_share, judge_family, sentence, whole_blocks
+from experiments.study import FOLDER, Study, read_study
+from spd_lightning.artifacts.files import write_atomic
+from spd_lightning.errors import UserError
+from spd_lightning.evaluation.across import ONE_STUDENT
+from spd_lightning.report.render import Block, Bullets, Heading, Table, render_html, render_markdown
+
+TITLE = "Does it work? What the registered studies say"
+CLAIM_KEYS = {"claim", "published", "scale", "contrasts", "decides"}
+Judged = dict[tuple[str, str, str, str], dict[str, Any]]
+"""Study, a, b and task of a contrast to its row."""
+
+
+def verdict_blocks(folder: Path = FOLDER, results: Path = RESULTS) -> list[Block]:
+    """The page: claims, then a table for each study.
+
+    Raises:
+        UserError: If a study, a cell or ``claims.yaml`` is damaged, or a claim names a contrast that none registered.
+    """
+    studies = {name: read_study(name, folder) for name in sorted(p.parent.name for p in folder.glob("*/study.yaml"))}
+    cells = {name: read_cells(study, results) for name, study in studies.items()}
+    blocks = {n: whole_blocks(s, [c for c in cells[n] if not c["exploratory"]]) for n, s in studies.items()}
+    judged: Judged = {}
+    families: dict[str, list[list[dict[str, Any]]]] = {}
+    for name, study in studies.items():
+        families[name] = [judge_family(study, blocks[name], family) for family in study.families]
+        for row in (row for rows in families[name] for row in rows):
+            c = row["contrast"]
+            judged.setdefault((name, c.a, c.b, c.task), row)
+    page: list[Block] = [*_state(studies, blocks), Heading("The published claims")]
+    for claim in read_claims(folder / "claims.yaml", judged, studies):
+        page += _claim(claim, judged, studies, blocks)
+    page.append(Heading("Studies"))
+    for name, study in studies.items():
+        page += _study(study, blocks[name], families[name], cells[name])
+    return page
+
+
+def read_claims(path: Path, judged: Judged, studies: Mapping[str, Study]) -> list[dict[str, Any]]:
+    """The published claims, checked against the studies.
+
+    Raises:
+        UserError: If the file is damaged, or names what no study has.
+    """
+    try:
+        claims = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read ({error}). Put back the committed one.") from error
+    for claim in claims if isinstance(claims, list) else [claims]:
+        if not isinstance(claim, dict) or set(claim) != CLAIM_KEYS or not claim["contrasts"]:
+            raise UserError(f"{path}: a claim has {', '.join(sorted(CLAIM_KEYS))}, found {claim!r}. Mend it.")
+        for found in claim["contrasts"]:
+            if tuple(found.get(k) for k in ("study", "a", "b", "task")) not in judged:
+                raise UserError(f"{path}: {found} is no registered contrast of a study. Name one of its families.")
+        if claim["decides"] not in studies:
+            raise UserError(f"{path}: decides={claim['decides']!r} is no study. Name one of {', '.join(studies)}.")
+    return list(claims)
+
+
+def _state(studies: Mapping[str, Study], blocks: Mapping[str, Blocks]) -> list[Block]:
+    whole = sum(len(found.whole) for found in blocks.values())
+    if not whole:
+        begun = sum(len(found.spare) for found in blocks.values())
+        return [
+            f"No block of any study is complete yet ({begun} cells of blocks that are not whole are done). Nothing is "
+            "tested, and nothing below says that SPD helps or does not."
+        ]
+    done = [f"{n}: {len(blocks[n].whole)} of {len(s.blocks)}" for n, s in studies.items() if blocks[n].whole]
+    return [f"Whole blocks so far: {'; '.join(done)}. What is not whole is left out."]
+
+
+def _claim(
+    claim: Mapping[str, Any], judged: Judged, studies: Mapping[str, Study], blocks: Mapping[str, Blocks]
+) -> list[Block]:
+    first, *others = claim["contrasts"]
+    lead = judged[_key(first)]
+    lines = [f"Published: {claim['published']}.", f"Here: {sentence(studies[first['study']], lead)}"]
+    lines.append(f"Scope: {_scope(claim, lead)}")
+    for found in others:
+        lines.append(f"Beside it: {sentence(studies[found['study']], judged[_key(found)])}")
+    for name in dict.fromkeys([claim["decides"], first["study"]]):
+        lines.append(f"What would decide it: {_cost(studies[name], blocks[name])}")
+    for name in dict.fromkeys(found["study"] for found in claim["contrasts"]):
+        lines.append(f"Source: {_source(studies[name], blocks[name])}")
+    return [Heading(claim["claim"], 3), Bullets(lines)]
+
+
+def _key(found: Mapping[str, str]) -> tuple[str, str, str, str]:
+    return found["study"], found["a"], found["b"], found["task"]
+
+
+def _scope(claim: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
+    """What the word of a claim's first contrast allows to say, and of what."""
+    here = "135M and 270M parameters, dequantised, mostly generated tasks"
+    word = lead.get("word")
+    if word == "higher":
+        return f"shown at this scale ({here}), which says nothing of the size that was published."
+    if not claim["scale"]:
+        return f"{here}."
+    if word in ("lower", "no difference"):
+        return f"not reproduced at this scale ({here}); the published one is of other models and data."
+    if word == ONE_STUDENT:
+        return f"one student of each ({here}): neither reproduced nor refuted."
+    return f"neither reproduced nor refuted so far ({here}); the published one is of other models and data."
+
+
+def _missing(study: Study, blocks: Blocks) -> int:
+    """Cells of blocks that are not whole and not done."""
+    done = {(cell["arm"], cell["seed"]) for cell in blocks.spare}
+    return sum((arm.name, seed) not in done for arm, seed in study.cells() if seed not in blocks.whole)
+
+
+def _cost(study: Study, blocks: Blocks) -> str:
+    missing = _missing(study, blocks)
+    if not missing:
+        return f"{study.name} is complete as registered; more blocks or larger models would need a study of their own."
+    seconds = missing * float(study.content["cost"]["seconds_per_cell"])
+    how, command = study.content["cost"]["how"], f"python -m experiments.run {study.name}"
+    return f"{study.name}, {missing} more cells, about {seconds / 3600:.1f} hours ({how}): {command}"
+
+
+def _source(study: Study, blocks: Blocks) -> str:
+    commits = sorted({cell["commit"][:12] for block in blocks.whole.values() for cell in block.values()})
+    code = f"code at {', '.join(commits)}" if commits else "no cell counted yet"
+    return (
+        f"table {study.name} below; command: python -m experiments.run {study.name}; study file "
+        f"experiments/{study.name}/study.yaml, SHA-256 {study.sha256[:16]}; {code}."
+    )
+
+
+def _study(
+    study: Study, blocks: Blocks, families: Sequence[Sequence[Mapping[str, Any]]], cells: Sequence[Mapping[str, Any]]
+) -> list[Block]:
+    total = len(study.cells())
+    page: list[Block] = [
+        Heading(study.name, 3),
+        f"{study.content['hypothesis']} Status: {study.content['status']}; {len(blocks.whole)} of "
+        f"{len(study.blocks)} blocks whole, {_missing(study, blocks)} of {total} cells missing, {len(blocks.spare)} "
+        f"done in blocks that are not whole. {_source(study, blocks)}",
+    ]
+    if blocks.whole:
+        page += [_contrasts(rows) for rows in families]
+        page += [*_bases(study, blocks), *_students(study, blocks)]
+    foreign = [cell for cell in cells if cell["exploratory"]]
+    hashes = dict.fromkeys(cell["study_sha256"] for cell in foreign)
+    for digest in hashes:
+        own = whole_blocks(study, [cell for cell in foreign if cell["study_sha256"] == digest])
+        page.append(Heading(f"Exploratory: {study.name} under another study file, SHA-256 {digest[:16]}", 3))
+        rows = [row for family in study.families for row in judge_family(study, own, family)]
+        for row in rows:
+            row["p_holm"], row["word"] = None, "exploratory" if row["blocks"] else "not tested"
+        page.append(_contrasts(rows) if own.whole else f"{len(own.spare)} cells, no whole block.")
+    return page
+
+
+def _contrasts(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows of a family."""
+
+    def points(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    def interval(values: Sequence[float] | None) -> str:
+        return "-" if values is None else f"[{100 * values[0]:+.1f}, {100 * values[1]:+.1f}]"
+
+    table, marked = [], set()
+    for i, row in enumerate(rows):
+        contrast, full = row["contrast"], {**NOTHING, **row}
+        shown = full["students"] or full
+        if full["word"] in ("higher", "lower"):
+            marked.add((i, 4))
+        p_holm, power = full["p_holm"], full.get("equivalence_power")
+        table.append(
+            (
+                f"{contrast.b} - {contrast.a}",
+                contrast.task,
+                *(points(score) for score in row["scores"]),
+                "-" if not full["blocks"] else f"{100 * full['delta']:+.1f}",
+                interval(shown["ci95"]),
+                "-" if p_holm is None else f"{p_holm:.3f}",
+                str(full["blocks"]),
+                str(full.get("n", "-")),
+                points(full.get("smallest_effect")),
+                "-" if power is None else f"{100 * power:.0f}%",
+                interval(full["pooled"]),
+                full["word"],
+            )
+        )
+    family = rows[0]["family"]
+    how = {"none": "one contrast", "holm": "corrected by Holm", "exploratory": "intervals without stars"}
+    header = ("difference of", "task", "a", "b", "points", "95% interval", "p", "blocks", "n", "smallest effect seen")
+    return Table(
+        (*header, "power of equivalence", "residual of all arms", "verdict"),
+        table,
+        frozenset(marked),
+        frozenset({0, 1, 5, 11, 12}),
+        f"{family.name}: {how[family.correction]}. Residual of all arms: second figure, wrong where variances differ.",
+    )
+
+
+def _bases(study: Study, blocks: Blocks) -> list[Block]:
+    found = [(task, base_share(blocks, task)) for task in study.content["n"]]
+    shown = ", ".join(f"{task} {100 * share:.1f}%" for task, share in found if share is not None)
+    return [f"The base: {shown}."] if shown else []
+
+
+def _students(study: Study, blocks: Blocks) -> list[Block]:
+    """Whether the students moved: means over whole blocks, by arm."""
+    rows = []
+    for arm in study.arms:
+        made = [
+            cell for block in blocks.whole.values() if (cell := block.get(arm.name)) is not None and cell["student"]
+        ]
+        moved = [m for cell in made if (m := cell["facts"].get("moved")) and m.get("held_out")]
+        if not made:
+            continue
+        kl = f"{statistics.fmean(m['held_out']['kl'] for m in moved):.4f}" if moved else "-"
+        trained = [m["corpus"]["loss_delta"] for m in moved if m.get("corpus")]
+        steps = sorted({cell["student"]["step"] for cell in made})
+        rows.append(
+            (
+                arm.name,
+                str(len(made)),
+                ", ".join(map(str, steps)),
+                kl,
+                f"{statistics.fmean(trained):+.3f}" if trained else "-",
+            )
+        )
+    note = (
+        "Means over blocks, nats a token: KL of the student from the base on its own held-out answers, and the loss of "
+        "its corpus under the student less that under the base."
+    )
+    header = ("arm", "students", "optimiser steps", "KL(student || base)", "loss of the corpus")
+    return [Table(header, rows, note=note)] if rows else []
+
+
+def write_verdict(folder: Path = FOLDER, results: Path = RESULTS) -> Path:
+    """Write ``VERDICT.md`` and ``VERDICT.html``; equal cells give equal bytes.
+
+    Returns:
+        The Markdown file.
+    """
+    page = verdict_blocks(folder, results)
+    write_atomic(folder / "VERDICT.html", render_html(TITLE, page))
+    return write_atomic(folder / "VERDICT.md", render_markdown(TITLE, page, folder))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Write the verdict; exit status 2 for a damaged file."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.verdict", description=(__doc__ or "").split("\n")[0])
+    parser.parse_args(args)
+    try:
+        print(write_verdict())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,207 @@
+"""The verdict from made-up studies and cells: what it says of no block, one, and five, and its sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from experiments import verdict
+from experiments.cells import SCHEMA, cell_key, cell_name, environment_of, keep_cell
+from experiments.judging import judge_family, sentence, whole_blocks
+from experiments.study import FOLDER, LACK_OF_TIME, Study, read_study
+from spd_lightning.artifacts.files import write_json
+from spd_lightning.errors import UserError
+from spd_lightning.evaluation.blocks import fresh_rows
+
+SHARES = {"base": 0.30, "ssd": 0.40, "spd": 0.55}
+CONTENT: dict[str, Any] = {
+    "name": "tiny",
+    "status": "registered",
+    "hypothesis": "SPD is better.",
+    "primary_contrast": {"a": "ssd", "b": "spd", "task": "arithmetic"},
+    "families": [
+        {
+            "name": "second",
+            "correction": "holm",
+            "contrasts": [{"a": "base", "b": b, "task": "arithmetic"} for b in ("spd", "ssd")],
+        },
+        {
+            "name": "other",
+            "correction": "exploratory",
+            "contrasts": [{"a": "ssd", "b": "spd", "task": t} for t in ("letters", "mmlu")],
+        },
+    ],
+    "smallest_effect": 3,
+    "n": {"arithmetic": 1000, "letters": 300, "mmlu": 285},
+    "blocks": [1, 2, 3, 4, 5],
+    "lack_of_time": LACK_OF_TIME,
+    "device": "cpu",
+    "threads": 1,
+    "cost": {"seconds_per_cell": 3600, "how": "an hour each"},
+    "settings": {"subspace": {"model_name_or_path": "tiny-model", "task": "arithmetic"}},
+    "arms": {m: {"what": m, "options": {"data.method": m}} for m in SHARES},
+}
+CLAIM = {
+    "claim": "SPD gains over SSD.",
+    "published": "22 against 12",
+    "scale": True,
+    "contrasts": [{"study": "tiny", "a": "ssd", "b": "spd", "task": t} for t in ("arithmetic", "letters")],
+    "decides": "tiny",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "study.yaml").write_text(yaml.safe_dump(CONTENT, sort_keys=False))
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump([CLAIM]))
+    return tmp_path
+
+
+def cell_of(study: Study, arm: str, seed: int, commit: str = "c0ffee", shift: float = 0.0) -> dict[str, Any]:
+    """A finished cell: fresh rows for each seed but for mmlu, the letters at chance."""
+    environment = environment_of(study, "cpu", commit)
+    shares = {"arithmetic": SHARES[arm] + shift, "letters": 0.27 if arm == "base" else 0.5, "mmlu": 0.45}
+    generator = np.random.default_rng([seed, len(arm), ord(arm[1])])
+
+    def row(of: dict[str, float]) -> dict[str, Any]:
+        found = {}
+        for task, share in of.items():
+            n = study.content["n"][task]
+            bits = "".join("01"[int(generator.random() < share)] for _ in range(n))
+            ids = f"{task}" if task == "mmlu" else f"{task} {seed}"
+            found[task] = {"n": n, "ids_sha256": ids, "correct": bits, "answered": "1" * n}
+        return found
+
+    trained = arm != "base"
+    return {
+        "schema": SCHEMA,
+        "study": study.name,
+        "study_sha256": study.sha256,
+        "commit": commit,
+        "device": "cpu",
+        "threads": 1,
+        "arm": arm,
+        "seed": seed,
+        "key": cell_key(study, environment, arm, seed),
+        "task": "arithmetic",
+        "method": arm,
+        "scores": [],
+        "verdicts": {"student": row(shares)} if trained else {"base": row(shares)},
+        "facts": {"moved": {"held_out": {"kl": 0.02}, "corpus": {"loss_delta": -0.1}}},
+        "student": {"weights_sha256": "x", "step": 128} if trained else None,
+    }
+
+
+def keep(folder: Path, seeds: list[int], arms: tuple[str, ...] = tuple(SHARES), **more: Any) -> Study:
+    study = read_study("tiny", folder)
+    for seed in seeds:
+        for arm in arms:
+            keep_cell(cell_of(study, arm, seed, **more), folder / "results")
+    return study
+
+
+def page(folder: Path) -> str:
+    return verdict.write_verdict(folder, folder / "results").read_text()
+
+
+def test_without_a_whole_block_it_says_so_first_and_claims_nothing(folder: Path) -> None:
+    for seeds, done in (([], 0), ([1], 2)):
+        keep(folder, seeds, ("base", "spd"))
+        text = page(folder)
+        assert f"No block of any study is complete yet ({done} cells" in text.split("##")[0]
+        assert "not tested yet, no whole block of tiny has both" in text
+        assert (
+            f"{15 - done} more cells, about {15 - done}.0 hours (an hour each): python -m experiments.run tiny" in text
+        )
+        assert "neither reproduced nor refuted" in text and "higher" not in text
+    assert (folder / "VERDICT.html").is_file()
+
+
+def test_five_blocks_give_a_sentence_with_interval_blocks_n_model_and_its_source(folder: Path) -> None:
+    study = keep(folder, [1, 2, 3, 4, 5])
+    cells = [cell_of(study, arm, seed) for seed in (1, 2, 3, 4, 5) for arm in SHARES]
+    blocks = whole_blocks(study, cells)
+    (row,) = judge_family(study, blocks, study.families[0])
+    right = {
+        (c["arm"], c["seed"]): c["verdicts"]["student"]["arithmetic"]["correct"].count("1")
+        for c in cells
+        if c["arm"] != "base"
+    }
+    expected = fresh_rows([(right["spd", s] - right["ssd", s]) / 1000 for s in study.blocks])
+    assert row["ci95"] == pytest.approx(expected.interval) and row["p_holm"] == pytest.approx(expected.p_value)
+    assert row["word"] == "higher"
+    text = page(folder)
+    low, high = (f"{100 * v:+.1f}" for v in row["ci95"])
+    said = sentence(study, row)
+    assert (
+        f"95% interval [{low}, {high}], 5 blocks of 1,000 rows drawn for each block" in said and "(tiny-model)" in said
+    )
+    assert "4 of 5 studies" in said and "to show equivalence within 3 points" in said
+    assert "shown at this scale" in text and study.sha256[:16] in text and "code at c0ffee" in text
+    assert "python -m experiments.run tiny" in text and "0.0200" in text and "128" in text
+    assert page(folder) == text, "equal cells give equal bytes"
+
+
+def test_a_second_family_is_corrected_and_an_exploratory_one_has_no_stars(folder: Path) -> None:
+    study = keep(folder, [1, 2, 3, 4, 5])
+    blocks = whole_blocks(study, [cell_of(study, arm, seed) for seed in study.blocks for arm in SHARES])
+    second = judge_family(study, blocks, study.families[1])
+    assert all(row["p_holm"] >= row["p_value"] for row in second) and {row["word"] for row in second} == {"higher"}
+    letters, mmlu = judge_family(study, blocks, study.families[2])
+    assert not letters["judged"] and letters["word"] == "not judged: the base is at chance", "27% of four letters"
+    assert mmlu["rows"] == "same" and mmlu["p_holm"] is None and mmlu["word"] in ("exploratory", "no difference")
+    assert second[0]["pooled"] is not None and mmlu["pooled"] is None
+
+
+def test_one_block_is_about_two_students_and_two_have_no_interval(folder: Path) -> None:
+    study = keep(folder, [1])
+    assert "one block (seed 1), 1,000 rows: about these two students, not the method" in page(folder)
+    keep(folder, [2])
+    assert "mean of 2 blocks of 1,000 rows drawn for each block; no interval" in page(folder)
+    assert study.name == "tiny"
+
+
+def test_blocks_that_are_not_whole_or_of_two_commits_do_not_count(folder: Path) -> None:
+    study = keep(folder, [1])
+    keep(folder, [2], ("base", "ssd"))
+    keep(folder, [2], ("spd",), commit="other1")
+    text = page(folder)
+    assert "tiny: 1 of 5" in text and "3 done in blocks that are not whole" in text
+    assert len(list((folder / "results" / study.name).glob("*.json"))) == 6
+
+
+def test_cells_of_another_study_file_are_exploratory(folder: Path) -> None:
+    old = keep(folder, [1, 2, 3])
+    changed = {**CONTENT, "hypothesis": "Another one."}
+    (folder / "tiny" / "study.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+    text = page(folder)
+    assert "No block of any study is complete yet" in text
+    assert f"Exploratory: tiny under another study file, SHA-256 {old.sha256[:16]}" in text
+    exploratory = text.split("Exploratory: tiny")[1]
+    assert "| exploratory |" in exploratory and "higher" not in exploratory
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"contrasts": [{"study": "tiny", "a": "psr", "b": "spd", "task": "arithmetic"}]}, "no registered contrast"),
+        ({"decides": "huge"}, "decides='huge' is no study"),
+        ({"extra": 1}, "a claim has"),
+    ],
+)
+def test_a_claim_that_no_study_can_answer_is_refused(folder: Path, change: dict[str, Any], message: str) -> None:
+    (folder / "claims.yaml").write_text(yaml.safe_dump([{**CLAIM, **change}]))
+    with pytest.raises(UserError, match=message):
+        page(folder)
+    write_json(folder / "results" / "tiny" / cell_name("ssd", 1, "0" * 16), {})
+
+
+def test_the_committed_claims_are_registered_contrasts(tmp_path: Path) -> None:
+    """Of our own studies; the page can be made from what is committed."""
+    blocks = verdict.verdict_blocks(FOLDER, tmp_path)
+    assert any("No block of any study" in block for block in blocks if isinstance(block, str))
