@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas
@@ -59,11 +60,9 @@ def test_intervals_cover_95_per_cent(seed_sd: float, seeds: int, same: bool) -> 
     generator, truth, covered = np.random.default_rng(5), true_difference(0.3, seed_sd), 0
     for _ in range(TABLES // 500):
         a, b = students(generator, 500, seeds, 300, 0.3, seed_sd, same)
-        if same:
-            delta, variance, df = same_moments(a, b)
-        else:
-            delta, variance, df = fresh_moments(b.mean(-1) - a.mean(-1))
-        half = scipy.stats.t.ppf(0.975, df) * np.sqrt(np.maximum(variance, 0))
+        found: Any = same_moments(a, b) if same else fresh_moments(b.mean(-1) - a.mean(-1))
+        delta, variance, df = found
+        half = scipy.stats.t.ppf(0.975, df) * np.sqrt(variance)
         covered += int((np.abs(delta - truth) <= half).sum())
     assert 0.935 <= covered / TABLES <= 0.965
 
