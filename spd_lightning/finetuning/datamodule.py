@@ -255,7 +255,7 @@ class SelfGenerationDataModule(LightningDataModule):
             *(records, questions, self.keep),
             cut_at_stops=bool(self.recipe.stop) and self.stop_eos,
             val_fraction=self.val_fraction,
-            seed=self.recipe.seed,
+            seed=questions.seed,
             allow=self.allow_code_execution,
             say=rank_zero_info,
         )

@@ -167,6 +167,15 @@ def test_held_out_prompts_are_not_repeated(make: Any) -> None:
     assert not {t.prompt_ids for t in data.val_texts} & {t.prompt_ids for t in data.train_texts}
 
 
+def test_another_sampling_seed_holds_out_the_same_prompts(make: Any) -> None:
+    held = []
+    for sampling_seed in (None, 7, 8):
+        data = make(num_prompts=10, val_fraction=0.3, sampling_seed=sampling_seed)
+        trained(data, [f" {i}" for i in range(10)])
+        held.append([text.id for text in data.val_texts])
+    assert held[0] == held[1] == held[2] and len(held[0]) == 3
+
+
 @pytest.mark.parametrize(
     ("task", "options", "message"),
     [
