@@ -36,19 +36,49 @@ def examples_needed(comparison: Mapping[str, Any], family: int = 1, power: float
     Returns:
         The number, or None where there is no difference or the row does not say enough.
     """
+    delta = abs(comparison["delta"])
+    needed = _examples_for(delta, comparison, family, power) if delta else None
+    return None if needed is None else math.ceil(needed)
+
+
+def smallest_difference(comparison: Mapping[str, Any], family: int = 1, power: float = ENOUGH_POWER) -> float | None:
+    """The smallest true difference that a comparison's own test shows with its examples, at the spread seen.
+
+    Of these two students: another training would give other ones.
+
+    Args:
+        comparison: See `examples_needed`.
+        family: Comparisons that are corrected together.
+        power: Chance that the test shows the difference.
+
+    Returns:
+        The difference, or None where no difference would be shown (too few examples differ), or the row does not say
+        enough.
+    """
+    n, largest = comparison["n"], 1.0
+    if comparison.get("only_a") is not None:
+        largest = (comparison["only_a"] + comparison["only_b"]) / n  # all changes go one way
+    elif comparison.get("stderr"):
+        largest = comparison["stderr"] * math.sqrt(n) * 100
+    most = _examples_for(largest, comparison, family, power) if largest else None
+    if most is None or most > n:
+        return None
+    return root(lambda delta: n - (_examples_for(delta, comparison, family, power) or math.inf), 0.0, largest)
+
+
+def _examples_for(delta: float, comparison: Mapping[str, Any], family: int, power: float) -> float | None:
+    """Examples at which a true difference of this size would be shown, at the spread of a comparison."""
     normal = NormalDist()
     z_level, z_power = normal.inv_cdf(1 - ALPHA / max(family, 1) / 2), normal.inv_cdf(power)
-    n, delta = comparison["n"], abs(comparison["delta"])
-    if delta == 0:
-        return None
+    n = comparison["n"]
     if comparison.get("only_a") is not None:
         differ = (comparison["only_a"] + comparison["only_b"]) / n
         spread = z_level * math.sqrt(differ) + z_power * math.sqrt(max(0.0, differ - delta**2))
         needed = (spread / delta) ** 2
-        return math.ceil(needed / 4 * (1 + math.sqrt(1 + 4 / (needed * delta))) ** 2)
+        return needed / 4 * (1 + math.sqrt(1 + 4 / (needed * delta))) ** 2
     if comparison.get("stderr"):
         needed = n * ((z_level + z_power) * comparison["stderr"] / delta) ** 2
-        return math.ceil(needed + z_level**2 / 2)  # what a spread that is estimated costs beside a known one
+        return float(needed + z_level**2 / 2)  # what a spread that is estimated costs beside a known one
     return None
 
 

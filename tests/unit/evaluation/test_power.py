@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -13,7 +15,9 @@ from spd_lightning.evaluation.power import (
     ENOUGH_POWER,
     equivalence_p,
     equivalence_power,
+    examples_needed,
     power_of_t,
+    smallest_difference,
     smallest_effect,
     word_of,
 )
@@ -38,6 +42,39 @@ def test_the_smallest_effect_is_shown_in_four_of_five_studies(blocks: int) -> No
     delta, variance, df = fresh_moments(draws)
     shown = 2 * scipy.stats.t.sf(np.abs(delta) / np.sqrt(variance), df) < 0.05
     assert shown.mean() == pytest.approx(0.8, abs=0.012)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"n": 300, "delta": 0.05, "only_a": 20, "only_b": 35},
+        {"n": 2000, "delta": 0.0, "only_a": 150, "only_b": 150},
+        {"n": 120, "delta": 0.1, "stderr": 0.04},
+    ],
+    ids=["shares", "no difference", "means"],
+)
+@pytest.mark.parametrize("family", [1, 6])
+def test_the_smallest_difference_needs_as_many_examples_as_there_are(row: dict[str, Any], family: int) -> None:
+    least = smallest_difference(row, family)
+    assert least is not None and least > 0
+    assert examples_needed({**row, "delta": least}, family) in (row["n"], row["n"] + 1)
+    assert (examples_needed({**row, "delta": 1.1 * least}, family) or 0) < row["n"]
+
+
+def test_the_smallest_difference_of_shares_is_shown_in_four_of_five_trials() -> None:
+    """By simulation of pairs of which as many differ as were seen; exact McNemar, n = 1,000."""
+    least = smallest_difference({"n": 1000, "delta": 0.0, "only_a": 60, "only_b": 60})
+    assert least is not None
+    b, c = (0.12 + least) / 2, (0.12 - least) / 2
+    counts = np.random.default_rng(3).multinomial(1000, [b, c, 1 - b - c], 4000)
+    shown = scipy.stats.binom.cdf(counts[:, :2].min(1), counts[:, :2].sum(1), 0.5) * 2 < 0.05
+    assert shown.mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_where_too_few_examples_differ_no_difference_would_be_shown() -> None:
+    assert smallest_difference({"n": 100, "delta": 0.0, "only_a": 0, "only_b": 0}) is None
+    assert smallest_difference({"n": 100, "delta": 0.0, "only_a": 1, "only_b": 2}) is None
+    assert smallest_difference({"n": 100, "delta": 0.0, "stderr": None}) is None
 
 
 def test_equivalence_is_statsmodels_two_one_sided_tests() -> None:
