@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
 from spd_lightning.cli.parser import make_parser
+from spd_lightning.cli.program import main
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 ROOT = Path(__file__).parents[2]
@@ -54,4 +57,19 @@ def test_custom_example_is_a_valid_task_file(tmp_path: Path) -> None:
     file.write_text("\n".join(rows) + "\n")  # all of them in one file, as a reader copies them
     examples = load_task("custom", task_file=str(file)).examples("train")
     texts = [(e.prompt + e.target)[slice(*e.spans[0])] for e in examples]
-    assert texts == [" Paris", "Lima"]
+    assert texts == ["Paris", "Lima"]
+
+
+@pytest.mark.slow
+def test_custom_example_uses_its_completions(smollm2: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's own command on 40 capitals: no completion is lost, and right answers in sentences count."""
+    (command,) = [args for args in commands() if "mine.jsonl" in args]
+    shutil.copy(ROOT / "tests" / "data" / "capitals.jsonl", tmp_path / "mine.jsonl")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert main([*command, "--run_dir=runs/capitals"]) == 0
+    results = json.loads((tmp_path / "runs" / "capitals" / "results.json").read_text())
+    assert results["corpus"]["n"] == 32 and results["corpus"]["empty"] < 0.1
+    scores = {s["method"]: s["value"] for s in results["scores"] if s["metric"] == "accuracy"}
+    assert 0.3 <= scores["base"] < 1, scores  # greedy, 27 of all 40 in float32
