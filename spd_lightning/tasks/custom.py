@@ -129,6 +129,12 @@ def read_custom(file: TaskFile) -> list[dict[str, Any]]:
             raise UserError(f"{place}: id {name!r} stands on line {line_of_id[name]} too. Ids must differ.")
         line_of_id[name] = line
         docs.append({**doc, "line": line, "id": name, "split": split})
+    if any(doc["answer_type"] == "rule" for doc in docs):  # then the rules that others imply are named too
+        for doc in docs:
+            if doc["answer_type"] in ("text", "number"):
+                name = "exact" if doc["answer_type"] == "text" else "number"
+                accepted = [number_text(doc["target"]) or doc["target"]]
+                doc.update(rule=make_rule(name, accepted, file.normalise, file.folder), answer_type="rule")
     if not docs:
         raise UserError(f"{file.name} holds no rows. Give rows with `prompt` and `target`.")
     return docs

@@ -240,6 +240,12 @@ def test_mistakes_of_rules_are_told_with_their_line(row: Any, message: str, tmp_
         load(tmp_path, ROW, row)
 
 
+def test_a_row_with_a_rule_names_those_that_others_imply(tmp_path: Path) -> None:
+    rows = [{**ROW, "score": "contains"}, ROW, {**ROW, "target": "so\n#### 4"}]
+    rules = [e.meta["rule"] for e in load(tmp_path, *rows).examples("train")]
+    assert [(r.name, r.targets) for r in rules] == [("contains", (" two",)), ("exact", (" two",)), ("number", ("4",))]
+
+
 def test_letters_and_programs_may_be_named(tmp_path: Path) -> None:
     row = {"prompt": "x", "target": " B", "choices": ["1", "2"], "split": "test"}
     assert load(tmp_path, {**row, "score": "choice_likelihood"}).answer_type == "letter"
