@@ -9,6 +9,7 @@ is another, it is not used, and the live parser answers. A test holds it equal t
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -23,11 +24,9 @@ PACKAGE = Path(__file__).parents[1]
 FILE = Path(__file__).with_name("options.json")
 WIDTH = 100  # columns of the help
 
-# What the parser is made from: options are signatures here, their help the docstrings.
-SOURCES = (
-    *("cli/commands.py", "cli/help.py", "cli/names.py", "cli/parser.py", "subspace/module.py"),
-    *("finetuning/datamodule.py", "finetuning/module.py", "evaluation/callback.py"),
-)
+# What the parser is made from: these files, and of those signatures (the options) and docstrings (the help).
+WHOLE = ("cli/commands.py", "cli/help.py", "cli/names.py", "cli/parser.py")
+SIGNATURES = ("subspace/module.py", "finetuning/datamodule.py", "finetuning/module.py", "evaluation/callback.py")
 LIBRARIES = ("lightning", "jsonargparse")
 
 
@@ -50,8 +49,21 @@ class Table:
 
 def sources() -> dict[str, str]:
     """What a table is made from: file to hash, library to version."""
-    hashes = {name: hashlib.sha256((PACKAGE / name).read_bytes()).hexdigest()[:16] for name in SOURCES}
+    texts = {name: (PACKAGE / name).read_text(encoding="utf-8") for name in (*WHOLE, *SIGNATURES)}
+    texts.update({name: _signatures(texts[name]) for name in SIGNATURES})
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}
     return {**hashes, **{name: _version(name) for name in LIBRARIES}}
+
+
+def _signatures(text: str) -> str:
+    """Of a module's classes: docstring, and parameters, defaults and docstring of ``__init__``."""
+    found = []
+    for owner in ast.parse(text).body:
+        for made in owner.body if isinstance(owner, ast.ClassDef) else ():
+            if isinstance(made, ast.FunctionDef) and made.name == "__init__":
+                docs = [ast.get_docstring(node) for node in (owner, made)]
+                found.append(f"{owner.name} {docs} {ast.dump(made.args)}")
+    return "\n".join(found)
 
 
 def _version(name: str) -> str:

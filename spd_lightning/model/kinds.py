@@ -28,8 +28,8 @@ def check_adapter_alone(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         base = read_object(folder / "adapter_config.json").get("base_model_name_or_path")
         raise UserError(
-            f"{folder} holds an adapter, no model. Set --subspace.model_name_or_path to its base ({base}), and score "
-            f"it with: python -m spd_lightning test --evaluation.adapter {folder}"
+            f"model_name_or_path={folder} holds an adapter, no model. Set --subspace.model_name_or_path to its base "
+            f"({base}), and score the adapter with: python -m spd_lightning test --evaluation.adapter {folder}"
         )
 
 

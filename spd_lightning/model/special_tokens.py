@@ -114,7 +114,8 @@ def without_files(name: str, folder: Path, error: Exception) -> UserError:
     if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json")):
         return UserError(
             f"{folder} holds no tokenizer (tokenizer.json). Copy the tokenizer of the model into it "
-            "(tokenizer.save_pretrained), or set --subspace.model_name_or_path to a folder that has one."
+            "(tokenizer.save_pretrained), or set model_name_or_path (--subspace.model_name_or_path) to a folder that "
+            "has one."
         )
     what = " ".join(str(error).split("\n\n")[0].split())[:300] or type(error).__name__
     return UserError(

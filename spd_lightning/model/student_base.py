@@ -35,7 +35,8 @@ def check_base_of(student: str | Path, model_name_or_path: str) -> None:
     if there is not None:
         raise UserError(
             f"The student in {student} was trained on {there}, not on {model_name_or_path}: its scores and texts would "
-            "be of neither. Set --subspace.model_name_or_path to the model it was trained on, or take a student of "
+            "be of neither. Set model_name_or_path (--subspace.model_name_or_path) to the model it was "
+            "trained on, or take a student of "
             "this one."
         )
 

@@ -52,3 +52,11 @@ def test_a_damaged_file_is_not_used(text: str, tmp_path, monkeypatch: pytest.Mon
     (tmp_path / "options.json").write_text(text)
     monkeypatch.setattr(option_table, "FILE", tmp_path / "options.json")
     assert load.__wrapped__() is None
+
+
+def test_only_what_makes_options_makes_another_table() -> None:
+    text = 'class A:\n    """Help."""\n\n    def __init__(self, x: int = 1) -> None:\n        self.x = x\n'
+    same = text.replace("self.x = x", "self.x = 2 * x") + "\n\nclass B:\n    pass\n"
+    assert option_table._signatures(text) == option_table._signatures(same)
+    for old, new in (("Help", "Other help"), ("= 1", "= 2"), ("x: int", "y: int"), ("int", "float")):
+        assert option_table._signatures(text) != option_table._signatures(text.replace(old, new)), new
