@@ -24,6 +24,7 @@ from spd_lightning.evaluation.models import Base, Source, base_of, base_source, 
 from spd_lightning.evaluation.progress import BenchmarkBar
 from spd_lightning.evaluation.scores import BenchmarkResult
 from spd_lightning.evaluation.shots import shots_method, with_shots
+from spd_lightning.model.chat_template import check_student_template
 from spd_lightning.model.load import check_one_process, load_tokenizer
 from spd_lightning.processes import gather, rank, world_size
 from spd_lightning.subspace.subspace import CapabilitySubspace
@@ -153,6 +154,9 @@ class BenchmarkSuite:
     def base(self, occasion: Occasion) -> Base:
         """The base of what is scored; see `base_of`."""
         check_one_process(self.options.device_map, occasion.world_size)
+        name, student = self.context.model_name_or_path, self.context.adapter
+        if self.options.settings["prompt_format"] == "chat" and student is not None and name is not None:
+            check_student_template(Path(student), load_tokenizer(name))
         return base_of(
             self.context.model_name_or_path,
             self.options.dtype or self.context.dtype,

@@ -123,6 +123,7 @@ def generate_vllm(
         tensor_parallel_size=tensor_parallel,
         dtype=dtype,
         seed=params.seed,
+        trust_remote_code=False,
         generation_config="vllm",  # not the model's own: every setting is stated below
     )
     ends = _end_tokens(Path(folded_model_dir), tokenizer)

@@ -29,6 +29,7 @@ from transformers.pytorch_utils import Conv1D
 
 from spd_lightning.errors import UserError
 from spd_lightning.model.anatomy import is_conv1d, is_linear
+from spd_lightning.model.damage import check_files, read_object
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -111,14 +112,15 @@ def load_adapter(base_model: PreTrainedModel, folder: str | Path) -> PeftModel:
             f"{folder} holds no PEFT adapter ({', '.join(absent)} is missing). Give the adapter/ folder of a run, or "
             "one written by peft's save_pretrained."
         )
+    check_files(folder, (ADAPTER_CONFIG, ADAPTER_WEIGHTS))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error here, below
             wrapped = PeftModel.from_pretrained(base_model, str(folder)).eval()
         _check_keys(wrapped, folder)
         return wrapped
-    except (RuntimeError, ValueError) as error:
-        detail = str(error).strip().splitlines()[-1].strip()
+    except Exception as error:  # of peft, safetensors, torch: all mean files that do not suit them
+        detail = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
         raise UserError(
             f"The adapter in {folder} does not fit {type(base_model).__name__}: {detail} "
             "Give the base model it was trained on (base_model_name_or_path in its adapter_config.json)."
@@ -236,7 +238,7 @@ def _check_plain(folder: Path) -> None:
     """Refuse, before anything is loaded, an adapter whose settings say that it is more than s B A on linear layers."""
     if not is_adapter(folder):
         return  # told by `load_adapter`
-    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config = read_object(folder / ADAPTER_CONFIG)
     if config.get("peft_type", "LORA") != "LORA":
         raise _refusal(folder, f"peft_type is {config['peft_type']}")
     changed = [k for k in ("modules_to_save", "target_parameters", "trainable_token_indices", "layer_replication")
@@ -279,7 +281,7 @@ def read_record(folder: str | Path) -> Beside | None:
     file = Path(folder) / RECORD
     if not file.is_file():
         return None
-    record = json.loads(file.read_text(encoding="utf-8"))
+    record = read_object(file)
     return Beside(record["base"], record["fingerprint"], tuple(Path(folder) / name for name in record["adapters"]))
 
 

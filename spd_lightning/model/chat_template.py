@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
+from spd_lightning.model.damage import read_object
 
 CLOCK = "strftime_now"  # what transformers gives templates to ask for the time
 
@@ -51,6 +53,30 @@ def prompt_turns(prompt: str, system: str = "") -> list[dict[str, str]]:
 def plain_prompt(prompt: str, system: str = "") -> str:
     """A prompt as plain text, behind a system prompt and an empty line if there is one."""
     return f"{system}\n\n{prompt}" if system else prompt
+
+
+def check_student_template(student: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a student whose folder has a chat template other than the one that all models are asked in, its base's.
+
+    Args:
+        student: Folder of an adapter or a checkpoint.
+        tokenizer: Of its base.
+
+    Raises:
+        UserError: With what to do.
+    """
+    file, config = student / "chat_template.jinja", student / "tokenizer_config.json"
+    own = read_object(config).get("chat_template") if config.is_file() else None
+    if file.is_file():
+        own = file.read_text(encoding="utf-8")
+    if own and own != tokenizer.chat_template:
+        where = file if file.is_file() else config
+        base = "another one" if tokenizer.chat_template else "none"
+        raise UserError(
+            f"The student in {student} has a chat template of its own ({where.name}), its base has {base}, and both "
+            f"are asked in the base's. Copy {where} over that of the base (into a copy of its folder, given as "
+            "--subspace.model_name_or_path), or set --evaluation.prompt_format plain."
+        )
 
 
 def render_prompts(

@@ -148,7 +148,7 @@ def _folds(model: nn.Module, subspace: CapabilitySubspace) -> list[Fold]:
             )
         weights = {id(weight): (weight, dim) for module in site.modules for weight, dim in _output_weights(module)}
         for weight, dim in weights.values():
-            if not weight.is_floating_point():
+            if not weight.is_floating_point() or weight.dtype.itemsize < 2:  # float8 calls itself floating point
                 raise UserError(
                     f"{site.name} holds weights of {weight.dtype}: a quantised projection cannot be folded. Load the "
                     "model with dtype=float32 (--data.dtype) or bfloat16, or use project_kv."

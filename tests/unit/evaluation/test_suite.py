@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from spd_lightning.artifacts.files import read_jsonl
+from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.evaluation.context import Occasion, RunContext
 from spd_lightning.evaluation.suite import BenchmarkSuite, logged_metrics
@@ -67,3 +68,15 @@ def test_overlap_names_the_sets_and_the_benchmarks() -> None:
     assert suite.overlap_rows({"calibration": examples}) == [
         {"set": "calibration", "task": "letters", "shared": 3, "of": 7}
     ]
+
+
+def test_a_student_is_asked_in_its_base_s_chat_template_alone(tiny_model_dir: str, tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    for form in ("plain", "chat"):
+        suite = make(tasks=["letters"], prompt_format=form)
+        suite.enter(RunContext(model_name_or_path=tiny_model_dir, adapter=tmp_path))
+        if form == "plain":
+            suite.base(Occasion())
+            continue
+        with pytest.raises(UserError, match="has a chat template of its own"):
+            suite.base(Occasion())

@@ -73,6 +73,7 @@ def test_records_come_back_in_the_order_of_the_requests(fake_vllm: dict[str, Any
         "tensor_parallel_size": 2,
         "dtype": "auto",
         "seed": 5,
+        "trust_remote_code": False,
         "generation_config": "vllm",
     }
     assert fake_vllm["prompts"] == [{"prompt_token_ids": list(r.prompt_ids)} for r in REQUESTS]

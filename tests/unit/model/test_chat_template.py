@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from spd_lightning.errors import UserError
 from spd_lightning.generation.requests import encode_prompts
-from spd_lightning.model.chat_template import fix_template_date, prints_date, render_prompts
+from spd_lightning.model.chat_template import check_student_template, fix_template_date, prints_date, render_prompts
 from tests.conftest import byte_tokenizer
 
 DATED = (
@@ -70,3 +72,16 @@ def test_which_templates_print_a_date() -> None:
 def test_what_is_no_date_is_refused() -> None:
     with pytest.raises(UserError, match=r"template_date='26\.11\.2026' is no date"):
         fix_template_date("26.11.2026")
+
+
+def test_a_student_with_a_template_of_its_own_is_refused(tmp_path: Path) -> None:
+    """Base and student are asked alike: in the base's template."""
+    check_student_template(tmp_path, tokenizer_with(PLAIN))  # it has none
+    (tmp_path / "chat_template.jinja").write_text(PLAIN)
+    check_student_template(tmp_path, tokenizer_with(PLAIN))
+    with pytest.raises(UserError, match=r"own \(chat_template.jinja\), its base has another one.*prompt_format plain"):
+        check_student_template(tmp_path, tokenizer_with(DATED))
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": PLAIN}))
+    with pytest.raises(UserError, match=r"own \(tokenizer_config.json\), its base has none"):
+        check_student_template(tmp_path, byte_tokenizer())

@@ -164,10 +164,11 @@ def test_weights_that_cannot_be_folded():
     ):
         pass
     module = model.model.layers[0].self_attn.k_proj
-    module.weight = torch.nn.Parameter(torch.zeros(16, 32, dtype=torch.int8), requires_grad=False)
-    subspace.metadata["weights_digest"] = weights_digest(kv_sites(model))
-    with pytest.raises(UserError, match=r"k_proj holds weights of torch.int8"), fold_projection(model, subspace):
-        pass
+    for dtype in (torch.int8, torch.float8_e4m3fn):
+        module.weight = torch.nn.Parameter(torch.zeros(16, 32, dtype=dtype), requires_grad=False)
+        subspace.metadata["weights_digest"] = weights_digest(kv_sites(model))
+        with pytest.raises(UserError, match=f"k_proj holds weights of {dtype}"), fold_projection(model, subspace):
+            pass
 
 
 def test_project_keeps_shape_and_dtype():

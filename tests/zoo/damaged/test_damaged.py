@@ -21,6 +21,9 @@ from transformers import AutoModelForCausalLM
 
 from spd_lightning.cli.program import main
 from spd_lightning.errors import UserError
+from spd_lightning.finetuning.lora import add_lora
+from spd_lightning.finetuning.student import save_adapter
+from spd_lightning.model.adapter_beside import put_beside
 from spd_lightning.model.load import load_model
 from tests.conftest import tiny_model
 
@@ -283,3 +286,31 @@ def test_fp8_is_dense_for_good(dtype: torch.dtype, folder: Path, tmp_path: Path)
     ids = torch.randint(0, 256, (1, 5))
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=dtype)
     assert torch.equal(again(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path, tiny_model_dir: str) -> Path:
+    model = add_lora(load_model(tiny_model_dir, torch.float32), 2, 2, 0.0, None, 0, tiny_model_dir)
+    return save_adapter(model, tmp_path / "adapter")
+
+
+ADAPTERS: dict[str, tuple[Change, str]] = {
+    "weights cut short": (shortened("adapter_model.safetensors"), "adapter_model.safetensors is cut short"),
+    "weights are a pointer": (
+        written("adapter_model.safetensors", LFS),
+        "adapter_model.safetensors is a Git LFS pointer",
+    ),
+    "config cut short": (shortened("adapter_config.json"), "adapter_config.json is no JSON"),
+    "config is a page": (written("adapter_config.json", HTML), "adapter_config.json is a web page"),
+    "config of other types": (configured("adapter_config.json", r="many"), "does not fit|cannot be read"),
+    "config of a newer peft": (configured("adapter_config.json", peft_type="NEWER"), "peft_type is NEWER"),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_damaged_adapter_is_refused_in_one_line(name: str, adapter: Path, tiny_model_dir: str) -> None:
+    change, told = ADAPTERS[name]
+    change(adapter)
+    with pytest.raises(UserError, match=told) as caught:
+        put_beside(load_model(tiny_model_dir, torch.float32), adapter)
+    assert str(adapter) in str(caught.value) and "\n" not in str(caught.value)
