@@ -155,7 +155,7 @@ class BenchmarkSuite:
         """The base of what is scored; see `base_of`."""
         check_one_process(self.options.device_map, occasion.world_size)
         name, student = self.context.model_name_or_path, self.context.adapter
-        if self.options.settings["prompt_format"] == "chat" and student is not None and name is not None:
+        if self.settings["prompt_format"] == "chat" and student is not None and name is not None:
             check_student_template(Path(student), load_tokenizer(name))
         return base_of(
             self.context.model_name_or_path,
