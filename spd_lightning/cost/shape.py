@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from spd_lightning.model.anatomy import decoder_layers, is_conv1d, is_linear
+from spd_lightning.model.text_part import skeleton
 from spd_lightning.subspace.sites import QUERIES, base_projection, kv_sites
 
 
@@ -64,8 +63,7 @@ def model_shape(config: Any) -> ModelShape:
     """Count an architecture from its transformers config, on the meta device (no memory)."""
     from spd_lightning.finetuning.lora import lora_targets
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    model = skeleton(config)
     text = config.get_text_config()
     layers = decoder_layers(model)
     matrices: dict[str, Any] = {name: base_projection(m).weight for name, m in layers.named_modules() if is_linear(m)}

@@ -24,9 +24,10 @@ from spd_lightning.model.adapter_beside import is_adapter, merge_inside, read_re
 from spd_lightning.model.anatomy import dtype_name
 from spd_lightning.model.checkpoint_files import split_revision
 from spd_lightning.model.embedded import EMBEDDED, write_terms
-from spd_lightning.model.load import load_model, save_tokenizer
+from spd_lightning.model.load import load_config, load_model, save_tokenizer
 from spd_lightning.model.source import is_gguf, loadable_name, resolve_source
 from spd_lightning.model.student_base import check_base_of
+from spd_lightning.model.text_part import model_class
 from spd_lightning.subspace.projection import fold_into
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -188,6 +189,8 @@ def _finish(out: Path, facts: RunFacts, title: str, how: str, usage: str) -> Pat
     save_tokenizer(facts.model_name_or_path, out)
     if (embedded := embedded_origin(facts.model_name_or_path)) is not None:
         write_terms(embedded, out)
+    config = load_config(facts.model_name_or_path, need_weights=False)
+    usage = usage.replace("AutoModelForCausalLM", model_class(config).__name__)  # with pictures it has another class
     write_atomic(out / "README.md", model_card(facts, title, how, usage))
     return out
 

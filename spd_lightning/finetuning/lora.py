@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from spd_lightning.errors import UserError
-from spd_lightning.model.anatomy import decoder_layers, is_conv1d, is_linear
+from spd_lightning.model.anatomy import decoder_layers, is_conv1d, is_linear, text_decoder
 from spd_lightning.model.checkpoint_files import split_revision
 from spd_lightning.model.source import loadable_name
 from spd_lightning.seeds import seed_of
@@ -121,6 +121,7 @@ def add_lora(
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
         target_modules=lora_targets(model, target_modules),
+        exclude_modules=_beside_the_text(model),
         task_type="CAUSAL_LM",
         fan_in_fan_out=any(is_conv1d(m) for m in model.modules()),
     )
@@ -134,6 +135,12 @@ def add_lora(
     wrapped.peft_config["default"].base_model_name_or_path = loadable_name(base)
     wrapped.peft_config["default"].revision = revision
     return wrapped
+
+
+def _beside_the_text(model: PreTrainedModel) -> str | None:
+    """What names modules outside the text part of a multimodal model, for PEFT; None where there are none."""
+    path, _ = text_decoder(model)
+    return rf"(?!{re.escape(path)}\.).*" if path else None
 
 
 def adapted_blocks(model: nn.Module) -> str:

@@ -54,9 +54,19 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def text_decoder(model: nn.Module) -> tuple[str, nn.Module]:
+    """The path and the module of the text part of a multimodal model, also under PEFT; of others the whole model."""
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    config: Any = getattr(base, "config", None)
+    if config is None or config.get_text_config(decoder=True) is config:
+        return "", model
+    decoder = base.get_decoder()
+    return next(name for name, module in model.named_modules() if module is decoder), decoder
+
+
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """The decoder layers of a causal language model, in order: the ``ModuleList`` as long as its config says."""
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+    lists = [m for m in text_decoder(model)[1].modules() if isinstance(m, nn.ModuleList)]
     if not lists:
         raise UserError(f"{type(model).__name__} has no list of decoder layers. A decoder-only transformer is needed.")
     config: Any = getattr(model, "config", None)

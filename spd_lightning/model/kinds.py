@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import AutoModelForMaskedLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spd_lightning.errors import UserError
 from spd_lightning.model.damage import read_object
+from spd_lightning.model.text_part import model_class
 
 # Quantised weights that transformers makes dense while it loads them, where its configuration asks for that.
 DENSE_ON_LOADING = ("fp8", "mxfp4", "compressed-tensors")
@@ -78,7 +79,7 @@ def check_kind(name: str, config: Any) -> None:
     kind = config.model_type
     if getattr(config, "is_encoder_decoder", False):
         what = "an encoder-decoder model"
-    elif type(config) not in AutoModelForCausalLM._model_mapping:
+    elif type(config) not in model_class(config)._model_mapping:
         parts = [part for part in ("vision_config", "audio_config") if getattr(config, part, None) is not None]
         what = "a multimodal model whose text part does not load alone" if parts else "no causal language model"
     elif getattr(config, "is_decoder", None) is False and type(config) in AutoModelForMaskedLM._model_mapping:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.model.adapter_beside import Beside, is_adapter, put_beside, read_record
@@ -22,6 +22,7 @@ from spd_lightning.model.kinds import ask_for_dense, check_kind, check_raw, make
 from spd_lightning.model.source import model_fingerprint, resolve_source
 from spd_lightning.model.special_tokens import make_fit, without_files
 from spd_lightning.model.student_base import check_base_of
+from spd_lightning.model.text_part import is_multimodal, model_class, say_text_only
 
 log = logging.getLogger(__name__)
 
@@ -140,11 +141,13 @@ def load_model(
         log.info("%s has all its weights trained: they stay in float32, which keeps small updates", model_name_or_path)
         dtype = torch.float32
     config = load_config(model_name_or_path)
+    if is_multimodal(config):
+        say_text_only(model_name_or_path)
     method = ask_for_dense(config)
     options = {"config": config, "dtype": dtype, "device_map": device_map, "weights_only": True}
     # What does not fit is told by us: transformers would fill it at random, or end in a traceback.
     told = {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    model, found = _from_pretrained(AutoModelForCausalLM, model_name_or_path, source, local, **options, **told)
+    model, found = _from_pretrained(model_class(config), model_name_or_path, source, local, **options, **told)
     _check_whole(model_name_or_path, source, found)
     model = make_dense(model, dtype, method)
     generation_config = type(model.generation_config)()

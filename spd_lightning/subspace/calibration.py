@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from spd_lightning.errors import UserError
 from spd_lightning.health import Health, fewer_than_asked
 from spd_lightning.model.anatomy import cache_layers, decoder_layers, dtype_name, resolve_layers
 from spd_lightning.model.load import load_config
+from spd_lightning.model.text_part import skeleton
 from spd_lightning.subspace.choice import Basis, Rank, choose_rank
 from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample
 from spd_lightning.subspace.sites import KVSite, Sides, SiteKey, kv_sites, split_sides
@@ -38,12 +38,11 @@ def target_sites(model_name_or_path: str, layers: str | list[int], sides: Sides,
     """
     config = load_config(model_name_or_path)
     both = split_sides(sides)
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
-    depth = len(decoder_layers(skeleton))
-    with_kv = sorted({layer for layer, _ in kv_sites(skeleton)})
+    model = skeleton(config)
+    depth = len(decoder_layers(model))
+    with_kv = sorted({layer for layer, _ in kv_sites(model)})
     cache_layers(config)  # refuses what stage 2 could not run
-    found = kv_sites(skeleton, resolve_layers(layers, depth, with_kv))
+    found = kv_sites(model, resolve_layers(layers, depth, with_kv))
     joint = sorted({layer for (layer, _), site in found.items() if site.both})
     if joint and sides != "kv":
         raise UserError(
@@ -52,7 +51,7 @@ def target_sites(model_name_or_path: str, layers: str | list[int], sides: Sides,
         )
     kv_dims = {key: site.kv_dim for key, site in found.items() if key[1] in both}
     for (layer, side), kv_dim in kv_dims.items():
-        choose_rank(rank, torch.ones(kv_dim), layer, _heads(skeleton, found[layer, side]))
+        choose_rank(rank, torch.ones(kv_dim), layer, _heads(model, found[layer, side]))
     return kv_dims
 
 

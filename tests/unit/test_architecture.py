@@ -85,6 +85,7 @@ TESTED_IN = {
     "model/damage.py": "zoo/damaged/test_damaged.py",
     "model/kinds.py": "zoo/damaged/test_damaged.py",
     "model/source.py": "unit/model/test_checkpoint_files.py",
+    "model/text_part.py": "zoo/test_differing_layers.py",
     "pipeline/fit.py": "integration/test_cli_fit.py",
     "pipeline/formats.py": "integration/test_prompt_format.py",
     "pipeline/parts.py": "integration/test_cli_fit.py",

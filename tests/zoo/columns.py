@@ -6,7 +6,7 @@ The measure is always the uncached definition: a forward of one row alone, witho
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 from unittest import mock
 
 import torch
+import transformers
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from spd_lightning.cli.program import main
 from spd_lightning.errors import UserError
@@ -42,7 +43,7 @@ from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.projection import fold_projection, project_kv
 from spd_lightning.subspace.sites import KVSite, SiteKey, kv_sites, weights_digest
 from spd_lightning.subspace.subspace import CapabilitySubspace
-from tests.zoo.families import VOCABULARY, save, tokenizer
+from tests.zoo.families import VOCABULARY, config_of, random_model, save, tokenizer
 
 KEEPS = {
     "_Layer": "attention",
@@ -120,7 +121,14 @@ def extraction(one: Specimen) -> None:
     keys = one.subspace.sites
     one.seen["layers"] = layers_of(one.model.config)
     one.seen["sites"] = " ".join(f"{i}.kv" if one.sites[i, side].both else f"{i}.{side}" for i, side in keys)
+    text_part(one)
     assert check_layout(one.model, one.sites), "the roles of keys and values could not be checked"
+
+
+def text_part(one: Specimen) -> None:
+    """What is loaded of a multimodal checkpoint answers to text as the whole does."""
+    if hasattr(config_of(one.family), "vision_config"):
+        same(one.model, random_model(one.family), one, "the text part")
 
 
 def layers_of(config: Any) -> str:
@@ -322,7 +330,11 @@ def exports(one: Specimen) -> None:
 
 
 def _plain(folder: Path) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    """As the model card says it, which names the class."""
+    name = next(
+        n for n in ("AutoModelForCausalLM", "AutoModelForImageTextToText") if n in (folder / "README.md").read_text()
+    )
+    return getattr(transformers, name).from_pretrained(folder, dtype=torch.float32).eval()
 
 
 SETTINGS = (
@@ -344,7 +356,7 @@ def commands(one: Specimen) -> None:
     assert main(["sample", str(one.folder / "run"), "--prompt", "Question: 1 plus 2?"]) == 0, "sample"
 
 
-QUICK: dict[str, Callable[[Specimen], None]] = {
+COLUMNS: dict[str, Callable[[Specimen], None]] = {
     "extraction": extraction,
     "gradients": gradients,
     "generation": generation,
@@ -354,10 +366,11 @@ QUICK: dict[str, Callable[[Specimen], None]] = {
     "evaluation": evaluation,
     "exports": exports,
 }
-COLUMNS = {**QUICK, "commands": commands}
 
 
-def put_through(family: str, folder: Path, columns: dict[str, Callable[[Specimen], None]]) -> dict[str, Any]:
+def put_through(
+    family: str, folder: Path, columns: Mapping[str, Callable[[Specimen], None]] = COLUMNS
+) -> dict[str, Any]:
     """What became of a family: every column's outcome, or the line with which it is refused."""
     one, outcomes = Specimen(family, folder), {}
     for name, column in columns.items():

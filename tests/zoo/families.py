@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerFast
 
 FAMILIES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "families.json").read_text(encoding="utf-8"))
 VOCABULARY = 640
@@ -31,7 +31,9 @@ def config_of(family: str) -> Any:
 def random_model(family: str) -> PreTrainedModel:
     """A model in float32 and eval mode."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config_of(family)).float().eval()
+    config = config_of(family)
+    whole = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    model = whole.from_config(config).float().eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 1 and not name.endswith(("A_log", "dt_bias")):

@@ -1,0 +1,120 @@
+"""Models whose layers differ: what is chosen, said, counted and refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from spd_lightning.cost.shape import model_shape
+from spd_lightning.errors import UserError
+from spd_lightning.finetuning.lora import adapted_blocks, add_lora, lora_targets
+from spd_lightning.finetuning.loss import check_packing
+from spd_lightning.generation.cache import empty_cache, shares_beginning
+from spd_lightning.model.anatomy import resolve_layers, text_decoder
+from spd_lightning.subspace.calibration import target_sites, where
+from spd_lightning.subspace.capture import Batch, capture_gradients, for_moments
+from spd_lightning.subspace.sites import kv_sites
+from tests.zoo.families import FAMILIES, config_of, random_model, save
+
+
+def sites_of(family: str, folder: Path, sides: str = "kv") -> list[tuple[int, str]]:
+    return list(target_sites(save(family, folder), "middle_last", sides, "half"))  # type: ignore[arg-type]
+
+
+def test_middle_and_last_are_counted_among_the_layers_with_keys_and_values() -> None:
+    assert resolve_layers("middle_last", 12) == [6, 11]
+    assert resolve_layers("middle_last", 12, [3, 7, 11]) == [7, 11]
+    assert resolve_layers("middle_last", 12, range(8)) == [4, 7]  # the last four borrow
+    assert resolve_layers("all", 12, [3, 7, 11]) == [3, 7, 11]
+    assert resolve_layers([-1], 12, [3, 7]) == [11]
+
+
+def test_a_layer_without_them_is_refused_and_those_with_them_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"under layer 2 of Qwen3_5.*Layers that have them: 1, 3\..*--subspace.layers"):
+        target_sites(save("qwen3_5", tmp_path), [2], "kv", "half")
+
+
+def test_one_projection_for_both_is_one_site(tmp_path: Path) -> None:
+    assert sites_of("gemma4_keqv", tmp_path) == [(2, "k"), (2, "v"), (3, "k")]
+    model = random_model("gemma4_keqv")
+    sites = kv_sites(model, [2, 3])
+    assert where(model, sites) == "keys and values of layers 2, 3 of 4; one projection makes both in layer 3"
+    for side in ("k", "v"):
+        with pytest.raises(UserError, match=rf"sides='{side}' cannot be projected alone in layer 3.*sides to kv"):
+            sites_of("gemma4_keqv", tmp_path, side)
+
+
+def test_layers_with_the_weights_of_another_are_one_site_with_the_rows_of_all() -> None:
+    model = random_model("zamba2")
+    sites = kv_sites(model)
+    assert list(sites) == [(1, "k"), (1, "v")] and len(sites[1, "k"].modules) == 2
+    assert "later layers have the weights of layer 1" in where(model, sites)
+    ids = torch.arange(3, 12)[None]
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    batch = Batch(ids, mask, torch.arange(9)[None] > 6)
+    rows, counts, (half, half_counts) = for_moments(capture_gradients(model, batch, sites), batch, 0)
+    assert rows[1, "k"].shape[0] == 2 * 8 and counts == {key: 18 for key in sites} == half_counts
+    assert torch.equal(half[1, "k"], rows[1, "k"])
+    for name in ("q_proj", "k_proj"):
+        with pytest.raises(UserError, match=f"target_modules: {name} share their weights between layers"):
+            lora_targets(model, [name])
+
+
+@pytest.mark.parametrize(("family", "said"), [("qwen3_5", "4 of 4 blocks"), ("nemotron_h", "3 of 4 blocks (not 2,")])
+def test_the_log_says_how_many_blocks_are_adapted(family: str, said: str) -> None:
+    assert said in adapted_blocks(add_lora(random_model(family), 2, 2, 0.0, None, 0, family))
+
+
+@pytest.mark.parametrize("family", ["qwen3_5", "lfm2", "falcon_h1"])
+def test_what_recurrent_layers_carry_is_not_shared_between_texts(family: str) -> None:
+    model = random_model(family)
+    assert not shares_beginning(model)
+    with pytest.raises(UserError, match=r"packing=True would leak the texts of a row into each other: \d layers"):
+        check_packing(model, 10)
+    assert shares_beginning(random_model("llama"))
+
+
+@pytest.mark.parametrize("family", ["mamba", "recurrent_gemma"])
+def test_a_cache_that_rows_cannot_leave_is_refused(family: str) -> None:
+    with pytest.raises(UserError, match=rf"Model type '{family}' cannot generate here: "):
+        empty_cache(random_model(family), 8)
+
+
+def test_a_cache_of_a_kind_that_is_not_known_is_refused() -> None:
+    config = config_of("llama")
+    config.layer_types = ["full_attention", "full_attention", "full_attention", "minimax_m3_sparse"]
+    with pytest.raises(UserError, match="cannot generate here"):
+        empty_cache(transformers.LlamaForCausalLM(config), 8)
+
+
+def test_the_estimate_counts_what_each_layer_has() -> None:
+    for family, q_dim, kv_width, layers in (
+        ("llama", 64, 256, (0, 1, 2, 3)),
+        ("qwen3_5", 32, 128, (1, 3)),  # two layers of four
+        ("gemma4_keqv", 96, 384, (0, 1, 2, 3)),  # heads of 16 and 32
+        ("gemma4_shared", 96, 192, (0, 1)),  # four layers attend, two of them to what others keep
+        ("zamba2", 64, 512, (1,)),  # its weights run twice, and both keep
+    ):
+        shape = model_shape(config_of(family))
+        assert (shape.q_dim, shape.kv_width, shape.kv_layers) == (q_dim, kv_width, layers), family
+        cache = empty_cache(model := random_model(family), 5)
+        model(input_ids=torch.arange(3, 8)[None], past_key_values=cache, use_cache=True)
+        held = sum(layer.keys.numel() + layer.values.numel() for _, layer in cache.attention)
+        assert held == 5 * kv_width, family
+
+
+def test_adapters_stay_in_the_text_part_of_a_multimodal_model() -> None:
+    model = random_model("gemma3_vl")
+    path, decoder = text_decoder(model)
+    assert decoder is model.get_submodule(path) and path.endswith("language_model")
+    wrapped = add_lora(model, 2, 2, 0.0, None, 0, "x")
+    adapted = [name for name, _ in wrapped.named_modules() if name.endswith("lora_A")]
+    assert adapted and all(f"{path}." in name for name in adapted)
+    assert text_decoder(wrapped)[1] is decoder
+
+
+def test_every_family_of_the_list_has_a_class() -> None:
+    assert all(hasattr(transformers, entry["config"]) for entry in FAMILIES.values())
