@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BUILD = "import sys; from setuptools import build_meta as b; [f(sys.argv[1]) for f in (b.build_wheel, b.build_sdist)]"
+BUILD = "import sys; from setuptools import build_meta as b; out = sys.argv[1]; b.build_wheel(out); b.build_sdist(out)"
 LEFT_OUT = (".git", ".venv", "build", "runs", "spd_lightning.egg-info", "__pycache__", ".mypy_cache", ".ruff_cache")
 
 
