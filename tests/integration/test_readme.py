@@ -72,4 +72,4 @@ def test_custom_example_uses_its_completions(smollm2: str, tmp_path: Path, monke
     results = json.loads((tmp_path / "runs" / "capitals" / "results.json").read_text())
     assert results["corpus"]["n"] == 32 and results["corpus"]["empty"] < 0.1
     scores = {s["method"]: s["value"] for s in results["scores"] if s["metric"] == "accuracy"}
-    assert 0.3 <= scores["base"] < 1, scores  # greedy, 27 of all 40 in float32
+    assert scores["base"] >= 0.3, scores  # 27 of all 40 hold the capital, greedy in float32, 22 sampled
