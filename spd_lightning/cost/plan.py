@@ -27,6 +27,7 @@ from spd_lightning.cost.machine import Machine, measure_machine
 from spd_lightning.cost.shape import ModelShape, model_shape
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
+from spd_lightning.evaluation.decoding import samples_of
 from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.generation.requests import DEFAULT_BATCH_SIZE
@@ -208,7 +209,7 @@ class Plan:
             return estimate_likelihood(
                 self.shape, sum(own), max(prompts, default=0), len(prompts), dtype, self.processes
             )
-        samples = settings["num_samples"] if benchmark.answer_type == "program" else 1
+        samples = samples_of(benchmark, settings["num_samples"])
         batch = settings["batch_size"] or DEFAULT_BATCH_SIZE
         rows = [n for n in prompts for _ in range(samples)]
         return estimate_generate(

@@ -16,11 +16,9 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from spd_lightning.errors import UserError
+from spd_lightning.evaluation.decoding import GREEDY, chosen_decoding, samples_of
 from spd_lightning.evaluation.keys import examples_sha256
 from spd_lightning.evaluation.portion import (
-    TEMPERATURE,
-    TOP_P,
     Answers,
     Asked,
     Progress,
@@ -58,6 +56,9 @@ def run_benchmark(
     *,
     method: str,
     num_samples: int = 1,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
     batch_size: int | None = None,
     seed: int = 42,
     rank: int = 0,
@@ -78,7 +79,11 @@ def run_benchmark(
         tokenizer: The model's.
         benchmark: What to score, the same on every process.
         method: Name under which the scores are kept.
-        num_samples: Completions per program task (for pass@k); other tasks are greedy and take one.
+        num_samples: Completions per example where answers are generated, for pass@k.
+        temperature: Of generated answers; None is greedy for one, 0.8 (with top-p 0.95) for several. Code whose
+            likelihood is read, too, is always completed greedily, once.
+        top_p: Of drawn answers; None keeps all, see above.
+        top_k: Of drawn answers; None keeps all.
         batch_size: Completions, or questions, run together; None for the stages' own defaults.
         seed: Of the samples' noise.
         rank: This process, 0-based.
@@ -104,14 +109,15 @@ def run_benchmark(
     Ranks:
         Every process calls it with the same arguments but ``rank``. One gather.
     """
-    if num_samples < 1:
-        raise UserError(f"num_samples={num_samples} scores nothing. Set --evaluation.num_samples to at least 1.")
+    decoding = chosen_decoding(num_samples, temperature, top_p, top_k)
     if world_size > 1 and gather is None:
         raise ValueError(f"world_size={world_size} needs a gather function.")
-    samples = num_samples if benchmark.answer_type == "program" else 1
+    samples = samples_of(benchmark, num_samples)
+    drawn = decoding if benchmark.output_type == "generate" else GREEDY
     start = time.perf_counter()
     way = Way(
         samples=samples,
+        decoding=drawn,
         batch_size=batch_size,
         seed=seed,
         rank=rank,
@@ -147,7 +153,7 @@ def run_benchmark(
     nll = {key: value for s in portions for key, value in s["nll"].items()}
     for record in result.records:
         record["scores"] = nll.get(record["id"], record["scores"])
-    likelihood, drawn = benchmark.output_type == "choices", f"temperature {TEMPERATURE}, top-p {TOP_P}"
+    likelihood = benchmark.output_type == "choices"
     result.facts = {
         "new_tokens": sum(s["facts"]["new_tokens"] for s in portions),
         "truncated": sum(s["facts"]["truncated"] for s in portions),
@@ -158,7 +164,7 @@ def run_benchmark(
         "dtype": dtype_name(model.dtype),
         "batch_size": batch_size,
         "prompt_format": "plain" if likelihood else prompt_format,
-        "decoding": "likelihood" if likelihood else "greedy" if samples == 1 else drawn,
+        "decoding": "likelihood" if likelihood else str(drawn),
         "repetition_penalty": None if likelihood else repetition_penalty,
         "timeout_s": timeout_s if benchmark.answer_type == "program" else None,
     }

@@ -14,10 +14,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from spd_lightning.errors import UserError
+from spd_lightning.evaluation.best_decoding import read_grid
 from spd_lightning.evaluation.context import Occasion, RunContext, SuiteOptions, check_count, check_names
 from spd_lightning.evaluation.portion import ShortContext
-from spd_lightning.evaluation.scores import BenchmarkResult
-from spd_lightning.evaluation.suite import BenchmarkSuite, logged_metrics
+from spd_lightning.evaluation.scores import BenchmarkResult, logged_metrics
+from spd_lightning.evaluation.suite import BenchmarkSuite
 from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.model.load import Dtype
 from spd_lightning.model.student_base import check_base_of
@@ -36,10 +37,17 @@ class BenchmarkCallback(Callback):
         protocol: standard (the field's convention) or paper (the published settings). Named in every score.
         limit: Examples per benchmark, the first ones (in mmlu and bbh subjects take turns): one number, or a number for
             each task named ({humaneval: 20}, others whole); null for all.
-        num_samples: Completions per program task, for pass@k; above 1 they are drawn at temperature 0.8, top-p 0.95.
+        num_samples: Completions per example where answers are generated, for pass@k (up to 64) and the mean over them.
+        temperature: Of generated answers, 0 for greedy; null is greedy for one completion, and 0.8 with top-p 0.95 for
+            several (the convention of pass@k).
+        top_p: Of drawn answers, as data.top_p; null keeps all, but see temperature.
+        top_k: Of drawn answers, as data.top_k; null keeps all.
         methods: Any of base, student and projected (the base under the projection, untrained); null: base, student.
         base_shots: Score the base also with so many of the calibration answers as solved examples before each prompt,
             on the task calibrated on, which must be among tasks: [3, 8]; null for none.
+        best_decoding: Grid of decodings: [{temperature: 0}, {temperature: 0.7, top_p: 0.9, top_k: 50}]. The base is
+            also scored at the one that is best on training rows, task by task, one answer an example; null for not.
+        best_decoding_rows: Training rows of each task that it is chosen on.
         when: before, after or both (null) around training. Base and projected are scored at the first of these moments,
             the student after.
         every_n_steps: Score the student every so many optimizer steps as well; null for never.
@@ -68,8 +76,13 @@ class BenchmarkCallback(Callback):
         protocol: Protocol = "standard",
         limit: int | dict[str, int] | None = None,
         num_samples: int = 1,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
         methods: list[ScoredModel] | None = None,
         base_shots: list[int] | None = None,
+        best_decoding: list[dict[str, float]] | None = None,
+        best_decoding_rows: int = 200,
         when: list[Moment] | None = None,
         every_n_steps: int | None = None,
         every_n_epochs: int | None = None,
@@ -97,12 +110,17 @@ class BenchmarkCallback(Callback):
             limit=limit,
             methods=methods if methods is not None else ["base", "student"],
             base_shots=base_shots or (),
+            best_decoding=read_grid(best_decoding or ()),
+            best_decoding_rows=best_decoding_rows,
             subspace=subspace,
             dtype=dtype,
             skip_missing_data=skip_missing_data,
             device_map=device_map,
             settings={
                 "num_samples": num_samples,
+                "temperature": temperature,
+                "top_p": top_p,
+                "top_k": top_k,
                 "batch_size": batch_size,
                 "prompt_format": prompt_format,
                 "repetition_penalty": 1.0 if repetition_penalty is None else float(repetition_penalty),

@@ -94,7 +94,8 @@ def answer_changes(base: BenchmarkResult, student: BenchmarkResult, encode: Enco
         return None
     kind = KINDS[base.answer_type]
     old, new = (answer_figures([pair[i] for pair in pairs], kind.holds, encode) for i in (0, 1))
-    greedy = max(r["sample"] for r, _ in pairs) == 0
+    named = base.facts.get("decoding", "greedy") in ("greedy", "likelihood")
+    greedy = named and max(r["sample"] for r, _ in pairs) == 0
     judged = is_share(stands_for(base.answer_type))
     written = "num_tokens" in pairs[0][0]
     parts = parts_of_difference(old["parsed"], old["correct_if_parsed"], new["parsed"], new["correct_if_parsed"])

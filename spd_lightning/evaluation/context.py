@@ -16,6 +16,7 @@ import torch
 
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError, unknown_name
+from spd_lightning.evaluation.decoding import Decoding, chosen_decoding
 from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.model.load import Dtype
 from spd_lightning.subspace.subspace import CapabilitySubspace
@@ -23,6 +24,7 @@ from spd_lightning.tasks import TASKS
 from spd_lightning.tasks.task import Protocol
 
 SCORED_MODELS = ("base", "projected", "student")
+DRAWN: dict[str, Any] = {"num_samples": 1, "temperature": None, "top_p": None, "top_k": None}
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ class SuiteOptions:
     limit: int | Mapping[str, int] | None
     methods: Sequence[str]
     base_shots: Sequence[int]
+    best_decoding: Sequence[Decoding]
+    best_decoding_rows: int
     subspace: str | None
     dtype: Dtype | None
     skip_missing_data: bool
@@ -54,10 +58,10 @@ class SuiteOptions:
             check_count("limit", number)
         for number in self.base_shots:
             check_count("base_shots", number)
+        check_count("best_decoding_rows", self.best_decoding_rows)
         check_count("batch_size", self.settings["batch_size"])
-        num_samples, timeout_s = self.settings["num_samples"], self.settings["timeout_s"]
-        if num_samples < 1:
-            raise UserError(f"num_samples={num_samples} scores nothing. Set --evaluation.num_samples to at least 1.")
+        chosen_decoding(**{name: self.settings.get(name, default) for name, default in DRAWN.items()})
+        timeout_s = self.settings["timeout_s"]
         if not timeout_s > 0:
             raise UserError(
                 f"timeout_s={timeout_s} would fail every program. Set --evaluation.timeout_s to seconds above 0."

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from spd_lightning.evaluation.decoding import chosen_decoding
 from spd_lightning.generation.requests import encode_prompts
 from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.tasks.task import Benchmark
@@ -27,7 +29,15 @@ def benchmark_key(benchmark: Benchmark, settings: dict[str, Any]) -> dict[str, A
         **{name: settings.get(name) for name in names},
         **({"system_prompt": benchmark.system_prompt} if benchmark.system_prompt else {}),
         "repetition_penalty": settings.get("repetition_penalty", 1.0) if generates else None,
+        **_drawn(benchmark, settings),
     }
+
+
+def _drawn(benchmark: Benchmark, settings: dict[str, Any]) -> dict[str, Any]:
+    """How answers are drawn, where they are; greedy ones have no such entry."""
+    names = ("num_samples", "temperature", "top_p", "top_k")
+    decoding = chosen_decoding(**{name: settings[name] for name in names if settings.get(name) is not None})
+    return {} if benchmark.output_type != "generate" or decoding.is_greedy else {"decoding": asdict(decoding)}
 
 
 def examples_sha256(benchmark: Benchmark) -> str:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.continuations import LikelihoodItem
+from spd_lightning.evaluation.decoding import GREEDY, Decoding
 from spd_lightning.evaluation.likelihood import LikelihoodScore, score_choices
 from spd_lightning.generation.engine import EngineStats, generate
 from spd_lightning.generation.requests import Generation, Request, Truncation, build_requests, encode_prompts
@@ -32,8 +33,6 @@ from spd_lightning.tasks.task import Benchmark, Example
 
 log = logging.getLogger(__name__)
 
-TEMPERATURE, TOP_P = 0.8, 0.95  # of several samples a question (arXiv:2107.03374); one is greedy
-
 Progress = Callable[[str, int, int, int], None]
 ShortContext = Literal["fewer_shots", "error"]
 
@@ -44,6 +43,7 @@ class Way:
 
     Attributes:
         samples: Completions per example.
+        decoding: Of each.
         rank: This process, 0-based.
         world_size: Number of processes.
 
@@ -51,6 +51,7 @@ class Way:
     """
 
     samples: int = 1
+    decoding: Decoding = GREEDY
     batch_size: int | None = None
     seed: int = 42
     rank: int = 0
@@ -248,8 +249,9 @@ def answer(
     if asked.requests:
         params = SamplingParams(
             max_new_tokens=benchmark.max_new_tokens,
-            temperature=0.0 if way.samples == 1 else TEMPERATURE,
-            top_p=1.0 if way.samples == 1 else TOP_P,
+            temperature=way.decoding.temperature,
+            top_p=way.decoding.top_p,
+            top_k=way.decoding.top_k,
             repetition_penalty=way.repetition_penalty,
             seed=way.seed,
             stop=evaluation_stops(benchmark.answer_type, benchmark.stop, benchmark.protocol, way.prompt_format),

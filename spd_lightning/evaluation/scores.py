@@ -210,3 +210,17 @@ def group_table(records: Sequence[Record], metric: str, group_of: dict[str, str]
 def reasons(records: Sequence[Record]) -> dict[str, int]:
     """How often each reason occurs, the most frequent first."""
     return dict(Counter(r["reason"] for r in records).most_common())
+
+
+def logged_metrics(results: Sequence[BenchmarkResult]) -> dict[str, float]:
+    """Scores under their logged names.
+
+    ``eval/<task>/<metric>`` is the curve from base (step 0) to student; ``eval_base/...``, ``eval_projected/...`` and
+    ``eval_base_3_shots/...`` keep those apart.
+    """
+    metrics = {}
+    for s in (score for result in results for score in result.scores):
+        reference = s.method == "projected" or s.method.startswith("base_")
+        names = ("eval", "eval_base") if s.method == "base" else (f"eval_{s.method}",) if reference else ("eval",)
+        metrics.update({f"{name}/{s.task}/{s.metric}": s.value for name in names})
+    return metrics

@@ -16,13 +16,15 @@ import torch
 from spd_lightning.artifacts.files import write_jsonl
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
+from spd_lightning.evaluation.best_decoding import METHOD as BEST
+from spd_lightning.evaluation.best_decoding import choose
 from spd_lightning.evaluation.comparisons import compare_all
 from spd_lightning.evaluation.context import Occasion, RunContext, SuiteOptions
 from spd_lightning.evaluation.evaluate import evaluate_model
 from spd_lightning.evaluation.keys import prompt_tokens
 from spd_lightning.evaluation.models import Base, Source, base_of, base_source, projected_source, student_source
 from spd_lightning.evaluation.progress import BenchmarkBar
-from spd_lightning.evaluation.scores import BenchmarkResult
+from spd_lightning.evaluation.scores import BenchmarkResult, logged_metrics
 from spd_lightning.evaluation.shots import shots_method, with_shots
 from spd_lightning.model.chat_template import check_student_template
 from spd_lightning.model.load import check_one_process, load_tokenizer
@@ -49,7 +51,7 @@ class BenchmarkSuite:
     results: list[BenchmarkResult] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     _benchmarks: list[Benchmark] | None = None
-    _tokens: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    _tokens: dict[tuple[str, str, int, str], str] = field(default_factory=dict)
 
     def enter(self, context: RunContext) -> None:
         """Go on in another context: results stay, benchmarks are loaded anew where they depend on what changed."""
@@ -176,6 +178,8 @@ class BenchmarkSuite:
             self.score_projected(occasion)
         if self.options.base_shots:
             self._score_shots(occasion)
+        if self.options.best_decoding:
+            self._score_best(occasion)
 
     def score_projected(self, occasion: Occasion) -> None:
         """Score the base model under the projection.
@@ -194,6 +198,19 @@ class BenchmarkSuite:
         for number in self.options.base_shots:
             asked = [with_shots(benchmark, task, number)]
             self._score(shots_method(number), base, base_source(base), occasion, benchmarks=asked)
+
+    def _score_best(self, occasion: Occasion) -> None:
+        """Score the base at the decoding that is best on training rows, benchmark by benchmark."""
+        base, context, options = self.base(occasion), self.context, self.options
+        run = lambda asked, how: self._run(BEST, base, base_source(base), [asked], how)[0]  # noqa: E731
+        for b in self.benchmarks():
+            task = load_task(b.task, context.data_dir, context.task_file, seed=context.seed)
+            found = choose(b, task, options.best_decoding, options.best_decoding_rows, run)
+            if isinstance(found, str):
+                self.results.append(BenchmarkResult(b.task, BEST, b.protocol, b.answer_type, not_run=found))
+            else:
+                (result,) = self._score(BEST, base, base_source(base), occasion, 0, [b], found.settings)
+                result.facts |= found.facts
 
     def shots_benchmark(self) -> Benchmark:
         """The benchmark that ``base_shots`` is scored on.
@@ -225,12 +242,32 @@ class BenchmarkSuite:
         occasion: Occasion,
         step: int = 0,
         benchmarks: list[Benchmark] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> list[BenchmarkResult]:
         """Score a model on all benchmarks, keep the results, write samples and log.
 
         Ranks:
             Every process calls it alike.
         """
+        results = self._run(method, base, source, self.benchmarks() if benchmarks is None else benchmarks, settings)
+        self.results += results
+        if rank() == 0 and self.context.samples is not None:
+            for r in results:
+                if r.not_run is None:
+                    write_jsonl(RunFolder.sample_file(self.context.samples, r.task, method), r.records)
+        for logger in occasion.loggers:
+            logger.log_metrics(logged_metrics(results), step=step)
+        return results
+
+    def _run(
+        self,
+        method: str,
+        base: Base,
+        source: Source,
+        benchmarks: list[Benchmark],
+        settings: Mapping[str, Any] | None = None,
+    ) -> list[BenchmarkResult]:
+        """What a model scores on benchmarks, under the user's settings but for those named."""
         context = self.context
         notes: dict[str, Any] = {}
         bar = BenchmarkBar(method) if rank() == 0 else None
@@ -241,9 +278,9 @@ class BenchmarkSuite:
             if bar is not None:
                 stack.callback(bar.close)
             stack.enter_context(torch.random.fork_rng(devices=[]))  # leaves the training's random state alone
-            results = evaluate_model(
+            return evaluate_model(
                 lambda: source.load(stack, notes),
-                self.benchmarks() if benchmarks is None else benchmarks,
+                benchmarks,
                 method=method,
                 trained_task=context.trained_task if domain is not None else None,
                 trained_domain=domain,
@@ -256,35 +293,13 @@ class BenchmarkSuite:
                 seed=context.seed,
                 progress=bar,
                 notes=notes,
-                **self.settings,
+                **{**self.settings, **(settings or {})},
             )
-        self.results += results
-        if rank() == 0 and context.samples is not None:
-            for r in results:
-                if r.not_run is None:
-                    write_jsonl(RunFolder.sample_file(context.samples, r.task, method), r.records)
-        for logger in occasion.loggers:
-            logger.log_metrics(logged_metrics(results), step=step)
-        return results
 
     def _prompt_tokens(self, name: str, benchmark: Benchmark) -> str:
         """What a model's tokenizer makes of a benchmark's prompts, computed once for all methods."""
-        known = (name, benchmark.task, benchmark.num_fewshot)
+        known = (name, benchmark.task, benchmark.num_fewshot, benchmark.examples[0].id)
         if known not in self._tokens:
             form = self.settings["prompt_format"]
             self._tokens[known] = prompt_tokens(load_tokenizer(name), benchmark, form)
         return self._tokens[known]
-
-
-def logged_metrics(results: Sequence[BenchmarkResult]) -> dict[str, float]:
-    """Scores under their logged names.
-
-    ``eval/<task>/<metric>`` is the curve from base (step 0) to student; ``eval_base/...``, ``eval_projected/...`` and
-    ``eval_base_3_shots/...`` keep those apart.
-    """
-    metrics = {}
-    for s in (score for result in results for score in result.scores):
-        reference = s.method == "projected" or s.method.startswith("base_")
-        names = ("eval", "eval_base") if s.method == "base" else (f"eval_{s.method}",) if reference else ("eval",)
-        metrics.update({f"{name}/{s.task}/{s.metric}": s.value for name in names})
-    return metrics

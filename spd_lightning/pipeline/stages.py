@@ -27,6 +27,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback, occasion
 from spd_lightning.evaluation.health import suite_health
 from spd_lightning.evaluation.movement import measure_movement
+from spd_lightning.evaluation.passes import pass_rows
 from spd_lightning.finetuning.health import training_health
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.finetuning.student import save_student
@@ -294,6 +295,8 @@ class Pipeline:
             row["skipped"] = bench.all_from_store
         self._tell(*suite_health(bench.final(), bench.options.limit))
         self.facts |= {"benchmarks": bench.facts, "not_run": bench.not_run}
+        if passes := pass_rows(bench.final()):
+            self.facts["passes"] = passes
         if adapter is not None:
             module, cut = self.extraction, self.student.hparams["max_length"]
             texts, now = self.data.train_texts, occasion(trainer, None)

@@ -10,6 +10,7 @@ from typing import Any
 from spd_lightning.artifacts.settings import listed
 from spd_lightning.report import plots, tables
 from spd_lightning.report.moved import moved_blocks
+from spd_lightning.report.passes import pass_blocks
 from spd_lightning.report.render import Block, Bullets, Code, Heading
 from spd_lightning.report.runs import Run
 from spd_lightning.report.sections import (
@@ -52,7 +53,7 @@ def one_run(run: Run, out: Path) -> tuple[str, list[Block]]:
     blocks += [Heading("Comparisons"), Bullets(caveats(run))]
     if run.comparisons:
         blocks.append(tables.comparison_table(run))
-    blocks += moved_blocks(run, out)
+    blocks += pass_blocks(run) + moved_blocks(run, out)
     groups = group_blocks(run)
     blocks += [Heading("Scores by subject"), *groups] if groups else []
     blocks += _what_was_run(run)

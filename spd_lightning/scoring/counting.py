@@ -35,15 +35,15 @@ class Metric:
 
 
 def of_verdict(records: Sequence[Record], k: int = 1) -> tuple[float, float]:
-    """1 for a right answer."""
-    return float(records[-1]["correct"]), 1.0
+    """1 for a right answer, the share of right ones for several."""
+    return sum(bool(r["correct"]) for r in records) / len(records), 1.0
 
 
 def of_marked_number(records: Sequence[Record], k: int = 1) -> tuple[float, float]:
     """1 where the number after ``####`` is the gold answer; completions are cut at the task's stop strings already."""
-    record = records[-1]
-    marked = extract_number(record["completion"], "strict", ())[0]
-    return float(numbers_equal(marked, gold_number(record["expected"]))), 1.0
+    gold = gold_number(records[-1]["expected"])
+    marked = [extract_number(r["completion"], "strict", ())[0] for r in records]
+    return sum(numbers_equal(number, gold) for number in marked) / len(marked), 1.0
 
 
 def of_losses(unit: str) -> Counts:

@@ -143,9 +143,9 @@ KINDS: dict[AnswerType, Kind] = {
         holds=_is_code,
         metrics={
             "pass@k": Metric(
-                "Unbiased estimate of the chance that at least one of k sampled programs passes all tests: "
-                "1 - C(n-c, k) / C(n, k), averaged over problems. With k = 1 and greedy decoding: the share of "
-                "problems solved.",
+                "Unbiased estimate of the chance that at least one of k sampled programs passes all tests (or, where "
+                "there are none, that one of k answers is right): 1 - C(n-c, k) / C(n, k), averaged over problems. "
+                "With k = 1 and greedy decoding: the share of problems solved.",
                 of_passes(lambda r: r["correct"]),
             ),
             "pass@k_one_process": Metric(
@@ -209,6 +209,8 @@ def metric_names(answer_type: AnswerType, num_samples: int = 1, script: bool = F
     """The metrics of an answer type, the one that stands for the task first; ``script`` adds its second reading."""
     ks = sorted({*(k for k in PASS_K if k <= num_samples), num_samples})
     names = [name.replace("@k", f"@{k}") for name in KINDS[answer_type].metrics for k in (ks if "@k" in name else [1])]
+    if not any("@" in name for name in names):  # at 1 it is the share of right answers, which stands there already
+        names += [f"pass@{k}" for k in ks if k > 1]
     return [*names, names[0] + SCRIPT] if script else names
 
 

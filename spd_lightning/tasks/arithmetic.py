@@ -13,14 +13,17 @@ THINGS = "apples books stamps pencils marbles cookies stickers shells coins card
 
 
 class Arithmetic(SyntheticTask):
-    """Word problems of one to three steps, answered step by step and ended by ``#### N``.
+    """Word problems of one or two steps (``hard``: two or three), answered step by step and ended by ``#### N``.
 
     Three solved problems stand in every prompt, so that a small model without training knows the form.
 
-    SmolLM2-135M-Instruct, bf16, greedy, zero-shot: 41 of 100 test rows, strict and flexible.
+    On the first 100 training rows of seed 999, which nothing scores, bf16, greedy, zero-shot: SmolLM2-135M-Instruct 36,
+    strict and flexible (of two steps and more 2 in 37, measured apart). 2,000 test rows hold some 760 different
+    computations; of 2,000 questions about 35 (1.8%) are another seed's as well.
     """
 
     name = "arithmetic"
+    version = 3
     domain = "math"
     answer_type = "number"
     max_new_tokens = 64
@@ -37,7 +40,7 @@ class Arithmetic(SyntheticTask):
     # numbers of steps to draw from, largest number drawn, kinds of step to draw from
     LEVELS: ClassVar[dict[str, tuple[tuple[int, ...], int, str]]] = {
         "easy": ((1,), 9, "+"),
-        "medium": ((1, 1, 1, 2), 25, "+++-"),
+        "medium": ((1, 1, 1, 2), 20, "+++-"),
         "hard": ((2, 3), 60, "+-*"),
     }
 

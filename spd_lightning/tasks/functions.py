@@ -129,10 +129,12 @@ def _value(rng: random.Random, argument: str, number: int) -> Any:
 class Functions(SyntheticTask):
     """One-line functions from a one-line specification and three tests, in the shape of MBPP.
 
-    ``easy``: arithmetic on one number; ``medium``: numbers, lists and strings; ``hard``: the result of one family
-    goes through a second step. One solved task stands in every prompt.
+    ``easy``: arithmetic on one number; ``medium``: numbers, lists and strings, in a quarter of the rows the
+    result goes through a second step; ``hard``: always. One solved task stands in every prompt.
 
-    SmolLM2-135M-Instruct, bf16, greedy, zero-shot: 13 of the first 40 test rows pass.
+    Half of the functions, whatever their numbers, are for tests alone. On the first 100 training rows of seed 999,
+    which nothing scores, bf16, greedy, zero-shot: SmolLM2-135M-Instruct 27, Gemma 3 270M 26. Of 500 questions about
+    45 (9%) are another seed's as well, with other tests.
     """
 
     name = "functions"

@@ -29,10 +29,12 @@ class Letters(SyntheticTask):
     moved, and the thing is asked for by its kind. Answers are spread evenly over the letters. The prompt goes on to
     ``The dog is in box``, since a model of this size has no hold on a bare ``Answer:`` (20% to 29% measured).
 
-    SmolLM2-135M-Instruct, bf16, likelihood of the letter: 51 of 100 test rows (easy: 30 of 50).
+    On the first 100 training rows of seed 999, which nothing scores, bf16, likelihood of the letter:
+    SmolLM2-135M-Instruct 69, Gemma 3 270M 51. No question of 500 is another seed's as well.
     """
 
     name = "letters"
+    version = 3
     domain = "qa"
     answer_type = "letter"
     output_type = "choices"
@@ -55,8 +57,14 @@ class Letters(SyntheticTask):
         what = (kinds if self.difficulty == "hard" else things)[asked]
         options = "".join(f"\n{letter}. box {letter}" for letter in LETTERS)
         question = " ".join([*story, f"Where is the {what}?{options}"])
-        # what moves where, whatever it is; who is asked for is drawn within, so that no letter is favoured
-        return {"question": question, "computation": places, "what": what, "answer": boxes[asked]}
+        # what kind is where and goes where; by the boxes alone, one split would be easier than the other. Who
+        # is asked for is drawn within, so that no letter is favoured
+        return {
+            "question": question,
+            "computation": f"{', '.join(kinds)}: {places}",
+            "what": what,
+            "answer": boxes[asked],
+        }
 
     def doc_to_text(self, doc: dict[str, Any]) -> str:
         return f"Question: {doc['question']}\nAnswer: The {doc['what']} is in box"

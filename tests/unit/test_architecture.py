@@ -91,6 +91,7 @@ TESTED_IN = {
     "pipeline/parts.py": "integration/test_cli_fit.py",
     "pipeline/resume.py": "integration/test_student_key.py",
     "report/page.py": "unit/report/test_report.py",
+    "report/passes.py": "unit/report/test_report.py",
     "report/plots.py": "unit/report/test_report.py",
     "report/render.py": "unit/report/test_report.py",
     "report/runs.py": "unit/report/test_report.py",

@@ -12,8 +12,9 @@ from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.evaluation.context import Occasion, RunContext
+from spd_lightning.evaluation.scores import logged_metrics
 from spd_lightning.evaluation.shots import shots_method, with_shots
-from spd_lightning.evaluation.suite import BenchmarkSuite, logged_metrics
+from spd_lightning.evaluation.suite import BenchmarkSuite
 from spd_lightning.tasks import load_task
 
 

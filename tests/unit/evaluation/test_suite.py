@@ -12,7 +12,8 @@ from spd_lightning.artifacts.files import read_jsonl
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.evaluation.context import Occasion, RunContext
-from spd_lightning.evaluation.suite import BenchmarkSuite, logged_metrics
+from spd_lightning.evaluation.scores import logged_metrics
+from spd_lightning.evaluation.suite import BenchmarkSuite
 from spd_lightning.tasks import load_task
 
 

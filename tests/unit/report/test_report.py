@@ -31,6 +31,7 @@ from spd_lightning.report import (
     write_report,
     write_results,
 )
+from spd_lightning.report.passes import pass_blocks
 from spd_lightning.report.sections import caveats
 from spd_lightning.report.sweeps import combine_seeds, group_by_configuration, label, varying_options
 
@@ -608,3 +609,24 @@ def test_scores_by_subject_and_category_are_tables_of_the_page(tmp_path: Path) -
     assert "### mmlu by category\n\n| category | n | base | spd |" in text
     assert "| college physics | 4 | 25.0 \\[4.6, 69.9\\] | 75.0 \\[30.1, 95.4\\] |" in text
     assert "arithmetic by" not in text
+
+
+def test_pass_at_k_stands_by_k_with_the_place_where_the_base_catches_up(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "r")
+    assert pass_blocks(read_run(path)) == []  # one answer an example
+    results = json.loads((path / "results.json").read_text())
+    row = {"task": "arithmetic", "protocol": "standard", "n": 4, "samples": 4, "decoding": "temperature 1, top-p 1"}
+    results["passes"] = [
+        {**row, "method": "base", "pass": {"1": 0.2, "2": 0.4, "4": 0.6}, "crossover": None, "ahead_at_1": None},
+        {**row, "method": "spd", "pass": {"1": 0.3, "2": 0.35, "4": 0.4}, "crossover": 2, "ahead_at_1": True},
+        {**row, "method": "ssd", "pass": {"1": 0.1, "2": 0.15}, "crossover": None, "ahead_at_1": False},
+    ]
+    (path / "results.json").write_text(json.dumps(results))
+    _, table = pass_blocks(read_run(path))
+    assert isinstance(table, render.Table) and table.header[4:] == ("pass@1", "pass@2", "pass@4", "against the base")
+    assert [line[3:] for line in table.rows] == [
+        ("4 x 4", "20.0", "40.0", "60.0", "-"),
+        ("4 x 4", "30.0", "35.0", "40.0", "ahead, but not from k = 2"),
+        ("4 x 4", "10.0", "15.0", "-", "behind up to 2"),
+    ]
+    assert "ahead, but not from k = 2" in write_report([path], path).read_text()

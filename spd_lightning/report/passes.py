@@ -1,0 +1,44 @@
+"""Stage 5: pass@k by k, and where base and student change places, from ``passes`` of the results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spd_lightning.report.render import Block, Heading, Table
+from spd_lightning.report.runs import Run
+
+
+def pass_blocks(run: Run) -> list[Block]:
+    """A table; nothing for a run with one answer an example."""
+    rows = run.results.get("passes") or []
+    if not rows:
+        return []
+    ks = sorted({int(k) for row in rows for k in row["pass"]})
+    lines = [
+        (
+            row["task"],
+            row["method"],
+            row["decoding"] or "-",
+            f"{row['n']} x {row['samples']}",
+            *(f"{100 * row['pass'][str(k)]:.1f}" if str(k) in row["pass"] else "-" for k in ks),
+            _crossing(row),
+        )
+        for row in rows
+    ]
+    note = (
+        "Unbiased, over all samples of an example (per cent). A method that leads at 1 and falls behind the base later "
+        "says first what the base says among others; it solves no more examples."
+    )
+    header = ("benchmark", "method", "decoding", "n x samples", *(f"pass@{k}" for k in ks), "against the base")
+    return [Heading("pass@k"), Table(header, lines, text_columns=frozenset({0, 1, 2, len(header) - 1}), note=note)]
+
+
+def _crossing(row: dict[str, Any]) -> str:
+    """In words, who leads and from which k on no longer."""
+    if row["method"] == "base":
+        return "-"
+    if row["ahead_at_1"] is None:
+        return "level at 1"
+    leads = "ahead" if row["ahead_at_1"] else "behind"
+    last = max(int(k) for k in row["pass"])
+    return f"{leads} up to {last}" if row["crossover"] is None else f"{leads}, but not from k = {row['crossover']}"
