@@ -126,10 +126,11 @@ def test_the_sha256_is_that_of_the_package() -> None:
 
 @pytest.mark.slow
 def test_it_predicts_text(pretrained: str) -> None:
-    """Perplexity of plain sentences; Gemma's is three times as large without the BOS that its tokenizer puts first."""
+    """Perplexity of plain sentences; Gemma's is many times as large without the BOS that its tokenizer puts first."""
     model, tokenizer = load_model(pretrained, torch.float32), load_tokenizer(pretrained)
     text = "The capital of France is Paris, and the capital of Germany is Berlin. Water boils at 100 degrees Celsius."
     ids = tokenizer(text, return_tensors="pt")["input_ids"]
     assert (ids[0, 0] == tokenizer.bos_token_id) == (pretrained == NAME)
     with torch.no_grad():
-        assert 3 < float(model(input_ids=ids, labels=ids).loss.exp()) < 15
+        perplexity, without = (float(model(input_ids=x, labels=x).loss.exp()) for x in (ids, ids[:, 1:]))
+    assert perplexity < 40 and (pretrained != NAME or without > 3 * perplexity)
