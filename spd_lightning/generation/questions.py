@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from spd_lightning.errors import UserError
 from spd_lightning.generation.requests import Request, Truncation, build_requests, check_context, encode_with_template
+from spd_lightning.generation.text import decode
 from spd_lightning.model.load import load_config, load_tokenizer
 from spd_lightning.scoring.answers import cut_at_stops, evaluation_stops
 from spd_lightning.tasks import load_task
@@ -131,9 +132,8 @@ class Questions:
     def solved_tokens(self) -> dict[str, int]:
         """How many of each prompt's first tokens are solved examples (`Task.solved_end`), by example id.
 
-        Those that the prompt's tokens share with the tokens of its solved examples alone: a token that reaches into the
-        question is the question's. What stands before them, such as the head of a chat template, counts with them; a
-        prompt without solved examples has 0.
+        Those whose text ends within the solved examples: a token that reaches into the question is the question's. What
+        stands before them, such as the head of a chat template, counts with them; a prompt without any has 0.
         """
         ends = {e.id: self.task.solved_end(e) for e in self.prompts}
         solved = [e for e in self.prompts if ends[e.id]]
@@ -142,8 +142,12 @@ class Questions:
         of_heads = dict(zip(heads, encode_with_template(tokenizer, heads, *form)))
         counts = dict.fromkeys(ends, 0)
         for e, whole in zip(solved, encode_with_template(tokenizer, [e.prompt for e in solved], *form)):
-            pairs = enumerate(zip(whole.ids, of_heads[e.prompt[: ends[e.id]]].ids))
-            end = next((i for i, (a, b) in pairs if a != b), len(of_heads[e.prompt[: ends[e.id]]].ids))
+            head = of_heads[e.prompt[: ends[e.id]]]
+            alone = head.ids[: len(head.ids) - head.suffix]
+            end = next((i for i, (a, b) in enumerate(zip(whole.ids, alone)) if a != b), len(alone))
+            length = len(decode(tokenizer, alone))  # where the two are cut otherwise, as white space before a word is
+            while end < len(whole.ids) and len(decode(tokenizer, whole.ids[: end + 1])) <= length:
+                end += 1
             left = replace(whole, ids=tuple(range(len(whole.ids)))).cut(self.max_prompt_length, self.truncation)
             counts[e.id] = sum(place < end for place in left)
         return counts

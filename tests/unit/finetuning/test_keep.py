@@ -255,6 +255,20 @@ def test_solved_examples_are_found_behind_a_chat_template(make: Any, monkeypatch
         assert text.count("Question:") == 1
 
 
+@pytest.mark.slow
+def test_solved_examples_end_at_the_question_with_a_real_tokenizer() -> None:
+    """It cuts the white space before a word otherwise than that at the end of a text."""
+    from spd_lightning.generation.questions import Questions
+    from spd_lightning.model.load import load_tokenizer
+
+    tokenizer = load_tokenizer("smollm2-135m-instruct")
+    for task, begins in (("arithmetic", "Question:"), ("functions", "Instruction:"), ("chains", "Question:")):
+        questions = Questions("smollm2-135m-instruct", task, num_prompts=4)
+        for request in questions.requests:
+            left = tokenizer.decode(request.prompt_ids[questions.solved_tokens()[request.id] :])
+            assert left.startswith(begins) and left.count(begins) == 1
+
+
 def test_json_facts(make: Any) -> None:
     data = make(num_prompts=2, keep="shuffled")
     trained(data, [" a", " b"])
