@@ -30,6 +30,7 @@ from spd_lightning.cli.lifetime import (
 )
 from spd_lightning.cli.names import STAGE_COMMANDS
 from spd_lightning.cli.parser import CommandLine
+from spd_lightning.cli.unused import stages_run
 from spd_lightning.errors import UserError
 from spd_lightning.model.chat_template import fix_template_date, prints_date
 from spd_lightning.model.checkpoint_files import split_revision
@@ -162,10 +163,7 @@ class SPDCLI(CommandLine):
             return
         assert self.run is not None
         ckpt_path = options.get("ckpt_path")
-        if ckpt_path is not None and not Path(ckpt_path).is_file():
-            raise UserError(f"ckpt_path={ckpt_path}: there is no such file. Give a checkpoint that fit wrote.")
-        if subcommand in ("fit", "generate"):  # before the run folder is taken
-            self.run.parts.data.check_options(trains=subcommand == "fit")
+        fit.check(self.run, subcommand, stages_run(subcommand, options))  # before the run folder is taken
         with fit.claimed(self.run):
             if subcommand == "fit":
                 self.status = 0 if fit.fit(self.run, ckpt_path, options.check_against) else 1

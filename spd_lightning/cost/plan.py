@@ -6,7 +6,7 @@ tokenised, weights never.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
@@ -106,17 +106,23 @@ class Plan:
 
     def stage(self, name: str) -> StageEstimate:
         """The estimate of one stage."""
-        found: StageEstimate = {
-            "extract": self._extract,
-            "generate": self._generate,
-            "fine_tune": self._fine_tune,
-            "evaluate": self._evaluate,
-        }[name]()
+        found = self._counted(name)
         if self.device.type == "cpu":  # packed_linears keeps copies of the weights, for backward one more
             copies = {"extract": 2, "generate": 1, "evaluate": 1, "fine_tune": 2 * self._packs_in_training()}[name]
             packed = copies * (self.shape.products + self.shape.head) * self.dtypes[name].itemsize
             found = replace(found, memory=found.memory + packed)
         return found if self.machine is None else found.timed(self.machine, self.dtypes[name])
+
+    def _counted(self, name: str) -> StageEstimate:
+        """A stage's work, without the machine's speed."""
+        stages = {"extract": self._extract, "generate": self._generate, "fine_tune": self._fine_tune}
+        return stages.get(name, self._evaluate)()
+
+    def disk(self, stages: Iterable[str]) -> float:
+        """Bytes that these stages write, rounds and all."""
+        rounds = int(self.student.hparams["rounds"])
+        written = sum((rounds if name != "evaluate" else 1) * self._counted(name).disk for name in stages)
+        return written + (rounds - 1) * 2 * 4.0 * self.shape.parameters
 
     def _packs_in_training(self) -> bool:
         sharded = str(self.trainer["strategy"]).startswith("fsdp")

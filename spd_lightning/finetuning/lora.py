@@ -87,6 +87,16 @@ def lora_targets(model: nn.Module, target_modules: list[str] | None = None) -> l
     return found
 
 
+def check_lora(lora_r: int, lora_dropout: float) -> None:
+    """Refuse a rank below 1, or a dropout that is no probability below 1."""
+    if lora_r < 1:
+        raise UserError(
+            f"lora_r={lora_r} is not a rank. Set --model.lora_r to 1 or more, or null to train all weights."
+        )
+    if not 0 <= lora_dropout < 1:
+        raise UserError(f"lora_dropout={lora_dropout} is not a probability below 1. Set --model.lora_dropout.")
+
+
 def add_lora(
     model: PreTrainedModel,
     lora_r: int,
@@ -110,12 +120,7 @@ def add_lora(
         seed: Of the initial weights.
         name: What the user calls the base; recorded in the adapter.
     """
-    if lora_r < 1:
-        raise UserError(
-            f"lora_r={lora_r} is not a rank. Set --model.lora_r to 1 or more, or null to train all weights."
-        )
-    if not 0 <= lora_dropout < 1:
-        raise UserError(f"lora_dropout={lora_dropout} is not a probability below 1. Set --model.lora_dropout.")
+    check_lora(lora_r, lora_dropout)
     config = LoraConfig(
         r=lora_r,
         lora_alpha=lora_alpha,

@@ -10,9 +10,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from spd_lightning.errors import UserError
-from spd_lightning.finetuning.lora import add_lora
+from spd_lightning.finetuning.lora import add_lora, check_lora, lora_targets
+from spd_lightning.finetuning.loss import check_packing
 from spd_lightning.finetuning.recomputing import recompute_layers, recomputes
-from spd_lightning.model.load import load_model
+from spd_lightning.model.load import load_model, skeleton
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 
@@ -27,13 +28,7 @@ def trained_model(options: Any, precision: str) -> PreTrainedModel | PeftModel:
     Raises:
         UserError: For a precision that is not supported, or that would round the trained weights.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"precision={precision} is not supported. Set --trainer.precision to {', '.join(PRECISIONS)}.")
-    if precision == "bf16-true" and options.lora_r is None:
-        raise UserError(
-            "precision=bf16-true with lora_r=null would keep the trained weights in bf16, where a step of "
-            f"{options.learning_rate} vanishes by rounding. Set --trainer.precision=bf16-mixed, or a --model.lora_r."
-        )
+    check_precision(options, precision)
     dtype = torch.bfloat16 if precision == "bf16-true" else torch.float32
     base = load_model(options.model_name_or_path, dtype, merged=options.lora_r is None)
     if options.gradient_checkpointing:
@@ -49,6 +44,36 @@ def trained_model(options: Any, precision: str) -> PreTrainedModel | PeftModel:
         options.seed,
         options.model_name_or_path,
     )
+
+
+def check_student(options: Any, precision: str) -> None:
+    """Refuse what `trained_model` would refuse, from the model's skeleton alone: no weights are loaded.
+
+    Args:
+        options: Of `SPDFineTuningModule`.
+        precision: The trainer's.
+
+    Raises:
+        UserError: For a precision, rank, dropout or modules that cannot be trained, or texts that cannot be packed.
+    """
+    check_precision(options, precision)
+    model = skeleton(options.model_name_or_path)
+    if options.lora_r is not None:
+        check_lora(options.lora_r, options.lora_dropout)
+        lora_targets(model, options.target_modules)
+    if options.packing:
+        check_packing(model, options.max_length)
+
+
+def check_precision(options: Any, precision: str) -> None:
+    """Refuse a precision that is not supported, or that would round the trained weights."""
+    if precision not in PRECISIONS:
+        raise UserError(f"precision={precision} is not supported. Set --trainer.precision to {', '.join(PRECISIONS)}.")
+    if precision == "bf16-true" and options.lora_r is None:
+        raise UserError(
+            "precision=bf16-true with lora_r=null would keep the trained weights in bf16, where a step of "
+            f"{options.learning_rate} vanishes by rounding. Set --trainer.precision=bf16-mixed, or a --model.lora_r."
+        )
 
 
 def set_train_mode(model: nn.Module) -> None:

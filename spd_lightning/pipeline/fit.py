@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
@@ -33,10 +32,10 @@ from spd_lightning.errors import UserError
 from spd_lightning.evaluation.context import RunContext
 from spd_lightning.finetuning.student import write_merged
 from spd_lightning.model.adapter_beside import read_record
-from spd_lightning.model.load import resolve_dtype
 from spd_lightning.pipeline.agreement import Check, Reference, agreement_table
 from spd_lightning.pipeline.formats import formats_said
 from spd_lightning.pipeline.parts import Parts
+from spd_lightning.pipeline.preflight import preflight
 from spd_lightning.pipeline.resume import (
     check_checkpoint,
     format_of_student,
@@ -127,6 +126,15 @@ def attach_benchmarks(options: Any, parts: Parts, method: str | None, **place: A
     )
 
 
+def check(run: Run, command: str, stages: Collection[str]) -> None:
+    """See `preflight`; a benchmark's task is that of the run, or of the student that the command test names."""
+    parts, data = run.parts, run.parts.data
+    options, method = run.options, data.recipe.method
+    student = options.evaluation.adapter or options.get("ckpt_path") or run.folder.student()
+    attach_benchmarks(options, parts, method if command != "test" or student else None)
+    preflight(run, command, stages, lambda: Plan(*vars(parts).values()).disk(stages))
+
+
 def estimate(options: Any, parts: Parts, command: str) -> str:
     """What each stage of a command is going to cost, as a table; no weights are loaded.
 
@@ -211,8 +219,6 @@ def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None
     if parts.benchmarks.suite.options.base_shots:
         parts.benchmarks.suite.shots_benchmark()
     device = run.trainer.strategy.root_device
-    if rounds > 1:
-        _check_rounds(rounds, parts, device)
     reference, checks = None, []
     if check_against:
         reference = Reference(Path(check_against), run.folder, run.store, run.config)
@@ -234,21 +240,6 @@ def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None
     pipeline.evaluate(str(student) if student is not None else None)
     _report(run, pipeline, method, run.options.subspace.task if trains else None)
     return reference is None or not is_rank_zero() or _verdict(reference, checks + reference.check_run(run.folder))
-
-
-def _check_rounds(rounds: int, parts: Parts, device: torch.device) -> None:
-    data = parts.data
-    if data.recipe.method == "spd" and data.recipe.subspace is not None:
-        raise UserError(
-            f"data.subspace={data.recipe.subspace} is one of the first round's model alone, and "
-            f"model.rounds={rounds}. Leave --data.subspace out, or set --model.rounds 1."
-        )
-    dtype = resolve_dtype(data.recipe.dtype, device)
-    if data.recipe.engine == "vllm" and dtype != torch.float32:
-        raise UserError(
-            f"model.rounds={rounds} with data.engine=vllm in {str(dtype).removeprefix('torch.')} would round away "
-            "what earlier rounds learned. Set --data.engine transformers, or --data.dtype float32."
-        )
 
 
 def _next_round(run: Run, number: int, student: Path, first: Pipeline) -> Path:

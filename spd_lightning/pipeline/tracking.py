@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import STAGE_VERSION
+from spd_lightning.errors import UserError
 from spd_lightning.scoring.isolation import probe_isolation
 
 PACKAGES = (
@@ -89,6 +90,15 @@ def log_corpus(
             if samples:
                 columns = list(samples[0])
                 logger.log_table("corpus/samples", columns, [[row[name] for name in columns] for row in samples])
+
+
+def check_login() -> None:
+    """Refuse ``WANDB_MODE=online`` without a key: W&B would ask for one, or end the run, once it is under way."""
+    if os.environ.get("WANDB_MODE") == "online" and not _logged_in():
+        raise UserError(
+            "WANDB_MODE=online, but W&B is not logged in: WANDB_API_KEY is not set, and ~/.netrc names no "
+            "api.wandb.ai. Type `wandb login`, or set WANDB_MODE=offline or disabled."
+        )
 
 
 def _logged_in() -> bool:

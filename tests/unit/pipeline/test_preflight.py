@@ -1,0 +1,120 @@
+"""What would end a stage is told before the first: with status 2, no weights read, and no folder left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from spd_lightning.cli.program import main
+from spd_lightning.model import load as model
+from spd_lightning.pipeline import preflight
+from spd_lightning.subspace.subspace import CapabilitySubspace
+
+MISTAKES = {
+    "--model.lora_r 0": "lora_r=0 is not a rank. Set --model.lora_r to 1 or more, or null to train all weights.",
+    "--model.lora_dropout 1": "lora_dropout=1.0 is not a probability below 1. Set --model.lora_dropout.",
+    "--model.target_modules [q_prj]": (
+        "target_modules: q_prj matches no linear layer of LlamaForCausalLM. Found: mlp.down_proj, mlp.gate_proj, "
+        "mlp.up_proj, self_attn.k_proj, self_attn.o_proj, self_attn.q_proj, self_attn.v_proj. Set "
+        "--model.target_modules to some of these."
+    ),
+    "--trainer.precision 16-mixed": (
+        "precision=16-mixed is not supported. Set --trainer.precision to 32-true, bf16-mixed, bf16-true."
+    ),
+    "--ckpt_path no.ckpt": "ckpt_path=no.ckpt: there is no such file. Give a checkpoint that fit wrote.",
+    "--data.subspace no.safetensors": (
+        "subspace=no.safetensors: there is no such file. Give a subspace.safetensors, or none."
+    ),
+    "--subspace.layers last": (
+        "layers='last' is not known. Did you mean middle_last? Set --subspace.layers (middle_last, all, or a list such "
+        "as '[0, -1]')."
+    ),
+    "--subspace.layers 1": (
+        "layers='1' is not known. Set --subspace.layers '[1]' (middle_last, all, or a list such as '[0, -1]')."
+    ),
+    "--subspace.layers 0,1": (
+        "layers='0,1' is not known. Set --subspace.layers '[0, 1]' (middle_last, all, or a list such as '[0, -1]')."
+    ),
+    "--subspace.rank energy:2": (
+        "rank='energy:2': the share of the energy is above 0 and at most 1, found 2. Set --subspace.rank energy:0.95, "
+        "half or an integer."
+    ),
+    "--evaluation.tasks [functions] --evaluation.allow_code_execution false": (
+        "None of the tasks can be scored (functions). evaluation.allow_code_execution=false forbids to run programs. Set "
+        "it to true, or leave these tasks out."
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail where a weight would be read."""
+    refuse = lambda *args, **kwargs: pytest.fail("weights were asked for")  # noqa: E731
+    monkeypatch.setattr(model.AutoModelForCausalLM, "from_pretrained", refuse)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    yield
+
+
+def told(model_dir: str, options: str, folder: Path, capsys: pytest.CaptureFixture[str], command: str = "fit") -> str:
+    args = [command, f"--subspace.model_name_or_path={model_dir}", "--trainer.accelerator=cpu"]
+    assert main([*args, "--run_dir", str(folder / "run"), *options.split()]) == 2
+    assert not (folder / "run").exists() and not list(folder.rglob("*.safetensors"))
+    (line,) = [part for part in capsys.readouterr().err.split("error: ")[1:]]
+    return line.rstrip("\n")
+
+
+@pytest.mark.parametrize("options", MISTAKES)
+def test_a_mistake_of_a_later_stage_is_told_before_the_first(
+    options: str, tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told(tiny_model_dir, options, tmp_path, capsys) == MISTAKES[options]
+
+
+def test_everything_that_is_wrong_is_told_at_once(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    lines = told(tiny_model_dir, "--model.lora_r 0 --subspace.rank 17", tmp_path, capsys).splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["WANDB_MODE=online,", "rank=17", "lora_r=0"]
+    assert "Type `wandb login`, or set WANDB_MODE=offline or disabled." in lines[0]
+
+
+def test_a_disk_without_room_is_told(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda folder: usage._replace(free=1000))
+    assert told(tiny_model_dir, "--data.num_prompts 2", tmp_path, capsys).endswith(
+        f"and {tmp_path} has 1000 B free. Free space, or set --run_dir and --artifact_dir to folders on another disk."
+    )
+
+
+def test_a_context_too_short_for_a_benchmark_is_told(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = tmp_path / "short"
+    shutil.copytree(tiny_model_dir, short)
+    config = json.loads((short / "config.json").read_text()) | {"max_position_embeddings": 40}
+    (short / "config.json").write_text(json.dumps(config))
+    line = told(str(short), "--evaluation.tasks [arithmetic]", tmp_path, capsys, "test")
+    assert "arithmetic needs 64 new tokens, the model's context is 40." in line
+    weights = list(tmp_path.rglob("*.safetensors"))
+    assert weights == [short / "model.safetensors"]
+
+
+def test_a_subspace_of_another_model_is_told(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "elsewhere" / "s.bin"
+    file.parent.mkdir()
+    basis, values = torch.eye(16)[:, :4], torch.ones(16)
+    CapabilitySubspace({(0, "k"): basis}, {(0, "k"): values}, {"model": "other", "fingerprint": "f" * 64}).save(file)
+    line = told(tiny_model_dir, f"--data.subspace {file}", tmp_path, capsys)
+    assert line.startswith("The subspace belongs to other (fingerprint ffffffffffffffff), not to the model")
