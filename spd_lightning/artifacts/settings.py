@@ -161,6 +161,7 @@ SETTINGS = {
     "model_revision": Setting(role="place", compared=False),
     "data_revision": Setting(role="place", compared=False),
     "estimate": Setting(role="place"),
+    "dry_run": Setting(role="place"),
 }
 
 

@@ -165,6 +165,13 @@ class CommandLine(LightningCLI):
             help="Print memory, time and disk of each stage from the model's config, and end: nothing is loaded.",
         )
 
+        parser.add_argument(
+            "--dry_run",
+            action="store_true",
+            help="Run every stage on two examples (two of every benchmark, at most 16 new tokens), end to end, in a "
+            "folder that is removed again.",
+        )
+
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Sections in the order of the stages, the trainer's last."""
         parser.add_lightning_class_args(SubspaceExtractionModule, "subspace")

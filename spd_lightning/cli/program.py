@@ -6,6 +6,7 @@ sample | report | export | compare | artifacts      take only what their --help 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import sys
@@ -37,6 +38,7 @@ from spd_lightning.model.checkpoint_files import split_revision
 from spd_lightning.model.load import load_config, load_tokenizer
 from spd_lightning.model.source import hub_id, model_fingerprint, resolve_source
 from spd_lightning.pipeline import fit
+from spd_lightning.pipeline.dry_run import NEW_TOKENS, removed, shorten
 from spd_lightning.pipeline.fit import Run
 from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.trainers import main_trainer
@@ -65,8 +67,15 @@ class SPDCLI(CommandLine):
         if self.subcommand not in STAGE_COMMANDS:
             return
         options = self.config[self.subcommand]
+        if options.dry_run:
+            shorten(options)
         plain = yaml.safe_load(self._parser(self.subcommand).dump(options, skip_none=False, skip_link_targets=True))
-        for name in ("ckpt_path", "check_against", "estimate"):  # every stage command reads every saved configuration
+        for name in (
+            "ckpt_path",
+            "check_against",
+            "estimate",
+            "dry_run",
+        ):  # every stage command reads every saved configuration
             plain.pop(name, None)
         commit = self._fix_revisions(options)
         plain["model_revision"] = commit or plain["model_revision"]
@@ -87,9 +96,13 @@ class SPDCLI(CommandLine):
         digest = fingerprint("run", settings=settings, **content)
         name = f"{options.subspace.task}-{options.data.method}-{digest[:8]}".replace(":", "_")
         folder = RunFolder(options.run_dir or self._folder_of(name, options.template_date))
+        if options.dry_run:
+            folder = RunFolder(folder.path.parent / f".dry-run-{digest[:8]}" / name)
+            options.artifact_dir = None
         plain["template_date"] = self._fix_template_date(options, folder)
         store = ArtifactStore(options.artifact_dir or folder.path.parent / ".artifacts")
         parts = self._make(options)
+        parts.benchmarks.suite.new_tokens = NEW_TOKENS if options.dry_run else None
         trainer = main_trainer(parts.trainer, folder, plain, parts.benchmarks)
         self.run = Run(options, plain, content, digest, commit, folder, store, parts, trainer, self._make)
 
@@ -164,7 +177,8 @@ class SPDCLI(CommandLine):
         assert self.run is not None
         ckpt_path = options.get("ckpt_path")
         fit.check(self.run, subcommand, stages_run(subcommand, options))  # before the run folder is taken
-        with fit.claimed(self.run):
+        dry = removed(self.run.folder.path.parent) if options.dry_run else contextlib.nullcontext()
+        with dry, fit.claimed(self.run):
             if subcommand == "fit":
                 self.status = 0 if fit.fit(self.run, ckpt_path, options.check_against) else 1
             elif subcommand == "test":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,14 @@ class BenchmarkSuite:
         context: What the run knows.
         results: Everything scored so far, in order.
         missing: Task to the reason why it has no data.
+        new_tokens: Most tokens of an answer, where a dry run wants them short; None is the benchmark's own limit.
     """
 
     options: SuiteOptions
     context: RunContext
     results: list[BenchmarkResult] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+    new_tokens: int | None = None
     _benchmarks: list[Benchmark] | None = None
     _tokens: dict[tuple[str, str, int, str], str] = field(default_factory=dict)
 
@@ -131,7 +133,9 @@ class BenchmarkSuite:
             for name, task in tasks.items():
                 limit = options.limit.get(name) if isinstance(options.limit, Mapping) else options.limit
                 try:
-                    self._benchmarks.append(task.benchmark(options.protocol, limit))
+                    benchmark = task.benchmark(options.protocol, limit)
+                    most = min(benchmark.max_new_tokens, self.new_tokens or benchmark.max_new_tokens)
+                    self._benchmarks.append(replace(benchmark, max_new_tokens=most))
                 except UserError as error:
                     if not options.skip_missing_data:
                         raise

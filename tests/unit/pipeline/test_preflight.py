@@ -14,6 +14,7 @@ from spd_lightning.cli.program import main
 from spd_lightning.model import load as model
 from spd_lightning.pipeline import preflight
 from spd_lightning.subspace.subspace import CapabilitySubspace
+from tests.settings import in_file
 
 MISTAKES = {
     "--model.lora_r 0": "lora_r=0 is not a rank. Set --model.lora_r to 1 or more, or null to train all weights.",
@@ -23,8 +24,8 @@ MISTAKES = {
         "mlp.up_proj, self_attn.k_proj, self_attn.o_proj, self_attn.q_proj, self_attn.v_proj. Set "
         "--model.target_modules to some of these."
     ),
-    "--trainer.precision 16-mixed": (
-        "precision=16-mixed is not supported. Set --trainer.precision to 32-true, bf16-mixed, bf16-true."
+    "--trainer.precision 64-true": (
+        "precision=64-true is not supported. Set --trainer.precision to 32-true, bf16-mixed, bf16-true."
     ),
     "--ckpt_path no.ckpt": "ckpt_path=no.ckpt: there is no such file. Give a checkpoint that fit wrote.",
     "--data.subspace no.safetensors": (
@@ -45,8 +46,8 @@ MISTAKES = {
         "half or an integer."
     ),
     "--evaluation.tasks [functions] --evaluation.allow_code_execution false": (
-        "None of the tasks can be scored (functions). evaluation.allow_code_execution=false forbids to run programs. Set "
-        "it to true, or leave these tasks out."
+        "None of the tasks can be scored (functions). evaluation.allow_code_execution=false forbids to run programs. "
+        "Set it to true, or leave these tasks out."
     ),
 }
 
@@ -61,10 +62,15 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def told(model_dir: str, options: str, folder: Path, capsys: pytest.CaptureFixture[str], command: str = "fit") -> str:
-    args = [command, f"--subspace.model_name_or_path={model_dir}", "--trainer.accelerator=cpu"]
+    args = [
+        command,
+        *in_file(["--subspace.max_length=1024"]),
+        f"--subspace.model_name_or_path={model_dir}",
+        "--trainer.accelerator=cpu",
+    ]
     assert main([*args, "--run_dir", str(folder / "run"), *options.split()]) == 2
-    assert not (folder / "run").exists() and not list(folder.rglob("*.safetensors"))
-    (line,) = [part for part in capsys.readouterr().err.split("error: ")[1:]]
+    assert not (folder / "run").exists() and not list(folder.rglob("subspace.safetensors"))
+    (line,) = capsys.readouterr().err.split("error: ")[1:]
     return line.rstrip("\n")
 
 
@@ -92,7 +98,7 @@ def test_a_disk_without_room_is_told(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda folder: usage._replace(free=1000))
     assert told(tiny_model_dir, "--data.num_prompts 2", tmp_path, capsys).endswith(
-        f"and {tmp_path} has 1000 B free. Free space, or set --run_dir and --artifact_dir to folders on another disk."
+        f"and {tmp_path} has 1 KiB free. Free space, or set --run_dir and --artifact_dir to folders on another disk."
     )
 
 
