@@ -2,12 +2,17 @@
 
 import sys
 
-from spd_lightning.cli.start import main
-
 
 def run() -> None:
-    """Run what was typed and end with its status."""
-    sys.exit(main())
+    """Run what was typed and end with its status; Ctrl-C while libraries are imported ends it quietly too."""
+    try:
+        from spd_lightning.cli.start import main
+
+        status = main()
+    except KeyboardInterrupt:
+        print("\nInterrupted before stage 1. Nothing was computed; the same command starts.", file=sys.stderr)
+        status = 130
+    sys.exit(status)
 
 
 if __name__ == "__main__":

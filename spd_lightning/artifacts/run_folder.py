@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +129,24 @@ class RunFolder:
             Rank 0 only.
         """
         claimed = [self.config_file, self.environment_file]
-        if all(p in claimed or p == self.lock_file for p in self.path.iterdir()):
+        if all(p in claimed or p == self.lock_file or p.is_dir() for p in self.path.rglob("*")):
             for file in claimed:
                 file.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def unless_empty(self) -> Iterator[None]:
+        """Remove this folder after the context if it holds no file, and those above it that were made for it."""
+        made = [self.path, *(parent for parent in self.path.parents if not parent.exists())]
+        try:
+            yield
+        finally:
+            for folder in sorted((p for p in self.path.rglob("*") if p.is_dir()), reverse=True):
+                with contextlib.suppress(OSError):  # not empty
+                    if not any(p.is_file() for p in self.path.rglob("*")):
+                        folder.rmdir()
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
     # -- what its artifacts were made from ---------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The commands without a configuration: sample, report, export, compare, contamination, artifacts, configs, sweep.
+"""The commands without a configuration, of the run folders, the store and the package.
 
 Each is a function: its parameters are what may be typed (those by keyword alone as options), its docstring is the help.
 """
@@ -18,6 +18,7 @@ from spd_lightning import shipped
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
 from spd_lightning.artifacts.store import ArtifactStore
+from spd_lightning.cli.doctor import doctor
 from spd_lightning.errors import UserError
 
 
@@ -278,6 +279,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "artifacts": artifacts,
     "configs": configs,
     "sweep": sweep,
+    "doctor": doctor,
 }
 
 # What `add_function_arguments` has no way for: named several times, left out, or given without a value.

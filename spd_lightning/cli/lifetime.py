@@ -11,15 +11,16 @@ import atexit
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
 
 from torch import distributed
 
+from spd_lightning.pipeline import interruption
 from spd_lightning.processes import PARENT, is_rank_zero, several
 
+INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CAUSE_S = 5.0  # how long a failed process waits for the cause of its failure to be told by rank 0
 
 
@@ -81,32 +82,46 @@ def lost_process(error: BaseException) -> str | None:
 
 
 @contextlib.contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the program with status 143 meanwhile; where there is another handler, that one stays.
+def interrupted_by_signals() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and SIGHUP interrupt the command meanwhile (`interruption.on_signal`).
 
-    Lightning only takes a note of the signal in stages 1 and 2, and among several processes its handler waits in a
-    collective that may never come. So a thread hears of it too, and ends a process that is still there after a while.
+    A signal that is ignored (SIGHUP under nohup), or has a handler of someone else, stays as it is. A thread hears of
+    them too, and ends a process that cannot be left: one that waits in a collective which never comes, say.
     """
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    free = (signal.SIG_DFL, signal.default_int_handler)
+    ours = [number for number in INTERRUPTING if signal.getsignal(number) in free]
+    if not ours:
+        yield
+        return
+    interruption.begin()
     heard, told = os.pipe()
     os.set_blocking(told, False)
 
     def listen() -> None:
         while numbers := os.read(heard, 64):
-            if signal.SIGTERM in numbers:
-                time.sleep(CAUSE_S)
-                os._exit(128 + signal.SIGTERM)
+            for number in set(numbers) & set(ours):
+                _end_if_stuck(number)
         os.close(heard)
 
-    threading.Thread(target=listen, daemon=True, name="ended-by-sigterm").start()
-    handler = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    threading.Thread(target=listen, daemon=True, name="interrupted-by-signals").start()
+    before = {number: signal.signal(number, interruption.on_signal) for number in ours}
     descriptor = signal.set_wakeup_fd(told)
     try:
         yield
     finally:
         signal.set_wakeup_fd(descriptor)
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         os.close(told)
+
+
+def _end_if_stuck(number: int) -> None:
+    """End the process a while after a signal, unless a training is still on its way to its next step."""
+    waited = 0.0
+    while waited < CAUSE_S:
+        time.sleep(0.1)
+        waited = 0.0 if interruption.STANDING.held and not interruption.STANDING.leaving else waited + 0.1
+    os._exit(128 + number)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -25,7 +27,7 @@ from spd_lightning.cli.commands import COMMANDS
 from spd_lightning.cli.lifetime import (
     await_cause,
     end_with_parent,
-    ended_by_sigterm,
+    interrupted_by_signals,
     let_gloo_finish_at_exit,
     lost_process,
 )
@@ -40,6 +42,7 @@ from spd_lightning.model.source import hub_id, model_fingerprint, resolve_source
 from spd_lightning.pipeline import fit
 from spd_lightning.pipeline.dry_run import NEW_TOKENS, removed, shorten
 from spd_lightning.pipeline.fit import Run
+from spd_lightning.pipeline.interruption import STANDING, Interrupted
 from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.trainers import main_trainer
 from spd_lightning.processes import is_rank_zero, rank
@@ -196,15 +199,25 @@ def main(args: list[str] | None = None) -> int:
         args: What stands behind ``python -m spd_lightning``; None takes it from the command line.
 
     Returns:
-        Exit status: 0; 2 for a mistake of the user (one message on standard error); 1 if another process of the run
+        Exit status: 0; 2 for a mistake of the user (one message on standard error); 128 + the number of the signal that
+        interrupted it; 1 if another process of the run
         ended, or ``check_against`` found a difference.
     """
     _quiet()
     end_with_parent()
     let_gloo_finish_at_exit()
     try:
-        with ended_by_sigterm():
-            return SPDCLI(args).status
+        with interrupted_by_signals():
+            status = SPDCLI(args).status
+            sys.stdout.flush()
+            return status
+    except Interrupted as error:
+        if is_rank_zero():
+            print(f"\n{STANDING.told()}", file=sys.stderr, flush=True)
+        return int(str(error.code))
+    except BrokenPipeError:  # whoever read the output has gone: `| head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except UserError as error:
         return _fail(str(error))
     except Exception as error:

@@ -90,7 +90,7 @@ def claimed(run: Run) -> Iterator[None]:
         yield
         return
     folder = run.folder
-    with file_lock(folder.lock_file, f"run_dir={folder.path}"):
+    with folder.unless_empty(), file_lock(folder.lock_file, f"run_dir={folder.path}"):
         environment = {**describe_environment(run.fingerprint), "content": run.content}
         if run.model_commit is not None:
             environment["revisions"] = {"model": run.model_commit}
@@ -98,7 +98,7 @@ def claimed(run: Run) -> Iterator[None]:
         print(f"Run folder: {folder.path}", file=sys.stderr)
         try:
             yield
-        except UserError:
+        except BaseException:
             folder.release()
             raise
         finally:

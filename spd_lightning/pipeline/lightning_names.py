@@ -7,10 +7,21 @@ chose itself wait for each other.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch.distributed.constants import default_pg_timeout
+
+
+def keep_signals(trainer: Trainer) -> None:
+    """Leave SIGTERM to the handler that is there: Lightning's waits in a collective that may never come.
+
+    SLURM's signal to requeue keeps Lightning's handler.
+    """
+    connector: Any = trainer._signal_connector
+    connector._sigterm_notifier_fn = lambda number, frame: None
 
 
 def ends_with_a_stage(strategy: Strategy) -> bool:

@@ -39,6 +39,7 @@ from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.recipe import finish, generate_with_vllm, open_corpus
 from spd_lightning.generation.requests import Generation
 from spd_lightning.health import Health
+from spd_lightning.pipeline.interruption import held, in_stage
 from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.resume import checkpoint_to_continue, foreign_student, key_of_student
 from spd_lightning.pipeline.tracking import log_corpus
@@ -92,7 +93,8 @@ class Pipeline:
         row: dict[str, Any] = {"stage": name, "seconds": 0.0, "tokens": None, "skipped": False}
         rank_zero_info(f"[{name}] {what}")
         start = time.perf_counter()
-        yield row
+        with in_stage(name):
+            yield row
         row["seconds"] = round(time.perf_counter() - start, 3)
         self.stages.append(row)
         speed = f", {row['tokens'] / row['seconds']:.0f} tokens/s" if row["tokens"] and not row["skipped"] else ""
@@ -264,9 +266,8 @@ class Pipeline:
         """Run stage 3's trainer and put the student into the store."""
         self._say_cost("fine_tune")
         self.student.key = key
-        self.trainer.fit(self.student, datamodule=self.data, ckpt_path=resume, weights_only=True)
-        if self.trainer.interrupted:
-            raise KeyboardInterrupt
+        with held():
+            self.trainer.fit(self.student, datamodule=self.data, ckpt_path=resume, weights_only=True)
         self.student_step = take_best(self.trainer, self.student)
         model = self.student.model
         assert model is not None

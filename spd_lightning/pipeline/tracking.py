@@ -47,7 +47,7 @@ def default_loggers(run_dir: Path, config: dict[str, Any]) -> list[Logger]:
     loggers: list[Logger] = [CSVLogger(logs, name="", version="")]
     mode, sweep = os.environ.get("WANDB_MODE", ""), "WANDB_SWEEP_ID" in os.environ
     if mode != "disabled":
-        offline = mode == "offline" or not (mode == "online" or sweep or _logged_in())
+        offline = mode == "offline" or not (mode == "online" or sweep or logged_in())
         if offline and not mode:
             rank_zero_info(
                 f"W&B: not logged in, so it logs offline into {logs}. Type `wandb login`, or set WANDB_MODE=disabled."
@@ -94,14 +94,15 @@ def log_corpus(
 
 def check_login() -> None:
     """Refuse ``WANDB_MODE=online`` without a key: W&B would ask for one, or end the run, once it is under way."""
-    if os.environ.get("WANDB_MODE") == "online" and not _logged_in():
+    if os.environ.get("WANDB_MODE") == "online" and not logged_in():
         raise UserError(
             "WANDB_MODE=online, but W&B is not logged in: WANDB_API_KEY is not set, and ~/.netrc names no "
             "api.wandb.ai. Type `wandb login`, or set WANDB_MODE=offline or disabled."
         )
 
 
-def _logged_in() -> bool:
+def logged_in() -> bool:
+    """Whether W&B has a key: in the environment, or in ``~/.netrc``."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:

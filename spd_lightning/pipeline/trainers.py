@@ -23,7 +23,8 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.strategy import ShardedStrategy
-from spd_lightning.pipeline.lightning_names import ends_with_a_stage, wait_for_others
+from spd_lightning.pipeline.interruption import StopAtStep
+from spd_lightning.pipeline.lightning_names import ends_with_a_stage, keep_signals, wait_for_others
 from spd_lightning.pipeline.tracking import default_loggers
 
 # How long processes wait for each other, where the user says nothing: one may have hours of decoding left when another
@@ -102,6 +103,7 @@ def make_trainer(**settings: Any) -> Trainer:
             f"{chosen} cannot be had here: {reason} Set --trainer.accelerator to cpu or auto, or --trainer.devices to "
             "those that this machine has."
         ) from error
+    keep_signals(trainer)
     if ends_with_a_stage(trainer.strategy):
         raise UserError(
             f"trainer.strategy={settings['strategy']!r} starts processes that end with each stage, and what they found "
@@ -147,7 +149,9 @@ def main_trainer(
     callbacks = copy.deepcopy(settings["callbacks"]) or []  # they hold state, and every round starts anew
     callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
     bar = [TQDMProgressBar(leave=True)] if settings["enable_progress_bar"] in (None, True) else []
-    settings["callbacks"] = [*callbacks, *([] if settings["enable_checkpointing"] is False else savers), *bar]
+    saves = settings["enable_checkpointing"] is not False
+    stop = StopAtStep(run.checkpoint if saves else None)
+    settings["callbacks"] = [*callbacks, stop, *(savers if saves else []), *bar]
     if benchmarks.every_n_steps or benchmarks.every_n_epochs:
         settings["callbacks"].append(benchmarks)
     settings["default_root_dir"] = settings["default_root_dir"] or str(run.logs)

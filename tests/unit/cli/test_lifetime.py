@@ -11,6 +11,8 @@ import pytest
 from torch import distributed
 
 from spd_lightning.cli import lifetime
+from spd_lightning.pipeline import interruption
+from spd_lightning.pipeline.interruption import Interrupted
 
 
 def test_rank_0_tells_its_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,19 +56,50 @@ threading.Thread(target=late, daemon=True).start()
     assert done.stdout == "late\n"
 
 
-def test_sigterm_gives_status_143_and_no_other_handler_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    assert before == signal.SIG_DFL
-    ended: list[int] = []
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Statuses with which the process would have been ended at once."""
+    statuses: list[int] = []
+    monkeypatch.setattr(lifetime.os, "_exit", statuses.append)
+    return statuses
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_gives_its_status_and_handlers_are_put_back(
+    number: signal.Signals, ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lifetime, "CAUSE_S", 0.0)
-    monkeypatch.setattr(lifetime.os, "_exit", ended.append)
-    with pytest.raises(SystemExit, match="143"), lifetime.ended_by_sigterm():
-        ours = signal.getsignal(signal.SIGTERM)
-        with lifetime.ended_by_sigterm():
-            assert signal.getsignal(signal.SIGTERM) == ours, "the outer one stays in charge"
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == before and signal.set_wakeup_fd(-1) == -1
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=str(128 + number)), lifetime.interrupted_by_signals():
+        assert signal.getsignal(number) == interruption.on_signal
+        with lifetime.interrupted_by_signals():
+            assert signal.getsignal(number) == interruption.on_signal, "the outer one stays in charge"
+        signal.raise_signal(number)
+    assert signal.getsignal(number) == before and signal.set_wakeup_fd(-1) == -1
     for thread in lifetime.threading.enumerate():
-        if thread.name == "ended-by-sigterm":
+        if thread.name == "interrupted-by-signals":
             thread.join(timeout=5)
-    assert ended == [143], "also where the main thread never comes to its handler"
+    assert ended == [128 + number], "also where the main thread never comes to its handler"
+
+
+def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under nohup SIGHUP is."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with lifetime.interrupted_by_signals():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_training_is_held_to_its_step_and_a_second_signal_ends_at_once(ended: list[int]) -> None:
+    reached = []
+    with pytest.raises(Interrupted, match="143"), lifetime.interrupted_by_signals():
+        with interruption.in_stage("fine_tune"), interruption.held():
+            signal.raise_signal(signal.SIGTERM)
+            reached.append("the step is finished")
+            signal.raise_signal(signal.SIGINT)
+        pytest.fail("the stage ended, and the command goes on")
+    assert reached and ended[0] == 130
+    assert interruption.STANDING.told() == "Interrupted in stage 3. The same command goes on from there."

@@ -1,0 +1,121 @@
+"""Interrupted by a signal: where the run stands, and what is still done before it ends.
+
+The first signal ends the stage at once, since what is finished is on the disk; but training first saves its state at
+the next optimiser step (`StopAtStep`), on every process alike. A second signal ends the process there and then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+NUMBERS = {"extract": 1, "generate": 2, "fine_tune": 3, "evaluate": 4}
+
+
+class Interrupted(SystemExit):
+    """A signal ended the command; the exit status is 128 + its number."""
+
+
+@dataclass
+class Standing:
+    """Where this process stands.
+
+    Attributes:
+        signal: The signal that was received; None before.
+        held: Whether a training is under way, which ends at its next step.
+        leaving: Whether the stage is being left.
+        stage: The stage, by the name in ``results.json``; None before the first.
+        step: Optimiser step and their number, where training was left.
+    """
+
+    signal: int | None = None
+    held: bool = False
+    leaving: bool = False
+    stage: str | None = None
+    step: tuple[int, int] | None = None
+
+    def leave(self) -> Interrupted:
+        """What to raise to leave the stage."""
+        self.leaving = True
+        return Interrupted(128 + (self.signal or signal.SIGTERM))
+
+    def told(self) -> str:
+        """The one line for the user."""
+        if self.stage is None:
+            return "Interrupted before stage 1. Nothing was computed; the same command starts."
+        at = "" if self.step is None else f" at step {self.step[0]} of {self.step[1]}"
+        return f"Interrupted in stage {NUMBERS[self.stage]}{at}. The same command goes on from there."
+
+
+STANDING = Standing()
+
+
+def begin() -> None:
+    """Forget what an earlier command of this process came to."""
+    STANDING.__init__()  # type: ignore[misc]
+
+
+def on_signal(number: int, frame: FrameType | None) -> None:
+    """The handler of the signals that interrupt."""
+    first = STANDING.signal is None
+    STANDING.signal = STANDING.signal or number
+    if not first:
+        os._exit(128 + number)
+    elif not STANDING.held:
+        raise STANDING.leave()
+
+
+@contextlib.contextmanager
+def in_stage(name: str) -> Iterator[None]:
+    """Note the stage that is under way."""
+    STANDING.stage, STANDING.step = name, None
+    yield
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Let a training end at its next step instead of at once; what came too late for it ends the command after it."""
+    STANDING.held = True
+    try:
+        yield
+    finally:
+        STANDING.held = False
+    if STANDING.signal is not None:
+        raise STANDING.leave()
+
+
+class StopAtStep(Callback):
+    """Ends an interrupted training after the optimiser step that is under way, its state saved.
+
+    Args:
+        checkpoint: Where the state is saved; None saves none.
+
+    Ranks:
+        Collective after every optimiser step of several processes: they stop at the same one, whichever was told to.
+    """
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        self.checkpoint = checkpoint
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches != 0 and not trainer.is_last_batch:
+            return
+        stop = STANDING.signal is not None
+        if trainer.world_size > 1:
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if not stop:
+            return
+        if self.checkpoint is not None:
+            trainer.save_checkpoint(self.checkpoint)
+        STANDING.step = (trainer.global_step, int(trainer.estimated_stepping_batches))
+        raise STANDING.leave()
