@@ -271,15 +271,8 @@ def configs(action: Literal["list", "copy"], name: str | None = None, *, out: st
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "sample": sample,
-    "report": report,
-    "export": export,
-    "compare": compare,
-    "contamination": contamination,
-    "artifacts": artifacts,
-    "configs": configs,
-    "sweep": sweep,
-    "doctor": doctor,
+    command.__name__: command
+    for command in (sample, report, export, compare, contamination, artifacts, configs, sweep, doctor)
 }
 
 # What `add_function_arguments` has no way for: named several times, left out, or given without a value.

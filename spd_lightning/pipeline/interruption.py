@@ -116,6 +116,6 @@ class StopAtStep(Callback):
         if not stop:
             return
         if self.checkpoint is not None:
-            trainer.save_checkpoint(self.checkpoint)
+            trainer.save_checkpoint(self.checkpoint, weights_only=False)
         STANDING.step = (trainer.global_step, int(trainer.estimated_stepping_batches))
         raise STANDING.leave()

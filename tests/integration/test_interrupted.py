@@ -15,7 +15,14 @@ import pytest
 from tests.integration.test_cli_fit import SETTINGS
 from tests.settings import in_file
 
-NOISE = ("Traceback", "Detected KeyboardInterrupt", "Received SIGTERM", "SIGTERMException", "Exception ignored")
+NOISE = (
+    "Traceback",
+    "`weights_only`",
+    "Detected KeyboardInterrupt",
+    "Received SIGTERM",
+    "SIGTERMException",
+    "Exception ignored",
+)
 STEPS = [s for s in SETTINGS if not s.startswith(("--evaluation", "--trainer.max_epochs"))]
 STEPS += ["--trainer.max_epochs=2000", "--evaluation.tasks=[letters]", "--evaluation.limit=2"]
 
@@ -86,7 +93,9 @@ def quiet(shown: str) -> bool:
     return not [word for word in NOISE if word in shown]
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "sigterm", "sighup"])
+@pytest.mark.parametrize(
+    "how", ["ctrl-c", pytest.param("sigterm", marks=pytest.mark.slow), pytest.param("sighup", marks=pytest.mark.slow)]
+)
 def test_training_is_saved_at_the_step_and_goes_on_from_there(how: str, tiny_model_dir: str, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "run"
     process = Process(command(tiny_model_dir, run), tmp_path)
@@ -122,6 +131,7 @@ def test_before_the_first_stage_nothing_is_left(tiny_model_dir: str, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_under_nohup_a_hangup_is_ignored(tiny_model_dir: str, tmp_path: Path) -> None:
     process = Process(command(tiny_model_dir, tmp_path / "runs" / "run"), tmp_path, (signal.SIGHUP,))
     process.wait_for("[extract]")
