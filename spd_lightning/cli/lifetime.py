@@ -99,11 +99,12 @@ def interrupted_by_signals() -> Iterator[None]:
     interruption.begin()
     heard, told = os.pipe()
     os.set_blocking(told, False)
+    left = threading.Event()
 
     def listen() -> None:
         while numbers := os.read(heard, 64):
             for number in set(numbers) & set(ours):
-                _end_if_stuck(number)
+                _end_if_stuck(number, left)
         os.close(heard)
 
     threading.Thread(target=listen, daemon=True, name="interrupted-by-signals").start()
@@ -112,16 +113,18 @@ def interrupted_by_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        left.set()
         signal.set_wakeup_fd(descriptor)
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(told)
 
 
-def _end_if_stuck(number: int) -> None:
-    """End the process a while after a signal, unless a training is still on its way to its next step."""
+def _end_if_stuck(number: int, left: threading.Event) -> None:
+    """End the process a while after a signal, unless the command was left, or a training is on its way to its step."""
     waited = 0.0
     while waited < CAUSE_S:
-        time.sleep(0.1)
+        if left.wait(0.1):
+            return
         waited = 0.0 if interruption.STANDING.held and not interruption.STANDING.leaving else waited + 0.1
     os._exit(128 + number)

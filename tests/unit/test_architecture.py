@@ -88,6 +88,7 @@ TESTED_IN = {
     "model/text_part.py": "zoo/test_differing_layers.py",
     "pipeline/fit.py": "integration/test_cli_fit.py",
     "pipeline/formats.py": "integration/test_prompt_format.py",
+    "pipeline/interruption.py": "unit/cli/test_lifetime.py",
     "pipeline/parts.py": "integration/test_cli_fit.py",
     "pipeline/resume.py": "integration/test_student_key.py",
     "report/page.py": "unit/report/test_report.py",
