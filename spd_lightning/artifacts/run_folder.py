@@ -110,12 +110,18 @@ class RunFolder:
             raise UserError(
                 f"run_dir={self.path} holds another configuration ({what}). Leave --run_dir out, or choose another."
             )
-        if self.path.is_dir() and any(p != self.lock_file for p in self.path.iterdir()):
+        self.check_owned()
+        write_json(self.environment_file, environment)
+        write_atomic(self.config_file, dump)
+
+    def check_owned(self) -> None:
+        """Refuse a folder that holds something, and no run."""
+        if self.config_file.is_file() or not self.path.is_dir():
+            return
+        if any(p != self.lock_file for p in self.path.iterdir()):
             raise UserError(
                 f"run_dir={self.path} is not empty and holds no run. Leave --run_dir out, or choose another."
             )
-        write_json(self.environment_file, environment)
-        write_atomic(self.config_file, dump)
 
     def _sweep(self) -> None:
         """Remove what a killed process was writing: files and folders aside that were not renamed yet."""

@@ -63,6 +63,7 @@ def _checks(run: Any, command: str, stages: Collection[str]) -> Iterator[Callabl
     """What the stages ask, in their order."""
     parts, options, name = run.parts, run.options, run.options.subspace.model_name_or_path
     ckpt_path, check_against = options.get("ckpt_path"), options.get("check_against")
+    yield run.folder.check_owned
     if ckpt_path is not None:
         yield lambda: check_checkpoint_of(ckpt_path, name)
     if check_against:
@@ -116,7 +117,7 @@ def check_benchmarks(parts: Parts, name: str) -> None:
     """Refuse benchmarks without data, that the model's context is too short for, or of which none may be run."""
     suite = parts.benchmarks.suite
     found = suite.benchmarks()
-    settings = suite.options.settings
+    settings = suite.settings
     forbidden = [b.task for b in found if b.answer_type == "program"]
     if forbidden and not may_execute(settings["allow_code_execution"]):
         why = (
