@@ -13,7 +13,8 @@ from spd_lightning.errors import UserError
 from spd_lightning.finetuning.lora import add_lora, check_lora, lora_targets
 from spd_lightning.finetuning.loss import check_packing
 from spd_lightning.finetuning.recomputing import recompute_layers, recomputes
-from spd_lightning.model.load import load_model, skeleton
+from spd_lightning.model.load import load_config, load_model
+from spd_lightning.model.text_part import skeleton
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 
@@ -57,7 +58,7 @@ def check_student(options: Any, precision: str) -> None:
         UserError: For a precision, rank, dropout or modules that cannot be trained, or texts that cannot be packed.
     """
     check_precision(options, precision)
-    model = skeleton(options.model_name_or_path)
+    model = skeleton(load_config(options.model_name_or_path))
     if options.lora_r is not None:
         check_lora(options.lora_r, options.lora_dropout)
         lora_targets(model, options.target_modules)

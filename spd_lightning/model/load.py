@@ -70,13 +70,6 @@ def load_config(model_name_or_path: str, need_weights: bool = True) -> Any:
     return config
 
 
-def skeleton(model_name_or_path: str) -> PreTrainedModel:
-    """The model without weights, on the meta device, from its config alone."""
-    config = load_config(model_name_or_path)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
-
-
 def load_tokenizer(model_name_or_path: str, need_weights: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, made fit for every stage (`special_tokens.make_fit`).
 

@@ -73,11 +73,9 @@ def on_signal(number: int, frame: FrameType | None) -> None:
         raise STANDING.leave()
 
 
-@contextlib.contextmanager
-def in_stage(name: str) -> Iterator[None]:
+def in_stage(name: str) -> None:
     """Note the stage that is under way."""
     STANDING.stage, STANDING.step = name, None
-    yield
 
 
 @contextlib.contextmanager

@@ -93,8 +93,8 @@ class Pipeline:
         row: dict[str, Any] = {"stage": name, "seconds": 0.0, "tokens": None, "skipped": False}
         rank_zero_info(f"[{name}] {what}")
         start = time.perf_counter()
-        with in_stage(name):
-            yield row
+        in_stage(name)
+        yield row
         row["seconds"] = round(time.perf_counter() - start, 3)
         self.stages.append(row)
         speed = f", {row['tokens'] / row['seconds']:.0f} tokens/s" if row["tokens"] and not row["skipped"] else ""

@@ -96,7 +96,8 @@ def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_training_is_held_to_its_step_and_a_second_signal_ends_at_once(ended: list[int]) -> None:
     reached = []
     with pytest.raises(Interrupted, match="143"), lifetime.interrupted_by_signals():
-        with interruption.in_stage("fine_tune"), interruption.held():
+        interruption.in_stage("fine_tune")
+        with interruption.held():
             signal.raise_signal(signal.SIGTERM)
             reached.append("the step is finished")
             signal.raise_signal(signal.SIGINT)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from spd_lightning.cli.program import main
-from spd_lightning.model import load as model
 from spd_lightning.pipeline import preflight
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from tests.settings import in_file
@@ -56,7 +56,7 @@ MISTAKES = {
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fail where a weight would be read."""
     refuse = lambda *args, **kwargs: pytest.fail("weights were asked for")  # noqa: E731
-    monkeypatch.setattr(model.AutoModelForCausalLM, "from_pretrained", refuse)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     yield
 
