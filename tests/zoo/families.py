@@ -38,6 +38,8 @@ def random_model(family: str) -> PreTrainedModel:
         for name, weight in model.named_parameters():
             if weight.dim() == 1 and not name.endswith(("A_log", "dt_bias")):
                 weight.add_(torch.randn_like(weight), alpha=0.2)
+        # zero in most families, so that padding that leaks would not be seen
+        model.get_input_embeddings().weight[0].normal_(std=SPREAD)
     return model.requires_grad_(False)
 
 
