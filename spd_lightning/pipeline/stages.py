@@ -2,8 +2,8 @@
 
     extract -> generate -> fine_tune -> evaluate
 
-What a command runs of them, and how often, is in `pipeline.fit`, and so is the report. Every stage is a run of a Lightning
-Trainer with the main trainer's devices and strategy, so one configuration serves one core or many GPUs.
+What a command runs of them, and how often, is in `pipeline.fit`, and so is the report. Every stage is a run of a
+Lightning Trainer with the main trainer's devices and strategy, so one configuration serves one core or many GPUs.
 """
 
 from __future__ import annotations
