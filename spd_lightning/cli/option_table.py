@@ -58,10 +58,10 @@ def sources() -> dict[str, str]:
 def _signatures(text: str) -> str:
     """Of a module's classes: docstring, and parameters, defaults and docstring of ``__init__``."""
     found = []
-    for owner in ast.parse(text).body:
-        for made in owner.body if isinstance(owner, ast.ClassDef) else ():
+    for owner in (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)):
+        for made in owner.body:
             if isinstance(made, ast.FunctionDef) and made.name == "__init__":
-                docs = [ast.get_docstring(node) for node in (owner, made)]
+                docs = [ast.get_docstring(owner), ast.get_docstring(made)]
                 found.append(f"{owner.name} {docs} {ast.dump(made.args)}")
     return "\n".join(found)
 
