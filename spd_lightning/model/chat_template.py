@@ -75,7 +75,8 @@ def check_student_template(student: Path, tokenizer: PreTrainedTokenizerBase) ->
         raise UserError(
             f"The student in {student} has a chat template of its own ({where.name}), its base has {base}, and both "
             f"are asked in the base's. Copy {where} over that of the base (into a copy of its folder, given as "
-            "--subspace.model_name_or_path), or set --evaluation.prompt_format plain."
+            "model_name_or_path, --subspace.model_name_or_path), or set prompt_format "
+            "(--evaluation.prompt_format) plain."
         )
 
 
