@@ -42,7 +42,8 @@ class Chains(SyntheticTask):
     models that this is for (4 of 40 with numbers up to nine).
 
     On the first 100 training rows of seed 999, which nothing scores, bf16, greedy, zero-shot: SmolLM2-135M-Instruct 21,
-    strict and flexible. Of 500 questions about 33 (7%) are another seed's as well.
+    strict and flexible; with numbers up to nine it has 22, Gemma 3 270M 20. Of 500 questions about 33 (7%) are another
+    seed's as well.
     """
 
     name = "chains"
