@@ -5,6 +5,7 @@ Each stage keeps its own checks; here they are asked one after another, and ever
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
@@ -64,6 +65,7 @@ def _checks(run: Any, command: str, stages: Collection[str]) -> Iterator[Callabl
     parts, options, name = run.parts, run.options, run.options.subspace.model_name_or_path
     ckpt_path, check_against = options.get("ckpt_path"), options.get("check_against")
     yield run.folder.check_owned
+    yield lambda: _check_places(run)
     if ckpt_path is not None:
         yield lambda: check_checkpoint_of(ckpt_path, name)
     if check_against:
@@ -151,6 +153,15 @@ def check_rounds(parts: Parts, device: torch.device) -> None:
             f"model.rounds={rounds} with data.engine=vllm in {str(dtype).removeprefix('torch.')} would round away "
             "what earlier rounds learned. Set --data.engine transformers, or --data.dtype float32."
         )
+
+
+def _check_places(run: Any) -> None:
+    """Refuse a run folder or a store that cannot be made."""
+    for option, path in (("run_dir", run.folder.path), ("artifact_dir", run.store.root)):
+        there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            what = "can be written by others only" if there.is_dir() else "is no folder"
+            raise UserError(f"{option}={path} cannot be used: {there} {what}. Set --{option} to another folder.")
 
 
 def _check_disk(run: Any, needed: float) -> None:

@@ -380,7 +380,7 @@ def test_early_stopping_takes_the_best_checkpoint(
     run = run_dir.parent / "early"
     overlay = Path(__file__).parents[2] / "configs" / "trainer" / "early_stopping.yaml"
     args = ["fit", "--config", str(overlay), f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}"]
-    args += [*in_file(SETTINGS), "--evaluation.tasks=[letters]", "--model.learning_rate=2", "--model.warmup_epochs=0"]
+    args += [*in_file(SETTINGS), "--evaluation.tasks=[letters]", "--model.learning_rate=4", "--model.warmup_epochs=0"]
     with caplog.at_level("INFO"):
         assert main([*args, "--trainer.max_epochs=9"]) == 0
     with (run / "logs" / "metrics.csv").open() as lines:

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedModel
 
 from spd_lightning.cli.program import main
-from spd_lightning.model import load as model
 from tests.integration.test_cli_fit import SETTINGS
 from tests.settings import in_file
 
@@ -21,7 +21,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("weights were asked for")
 
-    monkeypatch.setattr(model.AutoModelForCausalLM, "from_pretrained", refuse)
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", refuse)
     monkeypatch.setattr("spd_lightning.model.checkpoint_files.file_sha256", refuse)
 
 

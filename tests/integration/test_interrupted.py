@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -60,13 +61,13 @@ class Process:
         deadline = time.monotonic() + seconds
         while text not in self.shown:
             assert time.monotonic() < deadline, f"{text!r} was not shown: {self.shown[-3000:]}"
-            if not self._read():
+            if not self._read(deadline):
                 raise AssertionError(f"it ended without showing {text!r}: {self.shown[-3000:]}")
 
     def end(self, seconds: float = 60) -> int:
         """The exit status, all output read."""
         deadline = time.monotonic() + seconds
-        while self._read() and time.monotonic() < deadline:
+        while self._read(deadline):
             pass
         status = self.process.wait(timeout=max(1.0, deadline - time.monotonic()))
         os.close(self.master)
@@ -76,7 +77,10 @@ class Process:
         """Type a key, such as Ctrl-C."""
         os.write(self.master, key)
 
-    def _read(self) -> bool:
+    def _read(self, deadline: float) -> bool:
+        """Read what is shown next; False at the end, or where nothing is shown until the deadline."""
+        if not select.select([self.master], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            return False
         try:
             part = os.read(self.master, 4096)
         except OSError:  # the other end is closed
@@ -116,7 +120,7 @@ def test_training_is_saved_at_the_step_and_goes_on_from_there(how: str, tiny_mod
     step = int(line.split(" step ")[1].split(" ")[0])
     if how == "ctrl-c":
         again = Process(command(tiny_model_dir, run), tmp_path)
-        again.wait_for(f"Starting at optimiser step {step} of")
+        again.wait_for(f"Continuing from optimiser step {step} of")
         again.process.send_signal(signal.SIGTERM)
         assert again.end() == 143
 

@@ -212,7 +212,7 @@ def test_check_runs_nothing_and_names_the_bad_key(tmp_path: Path, capsys: pytest
     assert "all 2 points are accepted" in capsys.readouterr().out
     bad = make_sweep(tmp_path, {"subspace.rnk": {"values": [4]}})
     assert run(bad, "--check") == 2
-    assert "refuses --subspace.rnk=4" in (error := capsys.readouterr().err) and "Did you mean --subspace.rank?" in error
+    assert "refuses --subspace.rnk=4" in (error := capsys.readouterr().err) and "is not accepted" in error
     assert run(bad) == 2, "the check also stands before every run"
     assert starts(tmp_path) == []
 

@@ -38,5 +38,5 @@ def test_usage_lines_name_their_own_command() -> None:
     parser = make_parser()
     for name, sub in parser._subcommands_action._name_parser_map.items():  # type: ignore[attr-defined]
         usage = sub.format_help().splitlines()[0]
-        assert usage.startswith(f"usage: {PROGRAM} {name} ") and "[options]" not in usage
+        assert f"{usage} ".startswith(f"usage: {PROGRAM} {name} ") and "[options]" not in usage
         assert "stage 1 alone" in sub.description if name == "extract" else sub.description

@@ -23,7 +23,7 @@ from tests.conftest import byte_tokenizer, tiny_model
 
 
 def test_noise_is_that_of_the_dtype(tiny_model_dir: str) -> None:
-    benchmark = load_task("arithmetic").benchmark("standard", 20)
+    benchmark = load_task("chains").benchmark("standard", 20)
     found = {}
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         model = load_model(tiny_model_dir, torch.float32).to(dtype)  # type: ignore[arg-type]

@@ -69,7 +69,8 @@ def test_an_adapter_of_another_model_is_refused(
             f"spd_lightning.{place}.load_model", lambda *args, **more: pytest.fail("weights were loaded")
         )
     with pytest.raises(
-        UserError, match=rf"was trained on .*llama, not on .*{base}: .*Set --subspace.model_name_or_path"
+        UserError,
+        match=rf"was trained on .*llama, not on .*{base}: .*Set model_name_or_path .--subspace.model_name_or_path",
     ):
         takers(adapter, models[base], tmp_path)[what]()
 

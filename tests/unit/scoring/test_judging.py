@@ -34,5 +34,5 @@ def test_programs_are_not_run_without_consent(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(judging, "may_execute", lambda allow: bool(allow))
     check_consent("number", None)
     check_consent("program", True)
-    with pytest.raises(UserError, match=r"evaluation\.allow_code_execution=None"):
+    with pytest.raises(UserError, match=r"allow_code_execution=None.*Set --evaluation\.allow_code_execution"):
         correct_completions([PROGRAM], "program", [{"id": "p", "completion": "x"}])

@@ -58,7 +58,7 @@ def test_ranks():
 
 @pytest.mark.parametrize("rank", [0, -2, 17, "most", "energy:0", "energy:1.5", "energy:x", "0.95", True])
 def test_ranks_that_are_not_allowed(rank):
-    with pytest.raises(UserError, match=f"rank={rank!r} "):
+    with pytest.raises(UserError, match=f"rank={rank!r}[ :]"):
         subspace_from_moments(random_moments(), rank=rank)
 
 

@@ -113,6 +113,7 @@ def test_domains() -> None:
         "mbpp_sanitized": "code",
         "codealpaca": "code",
         "functions": "code",
+        "chains": "math",
         "mmlu": "qa",
         "bbh": "qa",
         "letters": "qa",
