@@ -1,4 +1,8 @@
-"""Which models are decoders that can be asked, trained and projected here: told from config.json, without weights."""
+"""Which models are decoders that can be asked and trained here: told from config.json, without weights.
+
+What else is refused, and where: models that keep a state of their own (`anatomy.OWN_STATE`), keys and values that are
+not found or do not act as such (`subspace/sites.py`, `layouts.py`, `layout_check.py`).
+"""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def is_share(name: str) -> bool:
 
 
 def stands_for(answer_type: AnswerType) -> str:
-    """The one metric of a benchmark whose comparisons are claims: Holm's correction counts these, stars follow it."""
+    """The one metric of a benchmark whose comparisons are claims: Holm's correction counts these, marks follow it."""
     return metric_names(answer_type)[0]
 
 

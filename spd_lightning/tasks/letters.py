@@ -1,4 +1,4 @@
-"""Generated questions with four choices: in which of four boxes a thing is."""
+"""Generated questions with four choices: in which of four boxes a thing is. Letters are read in `scoring/`."""
 
 from __future__ import annotations
 

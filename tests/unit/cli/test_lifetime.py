@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,11 +58,14 @@ threading.Thread(target=late, daemon=True).start()
 
 
 @pytest.fixture
-def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Statuses with which the process would have been ended at once."""
+def ended(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Statuses with which the process would have been ended at once; no signal is ignored, as in a foreground."""
     statuses: list[int] = []
     monkeypatch.setattr(lifetime.os, "_exit", statuses.append)
-    return statuses
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in lifetime.INTERRUPTING}
+    yield statuses
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
