@@ -10,18 +10,6 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = (
-    "spd_lightning",
-    "torch",
-    "lightning",
-    "transformers",
-    "peft",
-    "datasets",
-    "evaluate",
-    "torchmetrics",
-    "wandb",
-)
-
 
 def doctor() -> None:
     """Say what this machine has: cores, memory, GPUs, sandbox, hub, W&B, versions, and what would not work on it."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 from typing import Any, ClassVar
 
-from spd_lightning.tasks.math_word import number_span
-from spd_lightning.tasks.synthetic import SyntheticTask
+from spd_lightning.tasks.synthetic import WorkedTask
 
 NAMES = "Anna Ben Clara Dan Emma Finn Grace Hugo Iris Jack Kate Leo Mia Noah Olga Paul Rosa Sam Tina Victor"
 THINGS = "apples books stamps pencils marbles cookies stickers shells coins cards balloons buttons"
 
 
-class Arithmetic(SyntheticTask):
+class Arithmetic(WorkedTask):
     """Word problems of one or two steps (``hard``: two or three), answered step by step and ended by ``#### N``.
 
     Three solved problems stand in every prompt, so that a small model without training knows the form.
@@ -25,8 +24,6 @@ class Arithmetic(SyntheticTask):
 
     name = "arithmetic"
     version = 3
-    domain = "math"
-    answer_type = "number"
     max_new_tokens = 64
     paper_max_new_tokens = 64
     stop = ("\nQuestion:", "\n\n")
@@ -69,15 +66,3 @@ class Arithmetic(SyntheticTask):
         question = " ".join([*story, f"How many {thing} does {name} have now?"])
         worked = ". ".join(work)
         return {"question": question, "computation": worked, "work": worked, "answer": str(total)}
-
-    def doc_to_text(self, doc: dict[str, Any]) -> str:
-        return f"{self.solved}Question: {doc['question']}\nAnswer:"
-
-    def doc_to_target(self, doc: dict[str, Any]) -> str:
-        return f" {doc['work']}\n#### {doc['answer']}"
-
-    def doc_to_expected(self, doc: dict[str, Any]) -> str:
-        return doc["answer"]
-
-    def doc_to_spans(self, doc: dict[str, Any], prompt: str, target: str) -> tuple[tuple[int, int], ...]:
-        return number_span(prompt, target)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any, ClassVar
 
-from spd_lightning.tasks.math_word import number_span
-from spd_lightning.tasks.synthetic import SyntheticTask
+from spd_lightning.tasks.synthetic import WorkedTask
 
 UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
     seventeen eighteen nineteen"""
@@ -33,7 +32,7 @@ def in_words(number: int) -> str:
     return TENS.split()[tens - 2] + (f"-{in_words(unit)}" if unit else "")
 
 
-class Chains(SyntheticTask):
+class Chains(WorkedTask):
     """Expressions in words, one within the other, the inner ones worked out first, ended by ``#### N``.
 
     "The sum of two and the larger of four and nine" is ``max(4, 9) = 9. 2 + 9 = 11``. ``easy``: one operation;
@@ -48,8 +47,6 @@ class Chains(SyntheticTask):
 
     name = "chains"
     version = 3
-    domain = "math"
-    answer_type = "number"
     max_new_tokens = 64
     paper_max_new_tokens = 64
     stop = ("\nQuestion:", "\n\n")
@@ -92,15 +89,3 @@ class Chains(SyntheticTask):
         value = {"+": x + y, "-": x - y, "*": x * y, "max": max(x, y), "min": min(x, y)}[kind]
         work.append(f"{kind}({x}, {y}) = {value}" if len(kind) > 1 else f"{x} {kind} {y} = {value}")
         return OPERATIONS[kind].format(a, b), value
-
-    def doc_to_text(self, doc: dict[str, Any]) -> str:
-        return f"{self.solved}Question: {doc['question']}\nAnswer:"
-
-    def doc_to_target(self, doc: dict[str, Any]) -> str:
-        return f" {doc['work']}\n#### {doc['answer']}"
-
-    def doc_to_expected(self, doc: dict[str, Any]) -> str:
-        return doc["answer"]
-
-    def doc_to_spans(self, doc: dict[str, Any], prompt: str, target: str) -> tuple[tuple[int, int], ...]:
-        return number_span(prompt, target)

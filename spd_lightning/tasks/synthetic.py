@@ -15,6 +15,7 @@ import random
 from typing import Any, ClassVar
 
 from spd_lightning.errors import UserError
+from spd_lightning.tasks.math_word import number_span
 from spd_lightning.tasks.task import Rows, Split, Task
 
 IN_VAIN = 20_000  # draws in a row without a new question, after which the supply counts as used up
@@ -82,6 +83,25 @@ class SyntheticTask(Task):
     def doc_to_id(self, doc: dict[str, Any], split: str, row: int) -> str:
         """``<split>/s<seed>/<row>``, rows counted from 0."""
         return f"{split}/s{self.seed}/{row}"
+
+
+class WorkedTask(SyntheticTask):
+    """A task whose rows have one number as their ``answer``, behind its ``work``: ``4 + 2 = 6`` and ``#### 6``."""
+
+    domain = "math"
+    answer_type = "number"
+
+    def doc_to_text(self, doc: dict[str, Any]) -> str:
+        return f"{self.solved}Question: {doc['question']}\nAnswer:"
+
+    def doc_to_target(self, doc: dict[str, Any]) -> str:
+        return f" {doc['work']}\n#### {doc['answer']}"
+
+    def doc_to_expected(self, doc: dict[str, Any]) -> str:
+        return doc["answer"]
+
+    def doc_to_spans(self, doc: dict[str, Any], prompt: str, target: str) -> tuple[tuple[int, int], ...]:
+        return number_span(prompt, target)
 
 
 def is_test(doc: dict[str, Any]) -> bool:
