@@ -73,19 +73,16 @@ class SPDCLI(CommandLine):
         if options.dry_run:
             shorten(options)
         plain = yaml.safe_load(self._parser(self.subcommand).dump(options, skip_none=False, skip_link_targets=True))
-        for name in (
-            "ckpt_path",
-            "check_against",
-            "estimate",
-            "dry_run",
-        ):  # every stage command reads every saved configuration
+        # every stage command reads every saved configuration
+        for name in ("ckpt_path", "check_against", "estimate", "dry_run"):
             plain.pop(name, None)
         commit = self._fix_revisions(options)
         plain["model_revision"] = commit or plain["model_revision"]
         self.run: Run | None = None
         self.parts: Parts | None = None
-        load_config(options.subspace.model_name_or_path, need_weights=not options.estimate)  # what cannot be used is
-        if not options.estimate:  # refused before gigabytes are hashed and a folder is made
+        # what cannot be used is refused before gigabytes are hashed and a folder is made
+        load_config(options.subspace.model_name_or_path, need_weights=not options.estimate)
+        if not options.estimate:
             load_tokenizer(options.subspace.model_name_or_path)
         if options.estimate:
             self.parts = self._make(options)
