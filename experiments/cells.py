@@ -7,9 +7,10 @@ clone of the repository on another machine: what is done is read from there and 
     {"schema", "study", "study_sha256", "commit", "device", "threads", "arm", "seed", "key",
      "task", "method",                 what was trained on, and how
      "scores": [...],                  rows of results.json
-     "verdicts": {row: {task: {"n", "ids_sha256", "correct", "answered"}}},
+     "verdicts": {row: {task: {"n", "ids_sha256", "correct", "answered"[, "groups"]}}},
                                        row: base, student, projected, base_3_shots; 1 or 0 for each example, in the
-                                       order of the sorted ids (and samples), which ids_sha256 is over
+                                       order of the sorted ids (and samples), which ids_sha256 is over; groups: the
+                                       subjects of a task that has them, in that order, as [name, examples in a row]
      "facts": {...},                   what else results.json has: corpus, calibration, benchmarks, health, moved...
      "student": {...},                 checksum of its weights, optimiser steps
      "seconds": {stage: s}, "wall_seconds", "starts",
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import itertools
 import json
 import platform
 import subprocess
@@ -199,12 +201,16 @@ def verdicts(run: RunFolder, method: str | None) -> dict[str, dict[str, dict[str
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for (task, row), path in run.sample_files().items():
         records = sorted(read_jsonl(path), key=lambda r: (r["id"], r["sample"]))
-        found.setdefault("student" if row == method and method != "base" else row, {})[task] = {
+        name = "student" if row == method and method != "base" else row
+        found.setdefault(name, {})[task] = {
             "n": len(records),
             "ids_sha256": ids_sha256([(r["id"], r["sample"]) for r in records]),
             "correct": "".join(str(int(bool(r["correct"]))) for r in records),
             "answered": "".join(str(int(r["answer"] is not None)) for r in records),
         }
+        if all("group" in r for r in records):
+            runs = itertools.groupby(r["group"] for r in records)
+            found[name][task]["groups"] = [[group, len(list(members))] for group, members in runs]
     return found
 
 

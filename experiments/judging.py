@@ -80,6 +80,17 @@ def sides(blocks: Blocks, side: str, task: str) -> dict[int, Answers]:
     return {seed: answers for seed, answers in made.items() if answers is not None}
 
 
+def strata_of(blocks: Blocks, task: str) -> dict[str, str] | None:
+    """Example to its subject, where a task's rows were drawn within subjects; None where cells name none."""
+    strata: dict[str, str] = {}
+    for cells in blocks.whole.values():
+        for cell in cells.values():
+            for found in filter(None, (rows.get(task) for rows in cell["verdicts"].values())):
+                names = [name for name, count in found.get("groups", ()) for _ in range(count)]
+                strata |= {f"{found['ids_sha256']}/{i}": name for i, name in enumerate(names)}
+    return strata or None
+
+
 def base_share(blocks: Blocks, task: str) -> float | None:
     """Mean score of the base over whole blocks; None where no cell scored it."""
     values = []
@@ -109,7 +120,9 @@ def judge_family(study: Study, blocks: Blocks, family: Family) -> list[dict[str,
     rows: list[dict[str, Any]] = []
     for contrast in family.contrasts:
         a, b = (sides(blocks, side, contrast.task) for side in (contrast.a, contrast.b))
-        made = compare_arms(a, b, margin=study.content["smallest_effect"] / 100)
+        made = compare_arms(
+            a, b, margin=study.content["smallest_effect"] / 100, strata=strata_of(blocks, contrast.task)
+        )
         row = {"contrast": contrast, "family": family, "judged": is_judged(blocks, contrast.task), **(made or NOTHING)}
         row["scores"] = [_mean(side, made) for side in (a, b)]
         row["pooled"] = _pooled(study, blocks, contrast, made)

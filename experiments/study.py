@@ -46,7 +46,7 @@ class Arm:
         name: Its name in contrasts and results.
         what: What it is, for a reader.
         options: What it sets over the common settings, by dotted name.
-        blocks: Seeds in which it runs, in order: the study's first ones.
+        blocks: Seeds in which it runs, in the study's order: all of them, or those that the arm names.
     """
 
     name: str
@@ -224,15 +224,20 @@ def _are_counts(values: Any) -> bool:
 
 
 def _arm(path: Path, name: str, found: Mapping[str, Any], blocks: Sequence[int]) -> Arm:
-    """One arm; ``blocks`` in it says in how many of the first blocks it runs."""
-    many = found.get("blocks", len(blocks))
-    if set(found) - {"what", "options", "blocks"} or not isinstance(many, int) or not 1 <= many <= len(blocks):
+    """One arm; ``blocks`` in it names those of the study in which it runs."""
+    own = found.get("blocks", blocks)
+    if set(found) - {"what", "options", "blocks"} or not _are_counts(own) or not set(own) <= set(blocks):
         raise UserError(
-            f"{path}: arm {name!r} has what, options and blocks (1 to {len(blocks)}), found {dict(found)}. Mend it."
+            f"{path}: arm {name!r} has what, options and blocks (some of {list(blocks)}), found {dict(found)}. Mend it."
         )
     if not name.replace("_", "").replace("-", "").isalnum():
         raise UserError(f"{path}: arm {name!r} has letters, digits, - and _ alone, for it names files. Mend it.")
-    return Arm(name, str(found.get("what", "")), dict(found.get("options") or {}), tuple(blocks[:many]))
+    return Arm(
+        name,
+        str(found.get("what", "")),
+        dict(found.get("options") or {}),
+        tuple(seed for seed in blocks if seed in own),
+    )
 
 
 def _contrast(path: Path, found: Mapping[str, Any], arms: Sequence[Arm], n: Mapping[str, int]) -> Contrast:

@@ -2,7 +2,7 @@
 
 A row is a function of (task, difficulty, version, seed, number) alone, through ``random.Random`` seeded with a string,
 which is the same on every machine and in every process. Calibration rows, training prompts and test rows are drawn by
-the run's seed, and ids hold it: other seeds, other rows. Whether a row is train or test is decided by a digest of its
+the run's seed, and ids hold it: other seeds, other rows. Whether a row is train or test is decided by its
 *computation*, the sequence of numbers and operations without the words around it, in which there is no seed: what is
 tested under one seed is trained on under none. The variant of the name is the difficulty: ``arithmetic:hard``.
 """
@@ -52,6 +52,10 @@ class SyntheticTask(Task):
         """One row: ``question``, which differs between the rows of a split, and ``computation`` (default: the same)."""
         raise NotImplementedError
 
+    def is_for_tests(self, doc: dict[str, Any]) -> bool:
+        """Whether a row is for tests: half of all computations are, whatever the seed, the family and the words."""
+        return hashlib.sha256(doc.get("computation", doc["question"]).encode()).digest()[0] % 2 == 0
+
     def docs(self, split: Split, limit: int | None = None) -> list[dict[str, Any]]:
         """The first ``limit`` rows of the split's supply under this seed.
 
@@ -65,7 +69,7 @@ class SyntheticTask(Task):
             if len(found) >= wanted:
                 break
             doc = self.draw(random.Random(f"{self.name}/{self.difficulty}/{self.version}/{self.seed}/{number}"))
-            if doc["question"] in found or is_test(doc) != (split == "test"):
+            if doc["question"] in found or self.is_for_tests(doc) != (split == "test"):
                 in_vain += 1
                 if in_vain > IN_VAIN:
                     raise UserError(
@@ -102,8 +106,3 @@ class WorkedTask(SyntheticTask):
 
     def doc_to_spans(self, doc: dict[str, Any], prompt: str, target: str) -> tuple[tuple[int, int], ...]:
         return number_span(prompt, target)
-
-
-def is_test(doc: dict[str, Any]) -> bool:
-    """Whether a row is for tests: half of all computations are, whatever the seed, the family and the words."""
-    return hashlib.sha256(doc.get("computation", doc["question"]).encode()).digest()[0] % 2 == 0

@@ -57,7 +57,7 @@ CONTENT: dict[str, Any] = {
         "base": {"what": "the base", "options": {"data.method": "base", "evaluation.methods": ["base"]}},
         "ssd": {"what": "truncated sampling", "options": {"data.method": "ssd"}},
         "spd": {"what": "the method", "options": {"data.method": "spd"}},
-        "psr": {"what": "plain sampling", "options": {"data.method": "psr"}, "blocks": 1},
+        "psr": {"what": "plain sampling", "options": {"data.method": "psr"}, "blocks": [1]},
     },
 }
 
@@ -101,7 +101,8 @@ def test_cells_come_block_by_block(study: Study) -> None:
         ({"primary_contrast": {"a": "ssd", "b": "sdp", "task": "letters"}}, "names no arm by b"),
         ({"primary_contrast": {"a": "ssd", "b": "spd", "task": "mmlu"}}, r"no task of n \(letters, arithmetic\)"),
         ({"families": [{"name": "x", "correction": "none", "contrasts": []}]}, "must be holm or exploratory"),
-        ({"arms": {**CONTENT["arms"], "psr": {"blocks": 4}}}, r"arm 'psr' has what, options and blocks \(1 to 3\)"),
+        ({"arms": {**CONTENT["arms"], "psr": {"blocks": [4]}}}, r"options and blocks \(some of \[1, 2, 3\]\)"),
+        ({"arms": {**CONTENT["arms"], "psr": {"blocks": 1}}}, r"arm 'psr' has what, options and blocks"),
         ({"arms": {**CONTENT["arms"], "a/b": {}}}, "arm 'a/b' has letters"),
     ],
 )
@@ -153,6 +154,15 @@ def write_run(folder: Path, method: str, correct: str = "101010") -> None:
     stage = {"stage": "evaluate", "seconds": 2.5, "tokens": None, "skipped": False}
     trained = None if method == "base" else "arithmetic"
     write_results(folder, "f", trained, method, [], [], [stage], moved={"answers": []}, corpus_samples=[{"a": 1}])
+
+
+def test_a_cell_names_the_subjects_of_its_examples(tmp_path: Path) -> None:
+    made = RunFolder(tmp_path)
+    subjects = {"a/0": "a", "a/1": "a", "b/0": "b", "a-b/0": "a-b"}
+    records = [{"id": i, "sample": 0, "correct": True, "answer": "A", "group": g} for i, g in subjects.items()]
+    write_jsonl(RunFolder.sample_file(made.samples, "mmlu", "base"), records)
+    found = cells.verdicts(made, "base")["base"]["mmlu"]
+    assert found["groups"] == [["a-b", 1], ["a", 2], ["b", 1]], "in the order of the sorted ids"
 
 
 def finish(study: Study, results: Path, tmp_path: Path, arm: str, seed: int, where: Environment = HERE) -> Path:

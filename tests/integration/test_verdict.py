@@ -15,7 +15,7 @@ from experiments.judging import judge_family, sentence, whole_blocks
 from experiments.study import FOLDER, LACK_OF_TIME, Study, read_study
 from spd_lightning.artifacts.files import write_json
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.blocks import fresh_rows
+from spd_lightning.evaluation.blocks import fresh_rows, same_rows
 
 SHARES = {"base": 0.30, "ssd": 0.40, "spd": 0.55}
 CONTENT: dict[str, Any] = {
@@ -75,6 +75,8 @@ def cell_of(study: Study, arm: str, seed: int, commit: str = "c0ffee", shift: fl
             bits = "".join("01"[int(generator.random() < share)] for _ in range(n))
             ids = f"{task}" if task == "mmlu" else f"{task} {seed}"
             found[task] = {"n": n, "ids_sha256": ids, "correct": bits, "answered": "1" * n}
+            if task == "mmlu":
+                found[task]["groups"] = [[f"subject {i}", 5] for i in range(57)]
         return found
 
     trained = arm != "base"
@@ -156,6 +158,20 @@ def test_a_second_family_is_corrected_and_an_exploratory_one_has_no_stars(folder
     assert not letters["judged"] and letters["word"] == "not judged: the base is at chance", "27% of four letters"
     assert mmlu["rows"] == "same" and mmlu["p_holm"] is None and mmlu["word"] in ("exploratory", "no difference")
     assert second[0]["pooled"] is not None and mmlu["pooled"] is None
+
+
+def test_the_same_rows_in_every_block_are_compared_within_their_subjects(folder: Path) -> None:
+    study = keep(folder, [1, 2, 3, 4, 5])
+    cells = {(arm, seed): cell_of(study, arm, seed) for seed in (1, 2, 3, 4, 5) for arm in SHARES}
+    rows = judge_family(study, whole_blocks(study, list(cells.values())), study.families[2])
+    (row,) = (row for row in rows if row["contrast"].task == "mmlu")
+    a, b = (
+        [[float(bit) for bit in cells[arm, seed]["verdicts"]["student"]["mmlu"]["correct"]] for seed in (1, 2, 3, 4, 5)]
+        for arm in ("ssd", "spd")
+    )
+    within = same_rows(a, b, strata=[i // 5 for i in range(285)])
+    assert row["rows"] == "same" and row["stderr"] == pytest.approx(within.stderr, rel=1e-12)
+    assert within.stderr != pytest.approx(same_rows(a, b).stderr, rel=1e-3)
 
 
 def test_one_block_is_about_two_students_and_two_have_no_interval(folder: Path) -> None:

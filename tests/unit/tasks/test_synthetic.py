@@ -16,6 +16,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.tasks import TASKS, load_task
 from spd_lightning.tasks.chains import in_words
 from spd_lightning.tasks.coding import program
+from spd_lightning.tasks.functions import FIRST, SECOND, joined
 from spd_lightning.tasks.overlap import count_overlap
 from spd_lightning.tasks.synthetic import SyntheticTask
 
@@ -24,7 +25,7 @@ SEEDS = range(42, 47)
 DIGESTS = {
     "arithmetic": (3, "ddfea716ab82"),
     "letters": (3, "c5e1a094e3e4"),
-    "functions": (2, "1554e2e6a592"),
+    "functions": (3, "95ab73be9007"),
     "chains": (3, "09874d024eb2"),
 }
 ALL = [f"{name}{level}" for name in NAMES for level in ("", ":easy", ":medium", ":hard")]
@@ -98,6 +99,21 @@ def test_every_seed_draws_its_own_rows(name: str) -> None:
     for one, other in itertools.combinations((42, 43, 44), 2):
         assert len(asked[one, "test"] & asked[other, "test"]) <= most
         assert len(asked[one, "train"] & asked[other, "train"]) < 562 / 4
+
+
+def test_the_first_step_of_a_function_decides_its_split() -> None:
+    """A second step makes no new function of one that is trained on."""
+    halves = [
+        {template[2] for kinds in FIRST.values() for both in kinds.values() for template in both[half]}
+        for half in (0, 1)
+    ]
+    assert [len(half) for half in halves] == [22, 23] and halves[0].isdisjoint(halves[1])
+    for name in ("functions:easy", "functions", "functions:hard"):
+        for half, split in zip(halves, ("train", "test")):
+            own = half | {
+                joined(("", "", step), second)[2] for step in half for rows in SECOND.values() for second in rows
+            }
+            assert computations(name, split, 300) <= own, (name, split)
 
 
 def test_functions_have_ten_thousand_test_rows() -> None:
