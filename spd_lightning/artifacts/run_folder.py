@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,20 @@ class RunFolder:
             for file in claimed:
                 file.unlink(missing_ok=True)
 
+    def is_running(self) -> bool:
+        """Whether a process works in this folder: it holds the lock, which goes with it however it ends."""
+        try:
+            descriptor = os.open(self.lock_file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     @contextlib.contextmanager
     def unless_empty(self) -> Iterator[None]:
         """Remove this folder after the context if it holds no file, and those above it that were made for it."""
@@ -194,6 +209,20 @@ class RunFolder:
         """What was recorded, by stage."""
         file = self.keys_file
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+    def note_artifacts(self, names: Iterable[str]) -> None:
+        """Note in ``keys.json`` which artifacts of the store the run uses, by the names of their folders.
+
+        Ranks:
+            Rank 0 only.
+        """
+        known = set(self.artifacts())
+        if not known.issuperset(names := set(names)):
+            write_json(self.keys_file, {**self.keys(), "artifacts": sorted(known | names)})
+
+    def artifacts(self) -> list[str]:
+        """What `note_artifacts` noted."""
+        return list(self.keys().get("artifacts", []))
 
     def note_revisions(self, commits: Mapping[str, str]) -> None:
         """Record in ``environment.json`` at which commits data sets of the hub were taken, by id.

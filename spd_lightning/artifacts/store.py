@@ -39,10 +39,17 @@ class ArtifactStore:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        self._asked: dict[Path, None] = {}
 
     def folder(self, stage: str, key: Mapping[str, Any]) -> Path:
         """The folder of an artifact, whether it exists or not."""
-        return self.root / f"{stage}-{fingerprint(stage, **key)}"
+        folder = self.root / f"{stage}-{fingerprint(stage, **key)}"
+        self._asked[folder] = None
+        return folder
+
+    def used(self) -> list[str]:
+        """Names of the finished artifacts that were asked for through this object: those that its run is made of."""
+        return [folder.name for folder in self._asked if self.is_complete(folder)]
 
     def is_complete(self, folder: Path) -> bool:
         """Whether an artifact was finished: its ``complete.json`` is the last file written."""

@@ -6,7 +6,6 @@ Each is a function: its parameters are what may be typed (those by keyword alone
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,73 +16,12 @@ from jsonargparse import ArgumentParser
 from spd_lightning import shipped
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
-from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cli.doctor import doctor
+from spd_lightning.cli.run_config import run_config
+from spd_lightning.cli.runs import runs
+from spd_lightning.cli.sample import sample
+from spd_lightning.cli.store import artifacts
 from spd_lightning.errors import UserError
-
-
-def run_config(run: RunFolder) -> dict[str, Any]:
-    """The configuration of a run folder; a hub model's name has its commit behind it (``id@commit``).
-
-    Raises:
-        UserError: If the folder is no run.
-    """
-    from spd_lightning.model.chat_template import fix_template_date
-    from spd_lightning.model.checkpoint_files import split_revision
-    from spd_lightning.model.source import hub_id
-
-    config = run.configuration()
-    if not config:
-        raise UserError(f"{run.path} is not a run folder: it has no config.yaml. Give a folder that fit wrote.")
-    fix_template_date(config.get("template_date"))
-    name, revision = config["subspace"]["model_name_or_path"], config.get("model_revision")
-    if revision and (found := hub_id(name)) is not None:
-        config["subspace"]["model_name_or_path"] = f"{split_revision(found)[0]}@{revision}"
-    return config
-
-
-def sample(run_dir: str, *, prompt: str, max_new_tokens: int = 128, temperature: float = 0.0, seed: int = 42) -> None:
-    """Complete a prompt with the base, the projected base and the student of a run, side by side.
-
-    Args:
-        run_dir: Run folder.
-        prompt: Text to complete. It is put as the run's training prompts were (data.prompt_format): plain text as it
-            stands, or the user's turn of the chat template.
-        max_new_tokens: Limit of each completion, tokens.
-        temperature: 0 is greedy.
-        seed: Seed of the sampling noise.
-    """
-    from spd_lightning.generation.engine import generate_batch
-    from spd_lightning.generation.requests import build_requests
-    from spd_lightning.generation.sampling import SamplingParams
-    from spd_lightning.model.load import load_model, load_student, load_tokenizer, resolve_dtype
-    from spd_lightning.model.student_base import check_base_of
-    from spd_lightning.subspace.projection import fold_projection
-    from spd_lightning.subspace.subspace import CapabilitySubspace
-    from spd_lightning.tasks.task_file import system_prompt_of
-
-    run = RunFolder(run_dir)
-    config = run_config(run)
-    name, dtype = config["subspace"]["model_name_or_path"], resolve_dtype(config["data"]["dtype"])
-    tokenizer, form = load_tokenizer(name), config["data"]["prompt_format"]
-    system = system_prompt_of(config["subspace"]["task_file"])
-    requests, _ = build_requests(tokenizer, [("prompt", prompt)], prompt_format=form, system=system)
-    print(f"The prompt is {'plain text' if form == 'plain' else 'in the chat template'}, data.prompt_format: {form}\n")
-    params = SamplingParams(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-
-    def show(title: str, model: Any) -> None:
-        completion = generate_batch(model, tokenizer, requests, params)[0]
-        print(f"--- {title} ({completion.num_tokens} tokens, {completion.finish_reason})\n{completion.completion}\n")
-
-    if (student := run.student()) is not None:
-        check_base_of(student, name)
-    model = load_model(name, dtype)
-    show("base", model)
-    if run.subspace.is_file():
-        with fold_projection(model, CapabilitySubspace.load(run.subspace)):
-            show("projected", model)
-    if student is not None:
-        show("student", load_student(name, student, dtype))
 
 
 def report(run_dir: list[str], *, out: str | None = None) -> None:
@@ -197,36 +135,6 @@ def contamination(run_dir: str, *, tasks: list[str] | None = None, limit: int = 
     print(text_table(contamination_table(rows)))
 
 
-def artifacts(
-    action: Literal["list", "prune"], *, artifact_dir: str = "runs/.artifacts", older_than_days: float = 30.0
-) -> None:
-    """List the artifacts that runs share, or prune unfinished and old ones.
-
-    Args:
-        action: Show all artifacts, or delete unused ones.
-        artifact_dir: The store.
-        older_than_days: prune: days since an artifact was made.
-    """
-    store = ArtifactStore(artifact_dir)
-    if not store.root.is_dir():
-        raise UserError(f"artifact_dir={artifact_dir} does not exist. Set --artifact_dir to a store's folder.")
-    now = datetime.datetime.now().timestamp()
-    freed = 0
-    for row in store.list():
-        days = (now - row["used"]) / 86400
-        state = "complete" if row["complete"] else "unfinished"
-        doomed = action == "prune" and days > older_than_days
-        print(
-            f"{row['stage']:<10} {row['fingerprint']}  {state:<10} {row['bytes'] / 2**20:9.1f} MiB  "
-            f"{days:6.1f} days{'  removed' if doomed else ''}"
-        )
-        if doomed:
-            store.remove(row["path"])
-            freed += row["bytes"]
-    if action == "prune":
-        print(f"{freed / 2**20:.1f} MiB freed; run folders keep their own copies.")
-
-
 def sweep(file: str, *, workers: int = 1, out: str | None = None, check: bool = False) -> None:
     """Run a W&B sweep file as a grid without W&B, each point a run; one that was stopped goes on with what is missing.
 
@@ -272,15 +180,19 @@ def configs(action: Literal["list", "copy"], name: str | None = None, *, out: st
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
-    for command in (sample, report, export, compare, contamination, artifacts, configs, sweep, doctor)
+    for command in (sample, report, export, compare, contamination, runs, artifacts, configs, sweep, doctor)
 }
 
 # What `add_function_arguments` has no way for: named several times, left out, or given without a value.
-OWN: dict[str, tuple[str, dict[str, Any]]] = {
-    "report": ("run_dir", {"nargs": "+", "help": "Run folders."}),
-    "compare": ("subspace", {"nargs": "+", "help": "Two or more subspace.safetensors files or run folders."}),
-    "configs": ("name", {"nargs": "?", "help": "copy: one of the list; --config takes the same names."}),
-    "sweep": ("--check", {"action": "store_true", "help": "Only look whether every key and value is accepted."}),
+OWN: dict[str, dict[str, dict[str, Any]]] = {
+    "report": {"run_dir": {"nargs": "+", "help": "Run folders."}},
+    "compare": {"subspace": {"nargs": "+", "help": "Two or more subspace.safetensors files or run folders."}},
+    "runs": {
+        "run_dir": {"nargs": "*", "help": "show, rm: run folders, or their names in runs_dir."},
+        "--yes": {"action": "store_true", "help": "rm: do not ask."},
+    },
+    "configs": {"name": {"nargs": "?", "help": "copy: one of the list; --config takes the same names."}},
+    "sweep": {"--check": {"action": "store_true", "help": "Only look whether every key and value is accepted."}},
 }
 
 
@@ -289,15 +201,34 @@ def command_parser(name: str) -> ArgumentParser:
     parser = ArgumentParser(
         prog=f"spd_lightning {name}", description=command_help(name), exit_on_error=False, allow_abbrev=False
     )
-    own, settings = OWN.get(name, ("", {}))
-    several = settings.get("nargs") == "+"
-    if several:  # before what may follow it
-        parser.add_argument(own, **settings)
-    skip: set[str | int] = {own.removeprefix("--")}
+    own = OWN.get(name, {})
+    first = {key: settings for key, settings in own.items() if settings.get("nargs") == "+"}  # before what may follow
+    for key, settings in first.items():
+        parser.add_argument(key, **settings)
+    skip: set[str | int] = {key.removeprefix("--") for key in own}
     parser.add_function_arguments(COMMANDS[name], as_group=False, as_positional=True, skip=skip)
-    if own and not several:
-        parser.add_argument(own, **settings)
+    for key in [key for key in own if key not in first]:
+        parser.add_argument(key, **own[key])
     return parser
+
+
+def options_last(name: str, args: list[str]) -> list[str]:
+    """What was typed behind a command with its options at the end, where one may be named between several folders.
+
+    argparse gives a list of any length what stands before the first option, and knows no more of it then.
+    """
+    own = OWN.get(name, {})
+    if not any(settings.get("nargs") == "*" for settings in own.values()):
+        return args
+    words, options, rest = [], [], iter(args)
+    for word in rest:
+        if not word.startswith("-"):
+            words.append(word)
+            continue
+        options.append(word)
+        alone = "=" in word or "action" in own.get(word, {}) or word in ("-h", "--help")
+        options += [] if alone else [value for value in (next(rest, None),) if value is not None]
+    return words + options
 
 
 def command_help(name: str) -> str:

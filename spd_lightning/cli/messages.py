@@ -92,13 +92,13 @@ def explain(
     value = re.match(r"argument (?:-\w, )?--([\w.]+).*: expected (?:one|at least one) argument", plain)
     if value:
         return f"--{value[1]} has no value. Type --{value[1]} VALUE; `{PROGRAM} {typed.command} --help` says which."
-    return _explain_value(plain, typed, files) or plain
+    return _explain_value(plain, typed, files, known) or plain
 
 
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
 
 
-def _explain_value(text: str, typed: Typed, files: Sequence[ConfigFile]) -> str | None:
+def _explain_value(text: str, typed: Typed, files: Sequence[ConfigFile], known: Collection[str]) -> str | None:
     """What is wrong with the value of an option, from the parser's own words; None where they are not understood."""
     key = re.match(r'(?:Problem[^:]*: )?Parser key "([\w.]+)":', text)
     if key is None:
@@ -109,7 +109,9 @@ def _explain_value(text: str, typed: Typed, files: Sequence[ConfigFile]) -> str 
         return at + unknown_precision(given[1] if given else "")
     choice = re.search(r"Expected a typing\.Literal\[([^\]]*)\]\. Got value: (\S+)", text)
     if choice:
-        return at + str(unknown_name(name, choice[2], re.findall(r"'([^']*)'", choice[1]), f"--{name}"))
+        told = str(unknown_name(name, choice[2], re.findall(r"'([^']*)'", choice[1]), f"--{name}"))
+        typed_alone = f"Type one of them behind {typed.command}."  # it has no name of its own
+        return at + (told if name in known else told.replace(f"Set --{name}.", typed_alone))
     found = re.search(r"Given value: (.*)$", text) or re.search(r"Got value: (\S+)", text)
     kinds = re.findall(r"Expected a <class '(\w+)'>", text)
     if found is None or not kinds:

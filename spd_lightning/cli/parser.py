@@ -226,6 +226,7 @@ class CommandLine(LightningCLI):
         except OmegaConfBaseException as error:
             raise UserError(unresolved(error, typed, files)) from error
         self._check_parsed(typed, files, self.config)
+        self.typed = typed
 
     def _check_parsed(self, typed: Typed, files: list[ConfigFile], config: Any) -> None:
         if typed.command in STAGE_COMMANDS:
@@ -236,7 +237,8 @@ class CommandLine(LightningCLI):
                     f"{at}seed_everything={seed} is not possible. Set --seed_everything to 0 up to {2**32 - 1}."
                 )
             defaults: Any = self._subcommand_parsers[typed.command].get_defaults() if files else {}
-            check_used(typed, files, config[typed.command], defaults)
+            # of a run that is scored once more, most options made what is there already
+            check_used(typed, [] if typed.run else files, config[typed.command], defaults)
 
     def _parse_ckpt_path(self) -> None:
         """Keep what the user typed: Lightning would silently put a checkpoint's options over it."""

@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
 from spd_lightning.artifacts.store import ArtifactStore, fingerprint
+from spd_lightning.cli.adding import add_to_run, check_addable, differences_of
 from spd_lightning.cli.commands import COMMANDS
 from spd_lightning.cli.lifetime import (
     await_cause,
@@ -70,8 +71,14 @@ class SPDCLI(CommandLine):
         if self.subcommand not in STAGE_COMMANDS:
             return
         options = self.config[self.subcommand]
+        joined = RunFolder(self.typed.run) if self.typed.run else None
+        if joined is not None:
+            check_addable(self.typed, joined)
+            add_to_run(self.typed, joined, options, joined.configuration())
         if options.dry_run:
             shorten(options)
+            if joined is not None and (student := joined.student()) is not None:
+                options.evaluation.adapter, joined = str(student), None
         plain = yaml.safe_load(self._parser(self.subcommand).dump(options, skip_none=False, skip_link_targets=True))
         # every stage command reads every saved configuration
         for name in ("ckpt_path", "check_against", "estimate", "dry_run"):
@@ -91,9 +98,14 @@ class SPDCLI(CommandLine):
             "model": model_fingerprint(options.subspace.model_name_or_path),
             "task_file": content_sha256(plain["subspace"]["task_file"]),
         }
+        added, now = None, plain
+        if joined is not None:  # scored as it was made, and its folder stays the same run's
+            plain = joined.configuration()
         # The date of templates is no part of it: that of the run's first start is kept.
         settings = {name: value for name, value in settings_of(plain).items() if name != "template_date"}
         digest = fingerprint("run", settings=settings, **content)
+        if joined is not None:
+            added = differences_of(joined, digest, plain, now)
         name = f"{options.subspace.task}-{options.data.method}-{digest[:8]}".replace(":", "_")
         folder = RunFolder(options.run_dir or self._folder_of(name, options.template_date))
         if options.dry_run:
@@ -104,7 +116,7 @@ class SPDCLI(CommandLine):
         parts = self._make(options)
         parts.benchmarks.suite.new_tokens = NEW_TOKENS if options.dry_run else None
         trainer = main_trainer(parts.trainer, folder, plain, parts.benchmarks)
-        self.run = Run(options, plain, content, digest, commit, folder, store, parts, trainer, self._make)
+        self.run = Run(options, plain, content, digest, commit, folder, store, parts, trainer, self._make, added)
 
     def _make(self, options: Any) -> Parts:
         if options.subspace.prompt_format is None:

@@ -100,7 +100,7 @@ def at_once(given: Sequence[str]) -> bool:
 def _small_command(name: str, rest: list[str]) -> bool:
     from jsonargparse import ArgumentError
 
-    from spd_lightning.cli.commands import COMMANDS, command_parser
+    from spd_lightning.cli.commands import COMMANDS, command_parser, options_last
     from spd_lightning.cli.help import tidy
     from spd_lightning.cli.names import STAGE_COMMANDS
     from spd_lightning.cli.typed import Typed
@@ -108,7 +108,7 @@ def _small_command(name: str, rest: list[str]) -> bool:
     parser = command_parser(name)
     tidy(parser, name, False)
     try:
-        options = parser.parse_args(rest)
+        options = parser.parse_args(options_last(name, rest))
     except ArgumentError as error:
         known = [option for action in parser._actions for option in action.option_strings]
         _refuse(str(error), Typed(name, rest=rest), known, [*STAGE_COMMANDS, *COMMANDS])

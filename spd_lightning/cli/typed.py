@@ -7,7 +7,7 @@ are handed to the parser first.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spd_lightning.cli.words import COMMANDS_MEANT, near
@@ -28,6 +28,7 @@ class Typed:
         options: Value of each option by its name without dashes, as it was typed; None without one.
         rest: Everything behind the command but the files, in order.
         help_of: What was asked for behind ``--help``, a section say; None for all, empty where no help was asked for.
+        run: Finished run that ``test RUN_DIR`` adds benchmarks to.
     """
 
     command: str | None
@@ -35,6 +36,7 @@ class Typed:
     options: dict[str, str | None] = field(default_factory=dict)
     rest: list[str] = field(default_factory=list)
     help_of: str | None = ""
+    run: str | None = None
 
     def args(self) -> list[str]:
         """The same for the parser: the files first."""
@@ -74,6 +76,7 @@ def read_typed(args: Sequence[str], stages: Collection[str], commands: Collectio
 def _options(command: str, args: list[str]) -> Typed:
     found = Typed(command)
     help_of: str | None = ""
+    run: str | None = None
     i = 0
     while i < len(args):
         word = args[i]
@@ -92,10 +95,25 @@ def _options(command: str, args: list[str]) -> Typed:
         elif word.startswith("--"):
             found.options[name[2:].rstrip("+")] = value if equals else str(follows) if takes else None
             found.rest.extend(words)
+        elif command == "test" and run is None and (Path(word) / "config.yaml").is_file():
+            run = word
         else:
             raise UserError(_stray(command, word, args[:i], args[i + 1 :]))
         i += len(words)
-    return Typed(command, found.configs, found.options, found.rest, help_of)
+    found = replace(found, help_of=help_of)
+    return found if run is None else _of_run(found, run)
+
+
+def _of_run(found: Typed, run: str) -> Typed:
+    """``test RUN_DIR [--tasks LIST]``: the run's own configuration, and the folder it is added to."""
+    if found.configs or "run_dir" in found.options:
+        what = "--run_dir" if "run_dir" in found.options else "--config"
+        raise UserError(f"test {run} takes folder and options from that run. Leave {what} out, or the run folder.")
+    short = {"tasks": "evaluation.tasks"}
+    options = {short.get(name, name): value for name, value in found.options.items()} | {"run_dir": run}
+    rest = [f"--evaluation.{word[2:]}" if word.partition("=")[0] == "--tasks" else word for word in found.rest]
+    config = str(Path(run) / "config.yaml")
+    return replace(found, configs=[config], options=options, rest=[*rest, f"--run_dir={run}"], run=run)
 
 
 def _stray(command: str, word: str, before: Sequence[str], after: Sequence[str]) -> str:

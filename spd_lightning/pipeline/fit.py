@@ -32,6 +32,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.evaluation.context import RunContext
 from spd_lightning.finetuning.student import write_merged
 from spd_lightning.model.adapter_beside import read_record
+from spd_lightning.pipeline.adding import earlier_results, with_earlier
 from spd_lightning.pipeline.agreement import Check, Reference, agreement_table
 from spd_lightning.pipeline.formats import formats_said
 from spd_lightning.pipeline.parts import Parts
@@ -65,6 +66,7 @@ class Run:
         parts: The objects of the stages.
         trainer: Of stage 3.
         make: Makes the objects of other options, for a later round.
+        added: Where benchmarks are added to a finished run: in what their options differ from the run's own; else None.
     """
 
     options: Any
@@ -77,6 +79,7 @@ class Run:
     parts: Parts
     trainer: Trainer
     make: Callable[[Any], Parts]
+    added: list[str] | None = None
 
 
 @contextlib.contextmanager
@@ -103,6 +106,9 @@ def claimed(run: Run) -> Iterator[None]:
             raise
         finally:
             folder.note_revisions(commits_taken())
+            if folder.config_file.is_file() and not folder.manifest_file.is_file():  # it goes on another time
+                folder.note_artifacts(run.store.used())
+        folder.note_artifacts(run.store.used())
         folder.write_manifest()
 
 
@@ -288,8 +294,11 @@ def _report(run: Run, pipeline: Pipeline, method: str, trained_on: str | None) -
     if not is_rank_zero():
         return
     scored = pipeline.benchmarks.suite
-    made = (trained_on, method, scored.score_rows, scored.comparison_rows, pipeline.stages)
-    write_results(run.folder.path, run.fingerprint, *made, **pipeline.facts)
+    made = {"scores": scored.score_rows, "comparisons": scored.comparison_rows, "stages": pipeline.stages}
+    found = {"trained_on": trained_on, "method": method, **made, **pipeline.facts}
+    whole = with_earlier(earlier_results(run.folder, run.fingerprint), found, run.added)
+    whole.pop("schema", None)
+    write_results(run.folder.path, **{**whole, "fingerprint": run.fingerprint})
     page = write_report([run.folder.path], run.folder.path)
     print(f"\n{render_table(read_run(run.folder.path))}\n\nReport: {page}", file=sys.stdout, flush=True)
 

@@ -321,6 +321,29 @@ def test_compare_and_artifacts(run_dir: Path, tmp_path: Path, capsys: pytest.Cap
     assert "moments" in capsys.readouterr().out
 
 
+def test_further_benchmarks_are_added_to_a_run(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, before = tmp_path / "copy", json.loads((run_dir / "results.json").read_text())
+    shutil.copytree(run_dir, run)
+    logged = (run / "logs" / "metrics.csv").read_bytes()
+    more = ["test", str(run), "--tasks", "[chains]", f"--artifact_dir={run_dir.parent / '.artifacts'}"]
+    assert main([*more, "--evaluation.limit=2"]) == 0
+    results = json.loads((run / "results.json").read_text())
+    assert [s for s in results["scores"] if s["task"] != "chains"] == before["scores"]
+    added = {(s["method"], s["n"], s["split"]) for s in results["scores"] if s["task"] == "chains"}
+    assert added == {(m, 2, "transfer") for m in ("base", "projected", "spd")}
+    assert all(results[name] == before[name] for name in before if name in ("corpus", "calibration", "fingerprint"))
+    assert results["stages"][:-1] == before["stages"] and results["stages"][-1]["stage"] == "evaluate + chains"
+    assert (run / "config.yaml").read_bytes() == (run_dir / "config.yaml").read_bytes()
+    assert (run / "logs" / "metrics.csv").read_bytes() == logged, "the losses of the training stay"
+    assert "chains" in (run / "report.md").read_text() and "chains" in capsys.readouterr().out
+    assert main(more) == 2, "scored already, on other rows"
+    assert "chains is scored already in" in capsys.readouterr().err
+    assert main(["test", str(run), "--tasks=[letters]", "--data.dtype=bfloat16"]) == 2
+    assert "--data.dtype cannot be set here" in capsys.readouterr().err
+
+
 def test_contamination_counts_shared_words_and_asks_the_base(
     run_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

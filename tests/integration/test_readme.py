@@ -12,6 +12,7 @@ import pytest
 
 from spd_lightning.cli.parser import make_parser
 from spd_lightning.cli.program import main
+from spd_lightning.cli.typed import read_typed
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 ROOT = Path(__file__).parents[2]
@@ -35,8 +36,11 @@ def test_enough_commands_were_found() -> None:
 
 
 @pytest.mark.parametrize("args", commands(), ids=" ".join)
-def test_command_parses(args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_parses(args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    if args[:2] == ["test", "RUN_DIR"]:  # the options of a run stand in it
+        (tmp_path / "config.yaml").write_text("seed_everything: 1\n")
+        args = read_typed(["test", str(tmp_path), *args[2:]], ["test"], ["test"]).args()
     assert make_parser().parse_args(args).subcommand == args[0]
 
 

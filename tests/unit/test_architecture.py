@@ -50,6 +50,7 @@ LONG = {
 TESTED_IN = {
     "cli/commands.py": "integration/test_cli_fit.py",
     "cli/messages.py": "unit/cli/test_mistakes.py",
+    "cli/run_config.py": "unit/cli/test_sample.py",
     "cli/program.py": "integration/test_cli_errors.py",
     "cost/formulas.py": "unit/cost/test_estimate.py",
     "cost/machine.py": "unit/cost/test_estimate.py",

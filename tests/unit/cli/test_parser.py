@@ -43,6 +43,7 @@ def test_the_parser_alone_makes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
         ("configs", ["list"], {"action": "list", "name": None}),
         ("sweep", ["rank.yaml", "--check"], {"file": "rank.yaml", "check": True}),
         ("contamination", ["r", "--tasks=[svamp]"], {"run_dir": "r", "tasks": ["svamp"], "limit": 100}),
+        ("runs", ["rm", "a", "b", "--yes"], {"action": "rm", "run_dir": ["a", "b"], "yes": True, "sort": "name"}),
         ("artifacts", ["list"], {"action": "list", "older_than_days": 30.0}),
     ],
 )

@@ -50,14 +50,16 @@ def test_what_version_may_import() -> None:
     [
         (["--help"], 0, "Self-Policy Distillation"),
         (["fit", "--help"], 0, "--data.num_prompts"),
-        (["sample", "--help"], 0, "Complete a prompt with the base"),
+        (["sample", "--help"], 0, "Complete prompts with the base"),
+        (["runs", "list", "--runs_dir", "."], 0, "No run in ."),
+        (["runs", "lst"], 2, "Did you mean 'list'?"),
         (["configs", "list"], 0, "paper/gsm8k"),
         (["artifacts", "list", "--artifact_dir", "."], 0, ""),
         (["fitt"], 2, "Did you mean fit?"),
         ([], 2, "A command is missing"),
         (["fit", "--data.num_promts=3"], 2, "Did you mean --data.num_prompts?"),
         (["test", "--evaluation.tsks", "x"], 2, "Did you mean --evaluation.tasks?"),
-        (["sample", "runs/x"], 2, "--prompt must be given"),
+        (["export", "runs/x", "--out=o"], 2, "--form must be given"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -76,6 +78,14 @@ def test_a_report_with_plots_loads_no_model(tmp_path: Path) -> None:
     status, *modules = done.stderr.splitlines()[-1].split()
     assert status == "0" and len(list((tmp_path / "out" / "plots").glob("*.png"))) >= 3
     assert not {name.split(".")[0] for name in modules} & WHOLE and seconds < 2.5
+
+
+def test_a_run_in_full_costs_a_second(tmp_path: Path) -> None:
+    """With its table; of the plots' library nothing is loaded."""
+    done, seconds = started("runs", "show", str(make_run(tmp_path / "run")))
+    status, *modules = done.stderr.splitlines()[-1].split()
+    assert status == "0" and "exact_match_flexible" in done.stdout and seconds < 1
+    assert not {name.split(".")[0] for name in modules} & {*WHOLE, "matplotlib"}
 
 
 MISTAKES = [

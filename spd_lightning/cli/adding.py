@@ -1,0 +1,69 @@
+"""``test RUN_DIR --tasks LIST``: a finished run's models on further benchmarks, with everything else as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.artifacts.settings import setting
+from spd_lightning.cli.typed import Typed
+from spd_lightning.errors import UserError
+from spd_lightning.pipeline.adding import check_not_scored_otherwise, earlier_results, evaluation_differences
+
+OTHERS = ("evaluation.adapter", "evaluation.subspace", "ckpt_path", "check_against")  # another model than the run's
+
+
+def check_addable(typed: Typed, run: RunFolder) -> None:
+    """Refuse options that belong to the run, and a run that has nothing to be scored yet.
+
+    Raises:
+        UserError: If so.
+    """
+    for name in typed.options:
+        if name in OTHERS or not (setting(name).role == "place" or name.startswith("evaluation.")):
+            raise UserError(
+                f"--{name} cannot be set here: test {run.path} scores that run's own models as they were made. "
+                f"Leave it out, or score in another folder: test --config {run.config_file} --run_dir NEW."
+            )
+    method = run.configuration()["data"]["method"]
+    if run.student() is None and method != "base":
+        raise UserError(
+            f"{run.path} holds no student yet. Finish it first: python -m spd_lightning fit --config {run.config_file}"
+        )
+
+
+def add_to_run(typed: Typed, run: RunFolder, options: Any, config: Mapping[str, Any]) -> None:
+    """Change options so that the run's own models are scored, all of them: a row of one alone compares with nothing.
+
+    Args:
+        typed: What was typed.
+        run: The run.
+        options: Of the command, changed in place.
+        config: The run's configuration.
+    """
+    evaluation = options.evaluation
+    own = config["evaluation"]["methods"] or ["base", "student"]
+    evaluation.methods = list(dict.fromkeys([*own, *(evaluation.methods or [])]))
+    shots = config["evaluation"].get("base_shots")
+    if shots and "evaluation.base_shots" not in typed.options and options.subspace.task not in (evaluation.tasks or []):
+        evaluation.base_shots = None  # of the run's own task alone
+    options.trainer.logger = False  # the logs are those of the training
+
+
+def differences_of(run: RunFolder, fingerprint: str, saved: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """In what the added scores' options differ from the run's own.
+
+    Args:
+        run: The run.
+        fingerprint: Its own.
+        saved: Its configuration.
+        config: What is scored now.
+
+    Raises:
+        UserError: If a benchmark is scored already under others.
+    """
+    differ = evaluation_differences(saved, config)
+    tasks = config["evaluation"]["tasks"] or [saved["subspace"]["task"]]
+    check_not_scored_otherwise(earlier_results(run, fingerprint), tasks, differ, run)
+    return differ

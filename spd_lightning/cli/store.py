@@ -1,0 +1,77 @@
+"""``artifacts``: what stands in the store that runs share, of which model and task, and which runs use it."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from spd_lightning.artifacts.runs import find_runs, summarise
+from spd_lightning.artifacts.store import ArtifactStore
+from spd_lightning.errors import UserError
+
+
+def artifacts(
+    action: Literal["list", "prune"], *, artifact_dir: str = "runs/.artifacts", older_than_days: float = 30.0
+) -> None:
+    """List the artifacts that runs share, or prune unfinished and old ones.
+
+    Args:
+        action: Show all artifacts, each with its model, its task and the runs beside the store that use it; or delete
+            those that were not used for long.
+        artifact_dir: The store.
+        older_than_days: prune: days since an artifact was made.
+    """
+    store = ArtifactStore(artifact_dir)
+    if not store.root.is_dir():
+        raise UserError(f"artifact_dir={artifact_dir} does not exist. Set --artifact_dir to a store's folder.")
+    now = datetime.datetime.now().timestamp()
+    freed = 0
+    owners = Owners(store.root.parent)
+    for row in store.list():
+        days = (now - row["used"]) / 86400
+        state = "complete" if row["complete"] else "unfinished"
+        doomed = action == "prune" and days > older_than_days
+        key = store.facts(row["path"])["key"] if row["complete"] else {}
+        print(
+            f"{row['stage']:<10} {row['fingerprint']}  {state:<10} {row['bytes'] / 2**20:9.1f} MiB  "
+            f"{days:6.1f} days  {owners.describe(row['path'].name, key)}{'  removed' if doomed else ''}"
+        )
+        if doomed:
+            store.remove(row["path"])
+            freed += row["bytes"]
+    if action == "prune":
+        print(f"{freed / 2**20:.1f} MiB freed; run folders keep their own copies.")
+
+
+class Owners:
+    """The runs in a folder, by the artifacts that they use and the models that they know by name.
+
+    Args:
+        root: The folder that is searched.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.runs: dict[str, list[str]] = {}
+        self.tasks: dict[str, str] = {}
+        self.models: dict[str, str] = {}
+        for folder in find_runs(root):
+            run = summarise(folder)
+            name = folder.path.relative_to(root).as_posix()
+            for artifact in folder.artifacts():
+                self.runs.setdefault(artifact, []).append(name)
+                self.tasks.setdefault(artifact, run.task)
+            self.models.setdefault(str(folder.environment().get("content", {}).get("model")), run.model)
+
+    def describe(self, name: str, key: dict[str, Any]) -> str:
+        """Model, task and runs of an artifact, as a part of its line; the model's hash where no run knows its name.
+
+        Args:
+            name: Of the artifact's folder.
+            key: What it depends on; empty for an unfinished one.
+        """
+        asked = {**key, **key.get("moments", {})}  # a subspace's key holds that of its moments
+        model = str(asked.get("base") or asked.get("model") or "-")  # a student's key has the options of stage 3, too
+        task = asked.get("task") or self.tasks.get(name, "-")
+        users = ", ".join(self.runs.get(name, [])) or "no run"
+        return f"{self.models.get(model, model[:12])}  {task}  {users}"

@@ -1,0 +1,78 @@
+"""``sample``: prompts from a file, from lines that are typed, and each model loaded once for all of them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.cli.run_config import run_config
+from spd_lightning.cli.sample import read_prompts, sample
+from spd_lightning.errors import UserError
+from tests.unit.artifacts.test_runs import begun
+
+
+@pytest.fixture
+def base_run(tiny_model_dir: str, tmp_path: Path) -> str:
+    """A run that has a base alone."""
+    run = begun(tmp_path / "run")
+    run.config_file.write_text(
+        f"subspace: {{model_name_or_path: {tiny_model_dir}, task_file: null}}\n"
+        "data: {dtype: float32, prompt_format: plain}\n"
+    )
+    return str(run.path)
+
+
+def test_prompts_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("one\n\n two \n")
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a\\nb", "target": "x"}\n{"prompt": "c"}\n')
+    assert read_prompts(tmp_path / "p.txt") == ["one", " two "]
+    assert read_prompts(tmp_path / "p.jsonl") == ["a\nb", "c"]
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "other.jsonl").write_text('{"question": "a"}\n')
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
+    for name, message in {
+        "none.txt": "there is no such file. Set --prompts",
+        "empty.txt": "holds no prompt. Write one a line.",
+        "other.jsonl": "line 1: there is no text under prompt",
+        "bytes.txt": "is no UTF-8 text",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            read_prompts(tmp_path / name)
+
+
+def test_every_line_that_is_typed_is_completed_and_the_model_is_loaded_once(
+    base_run: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from spd_lightning.model import load
+
+    loaded, real = [], load.load_model
+    monkeypatch.setattr(load, "load_model", lambda *args: loaded.append(args) or real(*args))
+    monkeypatch.setattr("sys.stdin", io.StringIO("first\n\nsecond"))
+    sample(base_run, max_new_tokens=2)
+    shown = capsys.readouterr().out
+    assert shown.index("=== first") < shown.index("=== second") and shown.count("--- base (2 tokens, length)") == 2
+    assert len(loaded) == 1
+
+
+def test_a_terminal_is_told_what_to_do_and_an_empty_line_ends(
+    base_run: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = io.StringIO("first\n\nnever\n")
+    monkeypatch.setattr(typed, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", typed)
+    sample(base_run, max_new_tokens=2)
+    said = capsys.readouterr()
+    assert "=== first" in said.out and "never" not in said.out and "Ctrl-D ends" in said.err
+
+
+def test_two_sources_of_prompts_are_one_too_many() -> None:
+    with pytest.raises(UserError, match="--prompt and --prompts are both given"):
+        sample("run", prompt="a", prompts="b")
+
+
+def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is not a run folder: it has no config.yaml\. Give a folder that fit wrote"):
+        run_config(RunFolder(tmp_path))

@@ -1,0 +1,49 @@
+"""``artifacts list``: of which model and task each artifact is, and which runs use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spd_lightning.artifacts.store import ArtifactStore
+from spd_lightning.cli import start
+from tests.unit.artifacts.test_runs import begun
+
+
+def test_artifacts_say_what_they_are_of_and_who_uses_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = "a" * 64
+    store = ArtifactStore(tmp_path / ".artifacts")
+    keys = {
+        "moments": {"model": model, "task": "gsm8k"},
+        "subspace": {"moments": {"model": model, "task": "gsm8k"}, "rank": 4},
+        "student": {"base": model, "model": {"lora_r": 8}},
+        "scores": {"model": "b" * 64, "task": "svamp"},
+    }
+    for stage, key in keys.items():
+        store.complete(store.folder(stage, key), key)
+    (store.root / "corpus-0123").mkdir()
+    for name in ("one", "two"):
+        run = begun(tmp_path / name, "/models/tiny-llama")
+        run.environment_file.write_text(json.dumps({"content": {"model": model}}))
+        run.note_artifacts([p for p in store.used() if not p.startswith("scores") and (name == "one" or "mom" in p)])
+    assert start.main(["artifacts", "list", "--artifact_dir", str(store.root)]) == 0
+    said = {line.split()[0]: line.split(" days  ")[1] for line in capsys.readouterr().out.splitlines()}
+    assert said == {
+        "corpus": "-  -  no run",
+        "moments": "tiny-llama  gsm8k  one, two",
+        "subspace": "tiny-llama  gsm8k  one",
+        "student": "tiny-llama  arithmetic  one",
+        "scores": "bbbbbbbbbbbb  svamp  no run",
+    }
+
+
+def test_a_run_uses_what_was_asked_for_and_is_whole(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    made, begun_only = store.folder("moments", {"a": 1}), store.folder("corpus", {"a": 1})
+    begun_only.mkdir(parents=True)
+    assert store.used() == []
+    store.complete(made, {"a": 1})
+    store.complete(ArtifactStore(tmp_path).folder("moments", {"a": 2}), {"a": 2})  # another run's
+    assert store.used() == [made.name]
