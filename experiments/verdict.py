@@ -25,7 +25,8 @@ from experiments.study import FOLDER, Study, read_study
 from spd_lightning.artifacts.files import write_atomic
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.across import ONE_STUDENT
-from spd_lightning.report.render import Block, Bullets, Heading, Table, render_html, render_markdown
+from spd_lightning.report.html import render_html
+from spd_lightning.report.render import Block, Bullets, Heading, Table, render_markdown
 
 TITLE = "Does it work? What the registered studies say"
 CLAIM_KEYS = {"claim", "published", "scale", "contrasts", "decides"}
@@ -263,7 +264,7 @@ def write_verdict(folder: Path = FOLDER, results: Path = RESULTS) -> Path:
     """
     page = verdict_blocks(folder, results)
     write_atomic(folder / "VERDICT.html", render_html(TITLE, page))
-    return write_atomic(folder / "VERDICT.md", render_markdown(TITLE, page, folder))
+    return write_atomic(folder / "VERDICT.md", render_markdown(TITLE, page))
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -17,14 +17,15 @@ from spd_lightning.evaluation.across import MARGIN, Answers, compare_arms, corre
 from spd_lightning.evaluation.blocks import clustered_variance
 from spd_lightning.evaluation.distributions import t_limit
 from spd_lightning.evaluation.scores import example_values
-from spd_lightning.report.render import Block, Heading, Table
+from spd_lightning.report.render import Block, Section, Table
 from spd_lightning.report.runs import Run
 from spd_lightning.report.sweeps import group_by_configuration, label, varying_options
 from spd_lightning.report.wording import benchmark_name, format_interval, format_p, format_value, metric_name
 from spd_lightning.scoring.verdicts import is_share
 
 MOST_ARMS = 12
-"""With more arms than this, a report leaves their comparison to one over fewer runs: 66 pairs a benchmark."""
+"""With more arms than this each is compared with the base alone (or the first arm, where no base was scored): all pairs
+would be 66 a benchmark and more, and the correction would leave none of them a chance. The report says so."""
 
 Benchmark = tuple[str, str, str]
 """Task, protocol, and the metric that stands for it."""
@@ -36,27 +37,47 @@ def arms_of(runs: Sequence[Run]) -> dict[Benchmark, dict[str, dict[Any, Answers]
     Bases are one arm where all runs scored theirs alike, else each configuration has its own. Of several runs with one
     seed and configuration the first counts.
     """
-    names = [name for name in varying_options(runs) if name != "data.method"]  # which the arm is called by anyway
-    groups = group_by_configuration(runs)
     alike = len({json.dumps(_base_conditions(run), sort_keys=True, default=str) for run in runs}) == 1
     found: dict[Benchmark, dict[str, dict[Any, Answers]]] = {}
-    for group in groups:
+    names = _names(runs)
+    for trained_arm, group in trained_arms(runs).items():
         words = label(group[0], names)
         for run in group:
-            for (task, method), records in run.samples.items():
+            for task, method in run.sample_files:
                 score = next((s for s in run.scores if (s["task"], s["method"]) == (task, method)), None)
-                if score is None or not records:
+                if score is None:
                     continue
-                trained = method == run.results["method"]
                 arm = method if method == "base" and alike else f"{method} of {words}"
-                if trained and method != "base":
-                    arm = method if words == method else f"{method} ({words})"
+                if method == run.results["method"] and method != "base":
+                    arm = trained_arm
+                key = (task, score["protocol"], score["metric"])
+                if run.seed in found.get(key, {}).get(arm, {}) or not (records := run.sample_rows(task, method)):
+                    continue
                 pairs = example_values(records, score["metric"])
                 weights = None if is_share(score["metric"]) else [w for _, w in pairs.values()]
                 answers = Answers(list(pairs), [v for v, _ in pairs.values()], weights)
-                arms = found.setdefault((task, score["protocol"], score["metric"]), {})
-                arms.setdefault(arm, {}).setdefault(run.seed, answers)
+                found.setdefault(key, {}).setdefault(arm, {})[run.seed] = answers
     return {key: dict(sorted(arms.items(), key=lambda item: item[0] != "base")) for key, arms in found.items()}
+
+
+def trained_arms(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Name of an arm to the runs that trained it: those that differ in nothing but the seed."""
+    arms: dict[str, list[Run]] = {}
+    names = _names(runs)
+    for group in group_by_configuration(runs):
+        method, words = group[0].results["method"], label(group[0], names)
+        arms.setdefault(str(method) if words == method else f"{method} ({words})", []).extend(group)
+    return arms
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Options in which runs differ, without the method, which tells their arms apart anyway."""
+    return [name for name in varying_options(runs) if name != "data.method"]
+
+
+def is_base(arm: str) -> bool:
+    """Whether an arm is the untrained model of some runs."""
+    return arm == "base" or arm.startswith("base of ")
 
 
 def _base_conditions(run: Run) -> dict[str, Any]:
@@ -67,8 +88,14 @@ def _base_conditions(run: Run) -> dict[str, Any]:
 
 def groups_of(runs: Sequence[Run], task: str) -> dict[str, str]:
     """Example id to subject, for a benchmark whose rows have one."""
-    records = (r for run in runs for (name, _), rows in run.samples.items() if name == task for r in rows)
-    return {r["id"]: r["group"] for r in records if "group" in r}
+    found: dict[str, str] = {}
+    for run in runs:
+        for which in (which for which in run.sample_files if which[0] == task):
+            rows = run.sample_rows(*which)
+            if not rows or "group" not in rows[0]:
+                return found
+            found |= {r["id"]: r["group"] for r in rows}
+    return found
 
 
 def across_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -79,14 +106,11 @@ def across_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     what other subjects would show.
     """
     benchmarks = arms_of(runs)
-    if len({arm for arms in benchmarks.values() for arm in arms}) > MOST_ARMS:
-        return []
     rows = []
     for (task, protocol, metric), arms in benchmarks.items():
         strata = groups_of(runs, task) or None
-        for (a, first), (b, second) in combinations(arms.items(), 2):
-            if a.startswith("base of ") and b.startswith("base of "):
-                continue
+        for a, b in chosen_pairs(list(arms)):
+            first, second = arms[a], arms[b]
             row = compare_arms(first, second, is_share(metric), strata)
             if row is not None:
                 clustered = _to_new_subjects(first, second, strata) if strata else None
@@ -94,6 +118,14 @@ def across_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 rows.append({**names, **row, "to_new_subjects": clustered})
     correct_family(rows)
     return rows
+
+
+def chosen_pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of a benchmark's arms that are compared: all but those of two bases, or, see `MOST_ARMS`, with one."""
+    if len(arms) <= MOST_ARMS:
+        return [(a, b) for a, b in combinations(arms, 2) if not (is_base(a) and is_base(b))]
+    bases = [arm for arm in arms if is_base(arm)] or list(arms[:1])
+    return [(bases[0], arm) for arm in arms if arm not in bases]
 
 
 def _to_new_subjects(
@@ -111,7 +143,7 @@ def _to_new_subjects(
     return [float(differences.mean() - half), float(differences.mean() + half)]
 
 
-def across_blocks(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+def across_sections(rows: Sequence[Mapping[str, Any]]) -> list[Section]:
     """The section of a report; nothing without a pair."""
     if not rows:
         return []
@@ -156,11 +188,17 @@ def across_blocks(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
         "undecided.",
         *map(_on_new_subjects, [r for r in rows if r.get("to_new_subjects")]),
     ]
+    arms = {name for row in rows for name in (row["a"], row["b"])}
+    if len(arms) > MOST_ARMS:
+        notes.append(
+            f"{len(arms)} arms: each is compared with one alone. Compare {MOST_ARMS} or fewer with each other by a "
+            "report over their runs."
+        )
     text = frozenset({0, 1, 2, 8, 11})
-    return [
-        Heading("Comparisons across runs"),
-        Table(columns, table, frozenset(marked), text, "\n".join(notes)),
-    ]
+    caption = "Every pair of arms on every benchmark"
+    shown = f"{len(marked)} of {len(rows)} differences of {len(arms)} arms are shown after correction"
+    blocks: list[Block] = [Table(columns, table, frozenset(marked), text, "\n".join(notes), caption=caption)]
+    return [Section("Comparisons across runs", shown, blocks)]
 
 
 def _on_new_subjects(row: Mapping[str, Any]) -> str:

@@ -1,15 +1,13 @@
-"""Stage 5: whether the student moved, one table and one plot, from ``moved`` of the results."""
+"""Stage 5: whether the student moved, one table and one figure, from ``moved`` of the results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from spd_lightning.report import plots
-from spd_lightning.report.render import Block, Heading, Table
+from spd_lightning.report import figures
+from spd_lightning.report.render import Block, Figure, Section, Table
 from spd_lightning.report.runs import Run
-from spd_lightning.report.sections import plot_block
 
 Row = tuple[str, str, str, str, str, str]
 
@@ -23,13 +21,11 @@ FIGURES = {
 }
 
 
-def moved_blocks(run: Run, out: Path) -> list[Block]:
-    """Table and plot; nothing for a run that did not measure it."""
+def moved_sections(run: Run) -> list[Section]:
+    """Table and figure; nothing for a run that did not measure it."""
     moved = run.results.get("moved")
-    if not moved:
-        return []
-    rows = moved_rows(moved)
-    if not rows:
+    rows = moved_rows(moved) if moved else []
+    if not moved or not rows:
         return []
     note = (
         "KL and losses in nats a token, student against base, with 95% intervals over texts. The difference of two "
@@ -38,16 +34,13 @@ def moved_blocks(run: Run, out: Path) -> list[Block]:
         "two random ones."
     )
     header = ("figure", "of", "n", "base", "student", "difference")
-    return [
-        Heading("Did the student move?"),
-        Table(header, rows, text_columns=frozenset({0, 1, 5}), note=note),
-        *plot_block(
-            plots.plot_moved(moved.get("answers") or []),
-            out,
-            "moved",
-            "Greedy answers that changed, and the two parts of the difference of the scores.",
-        ),
-    ]
+    table = Table(header, rows, text_columns=frozenset({0, 1, 5}), note=note, caption="Student against base")
+    chart = figures.moved(moved.get("answers") or [])
+    caption = "Greedy answers that changed, and the two parts of the difference of the scores."
+    held_out = moved.get("held_out")
+    headline = f"KL(student || base) {held_out['kl']:.4f} nats a token on {held_out['of']}" if held_out else ""
+    blocks: list[Block] = [table, *([] if chart is None else [Figure(chart, "moved", caption)])]
+    return [Section("Did the student move?", headline, blocks)]
 
 
 def moved_rows(moved: Mapping[str, Any]) -> list[Row]:

@@ -30,7 +30,8 @@ def pass_blocks(run: Run) -> list[Block]:
         "says first what the base says among others; it solves no more examples."
     )
     header = ("benchmark", "method", "decoding", "n x samples", *(f"pass@{k}" for k in ks), "against the base")
-    return [Heading("pass@k"), Table(header, lines, text_columns=frozenset({0, 1, 2, len(header) - 1}), note=note)]
+    text = frozenset({0, 1, 2, len(header) - 1})
+    return [Heading("pass@k", 3), Table(header, lines, text_columns=text, note=note, caption="pass@k by k")]
 
 
 def _crossing(row: dict[str, Any]) -> str:

@@ -1,31 +1,17 @@
-"""What a report is made of (tables, headings, lists, verbatim text, plots) and how that becomes text, Markdown or HTML.
+"""What a report is made of (sections, tables, lists, verbatim text, figures) and how that becomes text or Markdown.
 
-The HTML page needs nothing but itself: images are inlined, there is no script and no address outside. Whatever a model
-wrote is escaped wherever it stands.
+`html` makes the page of the same blocks. Whatever a model wrote is escaped wherever it stands.
 """
 
 from __future__ import annotations
 
-import base64
 import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-STYLE = """
-:root { color-scheme: light dark; --line: #8886; --soft: #8881; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
-h3 { font-size: 1.05rem; } table { border-collapse: collapse; font-size: .9rem; }
-th, td { text-align: left; padding: .25rem .7rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.scroll { overflow-x: auto; } .note, figcaption { font-size: .85rem; opacity: .8; }
-figure { margin: 1rem 0; } img { max-width: 100%; background: #fff; border-radius: 4px; }
-pre { background: var(--soft); padding: .6rem .8rem; overflow-x: auto; white-space: pre-wrap; font-size: .85rem; }
-summary { cursor: pointer; }
-"""
+from spd_lightning.report.chart import Chart
 
 
 @dataclass(frozen=True)
@@ -39,20 +25,24 @@ class Table:
         text_columns: Columns aligned left; the others hold numbers and are aligned right.
         note: A sentence under the table.
         mark: What stands behind a marked cell in plain text: a star where blocks of seeds decide, else another sign.
+        caption: What the rows are, in a line.
     """
 
+    kind: ClassVar[str] = "table"
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     marked: frozenset[tuple[int, int]] = field(default_factory=frozenset)
     text_columns: frozenset[int] = frozenset({0})
     note: str = ""
     mark: str = "*"
+    caption: str = ""
 
 
 @dataclass(frozen=True)
 class Heading:
     """A heading of level 2 or 3."""
 
+    kind: ClassVar[str] = "heading"
     text: str
     level: int = 2
 
@@ -61,6 +51,7 @@ class Heading:
 class Code:
     """Verbatim text: a command, a configuration, or what a model wrote. ``folded`` hides it behind its title."""
 
+    kind: ClassVar[str] = "code"
     text: str
     title: str = ""
     folded: bool = False
@@ -70,18 +61,48 @@ class Code:
 class Bullets:
     """A list of sentences."""
 
+    kind: ClassVar[str] = "bullets"
     items: list[str]
 
 
 @dataclass(frozen=True)
-class Image:
-    """A plot, already written; ``path`` is below the folder of the report."""
+class Figure:
+    """A chart: inline on the page, a file ``plots/<name>.*`` beside the Markdown."""
 
-    path: Path
+    kind: ClassVar[str] = "figure"
+    chart: Chart
+    name: str
     caption: str
 
 
-Block = Heading | Code | Bullets | Image | Table | str
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt, side by side with what differs marked."""
+
+    kind: ClassVar[str] = "pair"
+    prompt: str
+    names: tuple[str, str]
+    texts: tuple[str, str]
+
+
+Block = Heading | Code | Bullets | Figure | Pair | Table | str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its title, what it comes to in a line, and its blocks, which the page folds away.
+
+    Attributes:
+        title: Of the section.
+        headline: One sentence.
+        blocks: The evidence.
+        opened: Whether the page shows the blocks from the start.
+    """
+
+    title: str
+    headline: str
+    blocks: Sequence[Block]
+    opened: bool = False
 
 
 def clean(text: Any) -> str:
@@ -133,70 +154,21 @@ def markdown_table(table: Table, plain: bool = False) -> str:
     return f"{text}\n\n{escape_markdown(table.note)}" if table.note else text
 
 
-def html_table(table: Table) -> str:
-    """The table as HTML, escaped; stressed cells are ``<strong>``."""
-
-    def cell(tag: str, text: str, j: int, strong: bool = False) -> str:
-        shown = html.escape(clean(text))
-        side = "" if j in table.text_columns else ' class="number"'
-        return f"<{tag}{side}>{f'<strong>{shown}</strong>' if strong else shown}</{tag}>"
-
-    head = "".join(cell("th", c, j) for j, c in enumerate(table.header))
-    body = "\n".join(
-        "<tr>" + "".join(cell("td", c, j, (i, j) in table.marked) for j, c in enumerate(row)) + "</tr>"
-        for i, row in enumerate(table.rows)
-    )
-    note = f'<p class="note">{html.escape(clean(table.note))}</p>' if table.note else ""
-    table_html = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-    return f'<div class="scroll">{table_html}</div>\n{note}'
+def render_markdown(title: str, blocks: Sequence[Block], plots: str | None = "png") -> str:
+    """Blocks as Markdown that refers to ``plots/<name>.<plots>``; without plots, figures are their numbers in words."""
+    parts = [f"# {escape_markdown(title)}", *(_markdown(block, plots) for block in blocks)]
+    return "\n\n".join(parts) + "\n"
 
 
-def render_html(title: str, blocks: Sequence[Block]) -> str:
-    """The page as one HTML file without any reference to another."""
-    parts = [_html(block) for block in blocks]
-    name = html.escape(clean(title))
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{name}</h1>\n"
-        + "\n".join(parts)
-        + "\n</body>\n</html>\n"
-    )
+def flat(sections: Sequence[Section]) -> list[Block]:
+    """Sections as one list of blocks."""
+    blocks: list[Block] = []
+    for section in sections:
+        blocks += [Heading(section.title), *([section.headline] if section.headline else []), *section.blocks]
+    return blocks
 
 
-def _html(block: Block) -> str:
-    match block:
-        case Table():
-            return html_table(block)
-        case Heading():
-            return f"<h{block.level}>{html.escape(clean(block.text))}</h{block.level}>"
-        case Bullets():
-            return "<ul>\n" + "\n".join(f"<li>{_inline(item)}</li>" for item in block.items) + "\n</ul>"
-        case Image():
-            data = base64.b64encode(block.path.read_bytes()).decode("ascii")
-            caption = html.escape(block.caption)
-            image = f'<img src="data:image/png;base64,{data}" alt="{caption}">'
-            return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
-        case Code():
-            body, name = f"<pre>{html.escape(clean(block.text))}</pre>", html.escape(clean(block.title))
-            if block.folded:
-                return f"<details><summary>{name}</summary>{body}</details>"
-            return f'<p class="note">{name}</p>{body}' if name else body
-        case str():
-            return f"<p>{_inline(block)}</p>"
-
-
-def _inline(text: str) -> str:
-    """Escaped text, with `code` in back quotes."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(clean(text)))
-
-
-def render_markdown(title: str, blocks: Sequence[Block], out: Path) -> str:
-    """The page as Markdown that refers to ``plots/*.png``."""
-    return "\n\n".join([f"# {escape_markdown(title)}", *(_markdown(block, out) for block in blocks)]) + "\n"
-
-
-def _markdown(block: Block, out: Path) -> str:
+def _markdown(block: Block, plots: str | None) -> str:
     match block:
         case Table():
             return markdown_table(block)
@@ -204,12 +176,22 @@ def _markdown(block: Block, out: Path) -> str:
             return f"{'#' * block.level} {escape_markdown(block.text)}"
         case Bullets():
             return "\n".join(f"- {escape_markdown(item)}" for item in block.items)
-        case Image():
-            return f"![{escape_markdown(block.caption)}]({block.path.relative_to(out).as_posix()})"
+        case Figure():
+            if plots is None:
+                return escape_markdown(f"{block.caption} {block.chart.describe()}")
+            return f"![{escape_markdown(block.caption)}](plots/{block.name}.{plots})"
+        case Pair():
+            texts = zip(("prompt", *block.names), (block.prompt, *block.texts))
+            return "\n\n".join(_fenced(text, name) for name, text in texts)
         case Code():
-            text = clean(block.text)
-            fence = "`" * max(3, 1 + max((len(m) for m in re.findall("`+", text)), default=0))
-            name = f"{escape_markdown(block.title)}\n\n" if block.title else ""
-            return f"{name}{fence}text\n{text}\n{fence}"
+            return _fenced(block.text, block.title)
         case str():
             return escape_markdown(block)
+
+
+def _fenced(text: str, title: str) -> str:
+    """Verbatim text in a fence that it cannot close."""
+    shown = clean(text)
+    fence = "`" * max(3, 1 + max((len(m) for m in re.findall("`+", shown)), default=0))
+    name = f"{escape_markdown(title)}\n\n" if title else ""
+    return f"{name}{fence}text\n{shown}\n{fence}"

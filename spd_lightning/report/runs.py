@@ -58,6 +58,7 @@ class Run:
         subspace: Metadata of the subspace file; empty where absent.
         spectra: One entry per site of the subspace, by layer and side.
         keys: What its artifacts were made from (``keys.json``); empty where absent.
+        half_done: What a run that was not scored lacks, in a sentence; empty for a finished one.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class Run:
     subspace: dict[str, Any]
     spectra: tuple[Spectrum, ...]
     keys: dict[str, Any] = field(default_factory=dict)
+    half_done: str = ""
 
     @property
     def name(self) -> str:
@@ -128,9 +130,26 @@ class Run:
         return list(read_jsonl(path)) if path.is_file() else []
 
     @cached_property
+    def sample_files(self) -> dict[tuple[str, str], Path]:
+        """Files of scored samples by (task, method), in the order of their names."""
+        return RunFolder(self.path).sample_files()
+
+    @cached_property
+    def _read_samples(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        return {}
+
+    def sample_rows(self, task: str, method: str) -> list[dict[str, Any]]:
+        """Scored samples of a benchmark and a method; empty where there are none. A file is read once."""
+        which = task, method
+        if which not in self._read_samples:
+            path = self.sample_files.get(which)
+            self._read_samples[which] = [] if path is None else list(read_jsonl(path))
+        return self._read_samples[which]
+
+    @property
     def samples(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
-        """Scored samples by (task, method), in the order of the file names."""
-        return {which: list(read_jsonl(path)) for which, path in RunFolder(self.path).sample_files().items()}
+        """Scored samples by (task, method)."""
+        return {which: self.sample_rows(*which) for which in self.sample_files}
 
     @cached_property
     def losses(self) -> dict[str, list[tuple[int, float]]]:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from spd_lightning.evaluation.power import examples_needed
 from spd_lightning.evaluation.statistics import ALPHA
-from spd_lightning.report import plots, tables
-from spd_lightning.report.render import Block, Bullets, Code, Heading, Image, Table
+from spd_lightning.report import tables
+from spd_lightning.report.render import Block, Bullets, Code, Heading, Section, Table
 from spd_lightning.report.runs import Run
 from spd_lightning.report.wording import benchmark_name, equals_p, format_interval, format_value
 from spd_lightning.scoring.verdicts import find_metric, is_share
@@ -24,15 +23,9 @@ KINDS = {"by_category": "category", "by_subject": "subject"}
 SHOWN_PROGRAMS = 5  # of those that were judged otherwise in one process
 
 
-def plot_block(figure: Any, out: Path, name: str, caption: str) -> list[Block]:
-    """A figure written to ``out/plots``, with its caption; nothing for no figure."""
-    return [] if figure is None else [Image(plots.write_plot(figure, out / "plots" / f"{name}.png"), caption)]
-
-
-def health_blocks(run: Run) -> list[Block]:
+def health_lines(run: Run) -> list[str]:
     """What the stages warned of; nothing where nothing is out of order."""
-    lines = [f"{row['stage']}: {text}" for row in run.results.get("health") or () for text in row["warnings"]]
-    return [Heading("What is out of order"), Bullets(lines)] if lines else []
+    return [f"{row['stage']}: {text}" for row in run.results.get("health") or () for text in row["warnings"]]
 
 
 def caveats(run: Run, several: bool = False) -> list[str]:
@@ -147,7 +140,7 @@ def program_notes(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def how_blocks(*runs: Run) -> list[Block]:
+def how_section(*runs: Run) -> Section:
     """How each number of a report is computed."""
     metrics = dict.fromkeys(s["metric"] for run in runs for s in run.scores)
     named = dict.fromkeys(c["metric"] for run in runs for c in run.comparisons if c["p_holm"] is not None)
@@ -163,12 +156,12 @@ def how_blocks(*runs: Run) -> list[Block]:
         "the number of changes seen. Means: Student's t on the differences.",
         f"p (Holm): corrected for the number of comparisons in the table, one metric per benchmark{standing}.",
     ]
-    return [Heading("How each number is computed"), Bullets(items)]
+    return Section("How each number is computed", "", [Bullets(items)])
 
 
 def reproduce_blocks(*runs: Run) -> list[Block]:
     """What to type to make these runs again, and their configurations."""
-    blocks: list[Block] = [Heading("How to reproduce")]
+    blocks: list[Block] = []
     commands = [
         f"python -m spd_lightning {_subcommand(r)} --config {shlex.quote(f'{r.name}/config.yaml')}" for r in runs
     ]

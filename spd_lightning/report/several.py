@@ -5,71 +5,63 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
-from spd_lightning.report import plots, sweeps, tables
-from spd_lightning.report.across import across_blocks, across_rows
-from spd_lightning.report.render import Block, Bullets, Heading
+from spd_lightning.report import figures, sweeps, tables
+from spd_lightning.report.across import across_sections, trained_arms
+from spd_lightning.report.render import Block, Bullets, Figure, Heading, Section
 from spd_lightning.report.runs import Run, options
 from spd_lightning.report.schema import ROWS, SCHEMA
-from spd_lightning.report.sections import caveats, health_blocks, how_blocks, plot_block, reproduce_blocks
+from spd_lightning.report.sections import caveats, health_lines, how_section, reproduce_blocks
 from spd_lightning.report.sweeps import combine_seeds, label, varying_options
 
 MOST_SUBSPACES = 12
 """With more different subspaces than this, a report over several runs leaves their comparison to ``compare``."""
 
 
-def several_runs(runs: list[Run], out: Path) -> tuple[str, list[Block]]:
-    """Sections for several runs: means over seeds, the sweep, and each run's comparisons."""
+def several_runs(runs: list[Run], across: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """Sections for several runs: means over seeds, comparisons across runs, the sweep, each run's comparisons.
+
+    Args:
+        runs: The runs.
+        across: `across.across_rows` of them.
+    """
     names = varying_options(runs)
-    blocks: list[Block] = [Heading("Scores"), sweeps.seeds_table(runs), *across_blocks(across_rows(runs))]
+    arms = len(trained_arms(runs))
+    sections = [Section("Scores", f"{arms} arm{'s' * (arms > 1)} of {len(runs)} runs", [sweeps.seeds_table(runs)])]
+    sections += across_sections(across)
     grid = sweeps.sweep_grid(runs)
     if grid is not None:
-        blocks += [
-            Heading("Sweep"),
+        blocks: list[Block] = [
             sweeps.grid_table(grid),
-            *plot_block(
-                plots.plot_grid(grid), out, "sweep", "Score of the trained method; the mean over the runs of a cell."
-            ),
+            Figure(figures.surface(grid), "sweep", "Score of the trained method; the mean over the runs of a cell."),
             "Choosing the best cell and reporting its score on the same examples overstates it: confirm it on examples "
             "that the sweep did not see.",
         ]
-    blocks += _subspaces(runs, names, out)
-    blocks += [
-        Heading("Comparisons within each run"),
-        "Each is of one student; examples are never pooled over seeds. What a method does, the table over seeds shows.",
+        sections.append(Section("Sweep", f"{len(grid.rows)} x {len(grid.columns)} cells: {grid.title}", blocks))
+    sections += _subspaces(runs, names)
+    within: list[Block] = [
+        "Each is of one student; examples are never pooled over seeds. What a method does, the table over seeds shows."
     ]
     for run in runs:
-        blocks += [
-            Heading(f"{run.name}: {label(run, names)}, seed {run.seed}", 3),
-            Bullets(caveats(run, len(runs) > 1)),
-            *health_blocks(run)[1:],
-        ]
-    blocks.append(Heading("Runs"))
-    blocks.append(
-        tables.record_table(
-            [
-                {
-                    "run": r.name,
-                    "seed": r.seed,
-                    "fingerprint": r.results["fingerprint"],
-                    **{n: r.option(n) for n in names},
-                }
-                for r in runs
-            ]
-        )
-    )
-    for run in runs:
-        blocks += [Heading(run.name, 3), tables.stage_table(run)]
-    return f"{len(runs)} runs", blocks + how_blocks(*runs) + reproduce_blocks(*runs)
+        within.append(Heading(f"{run.name}: {label(run, names)}, seed {run.seed}", 3))
+        within.append(Bullets([*caveats(run, len(runs) > 1), *health_lines(run)]))
+    sections.append(Section("Comparisons within each run", "", within))
+    rows = [
+        {"run": r.name, "seed": r.seed, "fingerprint": r.results["fingerprint"], **{n: r.option(n) for n in names}}
+        for r in runs
+    ]
+    stages = [tables.stage_table(run) for run in runs if run.results["stages"]]
+    sections.append(Section("Runs", "", [tables.record_table(rows, "The runs and how they differ"), *stages]))
+    return [*sections, how_section(*runs), Section("How to reproduce", "", reproduce_blocks(*runs))]
 
 
-def _subspaces(runs: list[Run], names: list[str], out: Path) -> list[Block]:
+def _subspaces(runs: list[Run], names: list[str]) -> list[Section]:
     """Overlap of the runs' subspaces over the sites that two of them share; runs with the same one appear once."""
     from spd_lightning.subspace.compare import SiteComparison, compare_subspaces
     from spd_lightning.subspace.subspace import CapabilitySubspace
@@ -79,7 +71,10 @@ def _subspaces(runs: list[Run], names: list[str], out: Path) -> list[Block]:
         if run.spectra:
             path = RunFolder(run.path).subspace
             found.setdefault(path.read_bytes(), (label(run, names), path))
-    if not 2 <= len(found) <= MOST_SUBSPACES:
+    if len(found) > MOST_SUBSPACES:
+        left = f"{len(found)} different ones, more than {MOST_SUBSPACES}: `python -m spd_lightning compare` takes some"
+        return [Section("Overlap of the subspaces", left, [])]
+    if len(found) < 2:
         return []
     subspaces = [(name, CapabilitySubspace.load(path)) for name, path in found.values()]
     matrix = [[1.0 if i == j else math.nan for j in range(len(subspaces))] for i in range(len(subspaces))]
@@ -93,26 +88,23 @@ def _subspaces(runs: list[Run], names: list[str], out: Path) -> list[Block]:
         return []
     names_shown = [f"{i + 1}: {name}" for i, (name, _) in enumerate(subspaces)]
     caption = "Mean squared cosine of the principal angles, over the sites that two subspaces share; blank: none."
-    return [
-        Heading("Overlap of the subspaces"),
-        tables.record_table(
-            [
-                {
-                    "a": row.a,
-                    "b": row.b,
-                    "site": f"layer {row.layer}, {row.side}",
-                    "mean squared cosine": round(row.mean_squared_cosine, 4),
-                    "by chance": round(row.random_expectation, 4),
-                    "largest angle (degrees)": round(math.degrees(row.angles[-1]), 2),
-                }
-                for row in rows
-            ]
-        ),
-        *plot_block(plots.plot_overlap(matrix, names_shown), out, "subspaces", caption),
+    records = [
+        {
+            "a": row.a,
+            "b": row.b,
+            "site": f"layer {row.layer}, {row.side}",
+            "mean squared cosine": round(row.mean_squared_cosine, 4),
+            "by chance": round(row.random_expectation, 4),
+            "largest angle (degrees)": round(math.degrees(row.angles[-1]), 2),
+        }
+        for row in rows
     ]
+    chart = Figure(figures.overlap(matrix, names_shown), "subspaces", caption)
+    table = tables.record_table(records, "Overlap by pair and site, and by chance")
+    return [Section("Overlap of the subspaces", f"{len(subspaces)} different ones", [chart, table])]
 
 
-def combined_results(runs: Sequence[Run]) -> dict[str, Any]:
+def combined_results(runs: Sequence[Run], across: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One ``results.json`` for several runs: all rows, each with the name of its ``run``, and the means over seeds."""
 
     def common(key: str) -> Any:
@@ -127,6 +119,6 @@ def combined_results(runs: Sequence[Run]) -> dict[str, Any]:
         "method": common("method"),
         **{key: [{"run": run.name, **row} for run in runs for row in run.results[key]] for key in ROWS},
         "combined": combine_seeds(runs),
-        "across": across_rows(runs),
+        "across": list(across),
         "runs": [{"run": run.name, "seed": run.seed, "options": options(run.config)} for run in runs],
     }

@@ -1,76 +1,85 @@
-"""The report of one run: scores, comparisons, what was run, subspace, corpus, training, examples."""
+"""The report of one run: its sections, from scores to how it is made again."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.settings import listed
-from spd_lightning.report import plots, tables
-from spd_lightning.report.moved import moved_blocks
+from spd_lightning.report import figures, tables
+from spd_lightning.report.corpus import corpus_sections
+from spd_lightning.report.moved import moved_sections
 from spd_lightning.report.passes import pass_blocks
-from spd_lightning.report.render import Block, Bullets, Code, Heading
+from spd_lightning.report.render import Block, Bullets, Code, Figure, Heading, Section
 from spd_lightning.report.runs import Run
-from spd_lightning.report.sections import (
-    arithmetic_blocks,
-    caveats,
-    group_blocks,
-    health_blocks,
-    how_blocks,
-    plot_block,
-    reproduce_blocks,
-)
+from spd_lightning.report.sections import arithmetic_blocks, caveats, group_blocks, how_section, reproduce_blocks
+from spd_lightning.report.wording import benchmark_name, format_value
+from spd_lightning.scoring.verdicts import is_share
 
 SHOWN_CHARACTERS = 1200
 """Longer model outputs are cut after this many characters; the files hold all of them."""
 
-CORPUS_SHARES = {
-    "answered": "with an answer (or a program that parses)",
-    "distinct_1": "distinct tokens",
-    "distinct_2": "distinct pairs of tokens",
-}
-CORPUS_FIGURES = {"n", "tokens_mean", "tokens_median", "tokens_max", "tokens_total", "stopped", "empty"}
 
-
-def one_run(run: Run, out: Path) -> tuple[str, list[Block]]:
+def one_run(run: Run) -> list[Section]:
     """All sections for a single run."""
-    model = run.option("subspace.model_name_or_path") or run.subspace.get("model") or "a model"
-    method, trained_on = run.results["method"], run.results["trained_on"]
-    title = f"{method or 'evaluation'}{f' on {trained_on}' if trained_on else ''}: {Path(str(model)).name}"
-    blocks: list[Block] = [*health_blocks(run), Heading("Scores")]
-    if run.scores:
-        blocks += [
-            "Shares are per cent, with a 95% interval in brackets. Split: in = the task trained on, transfer = another "
-            "task of its domain, out = another domain.",
-            tables.score_table(run),
-            *plot_block(plots.plot_scores(run), out, "scores", "Scores with their 95% intervals."),
-        ]
-    else:
-        blocks.append("No benchmark was scored.")
-    blocks += arithmetic_blocks(run)
-    blocks += [Heading("Comparisons"), Bullets(caveats(run))]
+    sections = [_scores(run), _comparisons(run), *moved_sections(run), *corpus_sections(run), *_subspace(run)]
+    chart = figures.losses(run)
+    if chart is not None:
+        last = ", ".join(f"{curve.name} ends at {curve.points[-1][1]:.3f}" for curve in chart.curves)
+        sections.append(Section("Fine-tuning", last, [Figure(chart, "loss", "As logged during fine-tuning.")]))
+    sections += _overlap(run)
+    examples = _examples(run)
+    if examples:
+        sections.append(Section("Examples", "", examples))
+    return [*sections, how_section(run), _what_was_run(run)]
+
+
+def _scores(run: Run) -> Section:
+    if not run.scores:
+        return Section("Scores", "No benchmark was scored.", [])
+    blocks: list[Block] = [
+        "Shares are per cent, with a 95% interval in brackets. Split: in = the task trained on, transfer = another "
+        "task of its domain, out = another domain.",
+        tables.score_table(run),
+    ]
+    chart = figures.scores(run)
+    blocks += [] if chart is None else [Figure(chart, "scores", "Scores with their 95% intervals.")]
+    blocks += arithmetic_blocks(run) + pass_blocks(run)
+    groups = group_blocks(run)
+    blocks += [Heading("By subject", 3), *groups] if groups else []
+    return Section("Scores", _first_scores(run), blocks)
+
+
+def _first_scores(run: Run) -> str:
+    """All methods on the benchmark that the run is about."""
+    first = next((s for s in run.scores if s["split"] == "in"), run.scores[0])
+    same = [s for s in run.scores if tables.benchmark_key(s) == tables.benchmark_key(first)]
+    unit = "%" if is_share(first["metric"]) else " nats"
+    shown = ", ".join(f"{s['method']} {format_value(s['value'], s['metric'])}{unit}" for s in same)
+    others = len({s["task"] for s in run.scores}) - 1
+    return f"{benchmark_name(first)}: {shown}" + (
+        f"; and {others} other benchmark{'s' * (others > 1)}" if others else ""
+    )
+
+
+def _comparisons(run: Run) -> Section:
+    blocks: list[Block] = [Bullets(caveats(run))]
     if run.comparisons:
         blocks.append(tables.comparison_table(run))
-    blocks += pass_blocks(run) + moved_blocks(run, out)
-    groups = group_blocks(run)
-    blocks += [Heading("Scores by subject"), *groups] if groups else []
-    blocks += _what_was_run(run)
-    if run.spectra:
-        blocks += [
-            Heading("Capability subspace"),
-            *_calibration(run),
-            tables.subspace_table(run),
-            *plot_block(
-                plots.plot_spectrum(run), out, "spectrum", "Singular values per site; the mark is the rank kept."
-            ),
-        ]
-    blocks += _corpus(run, out)
-    losses = plot_block(plots.plot_losses(run), out, "loss", "Loss as logged during fine-tuning.")
-    blocks += [Heading("Fine-tuning"), *losses] if losses else []
-    blocks += _overlap(run) + _examples(run) + how_blocks(run) + reproduce_blocks(run)
-    return title, blocks
+    family = tables.family(run)
+    shown = sum(map(tables.is_shown, run.comparisons))
+    headline = f"{shown} of {family} show a difference after correction" if run.comparisons else ""
+    return Section("Comparisons", headline, blocks)
+
+
+def _subspace(run: Run) -> list[Section]:
+    chart = figures.spectrum(run)
+    if chart is None:
+        return []
+    spectrum = Figure(chart, "spectrum", "Singular values per site; the mark is the rank kept.")
+    low, high = min(s.energy for s in run.spectra), max(s.energy for s in run.spectra)
+    ranks = ", ".join(dict.fromkeys(f"{s.rank} of {len(s.values)}" for s in run.spectra))
+    headline = f"{len(run.spectra)} sites, rank {ranks}: {100 * low:.1f} to {100 * high:.1f}% of the energy"
+    return [Section("Capability subspace", headline, [*_calibration(run), tables.subspace_table(run), spectrum])]
 
 
 def _calibration(run: Run) -> list[Block]:
@@ -86,114 +95,49 @@ def _calibration(run: Run) -> list[Block]:
     ]
 
 
-def _what_was_run(run: Run) -> list[Block]:
+def _what_was_run(run: Run) -> Section:
+    """Stages, options, environment, and the command to repeat it."""
     missing = object()
     stages = {str(row["stage"]).split(" ")[0] for row in run.results["stages"]}
     found = {name: run.option(name, missing) for name in listed(stages)}
     chosen = {name: value for name, value in found.items() if value is not missing}
-    blocks: list[Block] = [Heading("What was run")]
-    if chosen:
-        blocks.append(tables.fact_table(chosen))
+    blocks: list[Block] = reproduce_blocks(run)
     if run.results["stages"]:
         blocks += [Heading("Stages", 3), tables.stage_table(run)]
     isolation = sorted({str(s["isolation"]) for s in run.scores if s["isolation"] is not None})
     if isolation:
         blocks.append(f"Programs that a model wrote ran in isolation: {', '.join(isolation)}.")
+    if chosen:
+        blocks += [Heading("What was run", 3), tables.fact_table(chosen, "Options")]
     if run.environment:
-        blocks += [Heading("Environment", 3), tables.fact_table(run.environment)]
-    return blocks
+        blocks += [Heading("Environment", 3), tables.fact_table(run.environment, "Versions and hardware")]
+    seconds = sum(row["seconds"] or 0 for row in run.results["stages"])
+    headline = f"{seconds / 60:,.1f} minutes in {len(run.results['stages'])} stages" if seconds else ""
+    return Section("How to reproduce", headline, blocks)
 
 
-def _corpus(run: Run, out: Path) -> list[Block]:
-    facts = corpus_facts(run)
-    blocks: list[Block] = []
-    if facts:
-        blocks += [Heading("Self-generated corpus"), tables.fact_table(facts)]
-        blocks += plot_block(plots.plot_lengths(run), out, "lengths", "Lengths of the completions, in tokens.")
-    pairs = run.results.get("corpus_samples") or []
-    if pairs:
-        blocks.append(Heading("The same prompts without and with the projection", 3))
-        for pair in pairs[:3]:
-            blocks += [Code(pair[k], k) for k in ("prompt", "base", "projected") if pair.get(k) is not None]
-    elif run.completions:
-        blocks.append(Heading("First completions", 3))
-        for record in run.completions[:3]:
-            reason = "stopped by itself" if record["finish_reason"] == "stop" else "cut off at the limit"
-            blocks.append(Code(record["prompt"], f"{record['id']}: prompt"))
-            blocks.append(
-                Code(record["completion"], f"{record['id']}: completion ({record['num_tokens']} tokens, {reason})")
-            )
-    return blocks
-
-
-def corpus_facts(run: Run) -> dict[str, Any]:
-    """The generated corpus in numbers, as the run recorded them; counted here only where a run recorded none."""
-    records, recorded = run.completions, run.results.get("corpus")
-    recorded = dict(recorded) if isinstance(recorded, Mapping) else {}
-    figures = recorded if "n" in recorded else _counted(records) | recorded
-    facts: dict[str, Any] = {}
-    if "n" in figures:
-        count = figures["n"]
-        facts = {
-            "completions": count,
-            "tokens": figures["tokens_total"],
-            "mean length (tokens)": figures["tokens_mean"],
-            "median length (tokens)": figures["tokens_median"],
-            "longest (tokens)": figures["tokens_max"],
-            "stopped by itself": f"{100 * figures['stopped']:.1f}%",
-            "empty": round(figures["empty"] * count),
-        }
-    if records:
-        facts["distinct completions"] = f"{100 * len({r['completion'] for r in records}) / len(records):.1f}%"
-    for name, value in recorded.items():
-        if name == "torn_lines":
-            facts["torn lines dropped on resume"] = value
-        elif name in ("kept", "filtered"):  # the second in runs of earlier versions
-            rule = value.get("rule", "correct")
-            why = " because the gold answer agrees (an external signal)" if rule == "correct" else f" by {rule}"
-            facts[f"kept{why}"] = f"{value['kept']} of {value['of']}"
-        elif name == "budget":
-            facts["tokens generated"] = value["generated_tokens"]
-            facts["texts trained on in an epoch, repeats among them"] = f"{value['texts']}, {value['repeats']}"
-            facts["completion tokens trained on in an epoch"] = value["completion_tokens"]
-        elif name == "texts":
-            facts["texts to train on"] = value["texts"]
-        elif name in CORPUS_SHARES:
-            facts[CORPUS_SHARES[name]] = f"{100 * value:.1f}%"
-        elif not ("n" in figures and name in CORPUS_FIGURES):
-            facts[name] = value
-    return facts
-
-
-def _counted(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """`CORPUS_FIGURES` of a corpus, for a run that recorded none."""
-    if not records:
-        return {}
-    lengths = [r["num_tokens"] for r in records]
-    return {
-        "n": len(records),
-        "tokens_mean": statistics.fmean(lengths),
-        "tokens_median": statistics.median(lengths),
-        "tokens_max": max(lengths),
-        "tokens_total": sum(lengths),
-        "stopped": statistics.fmean(r["finish_reason"] == "stop" for r in records),
-        "empty": statistics.fmean(not r["completion"].strip() for r in records),
-    }
-
-
-def _overlap(run: Run) -> list[Block]:
+def _overlap(run: Run) -> list[Section]:
     overlap = run.results.get("overlap")
     if overlap is None:
         return []
-    blocks: list[Block] = [Heading("Overlap of training text and benchmarks")]
-    blocks.append("Calibration examples and training prompts that also stand in a benchmark, by normalised text.")
+    blocks: list[Block] = [
+        "Calibration examples and training prompts that also stand in a benchmark, by normalised text."
+    ]
     if isinstance(overlap, dict) and overlap:
         blocks.append(tables.fact_table(overlap))
     elif overlap:
         blocks.append(tables.record_table(overlap))
     else:
         blocks.append("None was found.")
-    return blocks
+    return [Section("Overlap of training text and benchmarks", _shared(overlap), blocks)]
+
+
+def _shared(overlap: Any) -> str:
+    """How many texts stand on both sides, where the rows say so."""
+    if not isinstance(overlap, list) or not all("shared" in row for row in overlap):
+        return ""
+    shared = sum(row["shared"] for row in overlap)
+    return f"{shared or 'no'} text{'s' * (shared != 1)} of training or calibration in a benchmark"
 
 
 def _examples(run: Run) -> list[Block]:
@@ -221,7 +165,7 @@ def _examples(run: Run) -> list[Block]:
                 row = next((r for r in rows if bool(r["correct"]) is verdict), None)
                 if row is not None:
                     blocks.append(_sample(row, f"{method}, {name}"))
-    return [Heading("Examples"), *blocks] if blocks else []
+    return blocks
 
 
 def _sample(row: dict[str, Any], title: str, before: str = "") -> Code:

@@ -104,7 +104,7 @@ def _examples(run: Run, score: Mapping[str, Any]) -> str | None:
 def seeds_table(runs: Sequence[Run]) -> Table:
     """Mean +- standard deviation and interval over seeds, one row per configuration, method and benchmark; no stars."""
     rows = []
-    for row in combine_seeds(runs):
+    for row in base_once(combine_seeds(runs)):
         spread = "" if row["std"] is None else f" ± {format_value(row['std'], row['metric'])}"
         rows.append(
             (
@@ -129,12 +129,34 @@ def seeds_table(runs: Sequence[Run]) -> Table:
         rows,
         text_columns=frozenset({0, 1, 2, 3}),
         note=note,
+        caption="Means over seeds",
     )
+
+
+def base_once(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `combine_seeds`, each base that several configurations scored alike once, for all of them."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        same = {k: v for k, v in row.items() if k not in ("configuration", "runs")}
+        alone = {} if row["method"] == "base" else {"configuration": row["configuration"]}
+        found.setdefault(json.dumps({**same, **alone}, sort_keys=True, default=str), []).append(row)
+    every = len({row["configuration"] for row in rows})
+    shown = []
+    for group in found.values():
+        first = dict(group[0])
+        if len(group) > 1:
+            first["configuration"] = "all" if len(group) == every else f"{len(group)} of {every}"
+            first["runs"] = [name for row in group for name in row["runs"]]
+        shown.append(first)
+    return sorted(shown, key=lambda row: row["method"] != "base")
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A score over two options: ``values[i][j]`` for row i and column j, shares as fractions, None where no run is."""
+    """A score over two options: ``values[i][j]`` for row i and column j, shares as fractions, None where no run is.
+
+    ``intervals`` has that of the one run of a cell, or that of the mean over its seeds (three or more); else None.
+    """
 
     title: str
     metric: str
@@ -143,6 +165,7 @@ class Grid:
     rows: list[str]
     columns: list[str]
     values: list[list[float | None]]
+    intervals: list[list[Sequence[float] | None]]
 
 
 def _order(values: set[Any]) -> list[Any]:
@@ -175,19 +198,38 @@ def sweep_grid(
         value = run.option(option)
         return value if isinstance(value, int | float | str) else str(value)
 
-    cells: dict[tuple[Any, Any], list[float]] = {}
+    cells: dict[tuple[Any, Any], list[tuple[Any, dict[str, Any]]]] = {}
     for run in runs:
         for s in run.scores:
             if benchmark_key(s) == target and s["method"] == run.results["method"]:
-                cells.setdefault((place(run, row_option), place(run, column_option)), []).append(s["value"])
+                cells.setdefault((place(run, row_option), place(run, column_option)), []).append((run.seed, s))
     rows, columns = _order({k[0] for k in cells}), _order({k[1] for k in cells})
-    values = [[sum(v) / len(v) if (v := cells.get((r, c))) else None for c in columns] for r in rows]
+    found = [[_cell(cells.get((r, c), []), target[2]) for c in columns] for r in rows]
     title = f"{target[0]}, {metric_name(target[2])}"
-    return Grid(title, target[2], row_option, column_option, [str(r) for r in rows], [str(c) for c in columns], values)
+    values, intervals = ([[cell[i] for cell in line] for line in found] for i in (0, 1))
+    names = [str(r) for r in rows], [str(c) for c in columns]
+    return Grid(title, target[2], row_option, column_option, *names, values, intervals)
+
+
+def _cell(found: Sequence[tuple[Any, Mapping[str, Any]]], metric: str) -> tuple[Any, Any]:
+    """Mean over the runs of a cell and its interval, from (seed, score) each."""
+    if not found:
+        return None, None
+    mean = sum(s["value"] for _, s in found) / len(found)
+    if len(found) == 1:
+        return mean, found[0][1]["ci95"]
+    of_seed: dict[Any, list[float]] = {}
+    for seed, s in found:
+        of_seed.setdefault(seed, []).append(s["value"])
+    bounds = (0.0, 1.0) if is_share(metric) else None
+    return mean, over_seeds([sum(v) / len(v) for v in of_seed.values()], bounds)[2]
 
 
 def grid_table(grid: Grid) -> Table:
     """The sweep summary as a table."""
     corner = f"{grid.row_option} \\ {grid.column_option}"
-    rows = [(name, *(format_value(v, grid.metric) for v in values)) for name, values in zip(grid.rows, grid.values)]
-    return Table((corner, *grid.columns), rows, note=grid.title)
+    rows = [
+        (name, *(f"{format_value(v, grid.metric)} {format_interval(i, grid.metric)}".strip() for v, i in zip(*cells)))
+        for name, *cells in zip(grid.rows, grid.values, grid.intervals)
+    ]
+    return Table((corner, *grid.columns), rows, note=grid.title, caption="The sweep")

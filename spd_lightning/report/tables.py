@@ -96,6 +96,7 @@ def score_table(run: Run) -> Table:
         frozenset({0, 1, 2}),
         note,
         MARK,
+        "Scores by method",
     )
 
 
@@ -134,7 +135,7 @@ def comparison_table(run: Run) -> Table:
     if family(run) < len(rows):
         notes.append("p (Holm) is given for the one metric that stands for its benchmark; the others claim nothing.")
     note = "\n".join(notes)
-    return Table(header, rows, frozenset(marked), frozenset({0, 1, 2, 7}), note, MARK)
+    return Table(header, rows, frozenset(marked), frozenset({0, 1, 2, 7}), note, MARK, "Paired comparisons")
 
 
 def stage_table(run: Run) -> Table:
@@ -152,10 +153,11 @@ def stage_table(run: Run) -> Table:
                 "reused" if stage["skipped"] else "computed",
             )
         )
-    return Table(("stage", "seconds", "tokens", "tokens/s", "artifact"), rows, text_columns=frozenset({0, 4}))
+    header = ("stage", "seconds", "tokens", "tokens/s", "artifact")
+    return Table(header, rows, text_columns=frozenset({0, 4}), caption=f"Stages of {run.name}")
 
 
-def fact_table(facts: Mapping[str, Any]) -> Table:
+def fact_table(facts: Mapping[str, Any], caption: str = "") -> Table:
     """A mapping as two columns; nested mappings by dotted name."""
     rows: list[tuple[str, ...]] = []
 
@@ -167,15 +169,15 @@ def fact_table(facts: Mapping[str, Any]) -> Table:
                 rows.append((f"{prefix}{key}", format_any(value)))
 
     visit(facts, "")
-    return Table(("", "value"), rows, text_columns=frozenset({0, 1}))
+    return Table(("", "value"), rows, text_columns=frozenset({0, 1}), caption=caption)
 
 
-def record_table(records: Sequence[Mapping[str, Any]]) -> Table:
+def record_table(records: Sequence[Mapping[str, Any]], caption: str = "") -> Table:
     """Records of equal meaning: one row each, one column per key."""
     names = list(dict.fromkeys(name for record in records for name in record))
     texts = {j for j, name in enumerate(names) if not all(isinstance(r.get(name), int | float) for r in records)}
     rows = [tuple(format_any(r.get(name)) for name in names) for r in records]
-    return Table(tuple(names), rows, text_columns=frozenset(texts))
+    return Table(tuple(names), rows, text_columns=frozenset(texts), caption=caption)
 
 
 def subspace_table(run: Run) -> Table:
@@ -190,7 +192,7 @@ def subspace_table(run: Run) -> Table:
         )
         for s in run.spectra
     ]
-    return Table(("site", "rank", "kv_dim", "energy (%)", "rank / kv_dim (%)"), rows)
+    return Table(("site", "rank", "kv_dim", "energy (%)", "rank / kv_dim (%)"), rows, caption="Rank and energy by site")
 
 
 def group_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]], kind: str) -> Table:
@@ -212,7 +214,7 @@ def group_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]], kind: str)
         )
         rows.append((name.replace("_", " "), "/".join(counts), *shown))
     note = "Per cent, with a 95% interval. Single rows are no findings: no test is made or corrected over them."
-    return Table((kind, "n", *methods), rows, note=note)
+    return Table((kind, "n", *methods), rows, note=note, caption=f"Scores by {kind}")
 
 
 def overlap_table(rows: Sequence[SiteComparison]) -> Table:

@@ -13,7 +13,7 @@ import yaml
 from spd_lightning.artifacts.files import write_jsonl
 from spd_lightning.evaluation.across import ONE_STUDENT
 from spd_lightning.report import read_run, write_report, write_results
-from spd_lightning.report.across import across_blocks, across_rows, arms_of
+from spd_lightning.report.across import MOST_ARMS, across_rows, across_sections, arms_of
 from spd_lightning.report.render import Table
 
 SCORE = {"split": "in", "protocol": "standard", "stderr": 0.1, "ci95": None, "isolation": None, "seconds": 1.0}
@@ -57,7 +57,8 @@ def run_of(
 
 
 def table_of(rows: list[dict[str, Any]]) -> Table:
-    (table,) = [block for block in across_blocks(rows) if isinstance(block, Table)]
+    (section,) = across_sections(rows)
+    (table,) = [block for block in section.blocks if isinstance(block, Table)]
     return table
 
 
@@ -112,3 +113,17 @@ def test_bases_of_other_models_are_arms_of_their_own(tmp_path: Path) -> None:
     (arms,) = arms_of(runs).values()
     assert [arm.split(" ")[0] for arm in arms] == ["base", "spd", "base", "spd"] and len(arms) == 4
     assert not any(r["a"].startswith("base of") and r["b"].startswith("base of") for r in across_rows(runs))
+
+
+def test_more_than_twelve_arms_are_each_compared_with_the_base(tmp_path: Path) -> None:
+    folders = [run_of(tmp_path / f"m{i}", "spd", 1, 0.3 + i / 50, fresh=False, n=40) for i in range(MOST_ARMS)]
+    for i, folder in enumerate(folders):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["subspace"]["rank"] = i + 1
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    runs = [read_run(folder) for folder in folders]
+    rows = across_rows(runs)
+    assert len(rows) == MOST_ARMS and {row["a"] for row in rows} == {"base"}
+    assert len({row["b"] for row in rows}) == MOST_ARMS
+    assert f"{MOST_ARMS + 1} arms: each is compared with one alone." in table_of(rows).note
+    assert len(across_rows(runs[:3])) == 6, "few arms: all pairs"

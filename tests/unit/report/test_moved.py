@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from spd_lightning.report.figures import moved as moved_chart
 from spd_lightning.report.moved import moved_rows
-from spd_lightning.report.plots import plot_moved
 
 FIGURES = {"correct": 0.4, "parsed": 0.8, "correct_if_parsed": 0.5, "tokens": 12.0, "stopped": 1.0}
 BASE: dict[str, Any] = {**FIGURES, "distinct_1": 0.25, "distinct_2": 0.5}
@@ -56,4 +56,7 @@ def test_what_was_not_measured_is_not_shown() -> None:
     words = [row[0] for row in moved_rows({"held_out": None, "answers": [letters]})]
     assert "mean length (tokens)" not in words and "KL(student || base)" not in words
     drawn = {**ANSWERS, "right_to_wrong": None, "wrong_to_right": None}
-    assert plot_moved([drawn]) is None and plot_moved([]) is None and plot_moved([ANSWERS, drawn]) is not None
+    assert moved_chart([drawn]) is None and moved_chart([]) is None
+    chart = moved_chart([ANSWERS, drawn])
+    assert chart is not None and [row.label for row in chart.rows] == ["sums, n=50"]
+    assert chart.rows[0].parts == ((0, 16.0), (1, -6.0)) and chart.rows[0].marks == ((0, 10.0), (1, 0.0))

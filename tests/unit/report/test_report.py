@@ -21,6 +21,7 @@ from spd_lightning.evaluation.paired import share_difference
 from spd_lightning.evaluation.power import examples_needed
 from spd_lightning.evaluation.statistics import wilson_interval
 from spd_lightning.report import (
+    figures,
     plots,
     read_run,
     render,
@@ -31,8 +32,10 @@ from spd_lightning.report import (
     write_report,
     write_results,
 )
+from spd_lightning.report.html import render_html
 from spd_lightning.report.passes import pass_blocks
 from spd_lightning.report.sections import caveats
+from spd_lightning.report.single import one_run
 from spd_lightning.report.sweeps import combine_seeds, group_by_configuration, label, varying_options
 
 HOSTILE = 'x</pre><script>alert("1")</script> ``` & $x$ \x1b[31m \ud800 | <img src=http://e.test/a.png>'
@@ -193,6 +196,9 @@ class Page(HTMLParser):
         if tag not in ("meta", "img"):
             self.open.append(tag)
 
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
@@ -284,7 +290,11 @@ def test_seeds_are_combined_by_hand_computed_mean_and_std(tmp_path: Path) -> Non
     assert rows["rank=4", "base", "arithmetic"]["ci95"] is None, "equal scores show no spread"
     table = sweeps.seeds_table(runs)
     assert table.marked == frozenset(), "examples answered under three seeds are not three times as many"
-    assert "42.0 ± 10.6" in table.rows[1][4] and table.rows[1][5] == "[15.7, 68.3]", table.rows[1]
+    (row,) = [row for row in table.rows if row[:3] == ("rank=4", "spd", "arithmetic")]
+    assert "42.0 ± 10.6" in row[4] and row[5] == "[15.7, 68.3]", row
+    assert next(row[:3] for row in table.rows if row[1] == "base") == ("rank=4", "base", "arithmetic"), "other seeds"
+    alike = [row[0] for row in sweeps.seeds_table([runs[0], runs[2]]).rows if row[1] == "base"]
+    assert alike == ["all"] * 3, "a base that all scored alike stands once"
 
 
 @pytest.mark.parametrize(
@@ -406,8 +416,8 @@ def test_one_row_representation_renders_three_ways() -> None:
     markdown = render.markdown_table(table).splitlines()
     assert markdown[1] == "| --- | ---: |" and markdown[2] == r"| x\|y &lt;b&gt; | 1.0 |"
     assert markdown[3] == r"| \`z\` | **22.0** |"
-    page = render.html_table(table)
-    assert "x|y &lt;b&gt;" in page and '<td class="number"><strong>22.0</strong></td>' in page
+    page = render_html("t", [table])
+    assert "x|y &lt;b&gt;" in page and '<td class="number" data-of="b"><strong>22.0*</strong></td>' in page
 
 
 def test_formats() -> None:
@@ -468,7 +478,24 @@ def test_intervals_that_do_not_exist_are_left_out(tmp_path: Path) -> None:
     (path / "results.json").write_text(json.dumps(results))
     text = write_report([path], path).read_text(encoding="utf-8")
     assert "+30.0 points, 40 gained and 10 lost of 100, p" in text
-    assert "None" not in re.sub("<img[^>]*>", "", text)
+    assert "None" not in text
+
+
+def test_the_evidence_of_one_run_stands_in_this_order(tmp_path: Path) -> None:
+    sections = one_run(read_run(make_run(tmp_path / "r")))
+    assert [section.title for section in sections] == [
+        "Scores",
+        "Comparisons",
+        "Self-generated corpus",
+        "Capability subspace",
+        "Fine-tuning",
+        "Overlap of training text and benchmarks",
+        "Examples",
+        "How each number is computed",
+        "How to reproduce",
+    ]
+    assert sections[0].headline == "arithmetic: base 20.0%, spd 50.0%; and 2 other benchmarks"
+    assert sections[1].headline == "1 of 2 show a difference after correction"
 
 
 def test_report_of_one_run(tmp_path: Path) -> None:
@@ -477,18 +504,20 @@ def test_report_of_one_run(tmp_path: Path) -> None:
     assert write_report([path], path) == path / "report.html"
     assert (path / "results.json").read_bytes() == before
     assert sorted(p.name for p in (path / "plots").iterdir()) == [
+        "differences.png",
         "lengths.png",
         "loss.png",
         "scores.png",
         "spectrum.png",
+        "time.png",
     ]
     text = (path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
-    assert page.open == [] and "script" not in page.tags and page.tags.count("img") == 4
-    assert all(a.startswith("data:image/png;base64,") for a in page.addresses), "the page refers to nothing outside"
+    assert page.open == [] and page.tags.count("script") == 1 and page.tags.count("svg") == 6 and "img" not in page.tags
+    assert all(a.startswith("#") for a in page.addresses), "the page refers to nothing outside"
     for words in ("no consent to run code", "training prompts", "spd against base", "1 wrong became right", "reused"):
         assert words in text
-    assert "alert(&quot;1&quot;)" in text and "\x1b" not in text
+    assert "alert(&#34;1&#34;)" in text and "\x1b" not in text
     markdown = (path / "report.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\]\((plots/[^)]+)\)", markdown)) == {f"plots/{p.name}" for p in (path / "plots").iterdir()}
     outside = re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", markdown)
@@ -563,10 +592,13 @@ def test_report_of_several_runs_compares_their_subspaces(tmp_path: Path) -> None
     runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", rank=8), make_run(tmp_path / "c", rank=2, at=(2, 3))]
     text = write_report([*runs, make_run(tmp_path / "d", seed=7)], tmp_path / "out").read_text()
     assert (tmp_path / "out" / "plots" / "subspaces.png").is_file()
-    cells = re.findall(r"<td>(1: rank=4)</td><td>(2: rank=8)</td><td>(layer ., .)</td>(.*?)</tr>", text)
+    row = r'<th scope="row">(1: rank=4)</th>\s<td[^>]*>(2: rank=8)</td>\s<td[^>]*>(layer ., .)</td>(.*?)</tr>'
+    cells = re.findall(row, text, re.S)
     assert [c[2] for c in cells] == ["layer 0, k", "layer 0, v", "layer 1, k", "layer 1, v"]
     assert all(re.findall(r">([\d.]+)<", c[3])[:2] == ["1", "0.5"] for c in cells), "nested; by chance 8 of 16"
-    assert "3: rank=2</td>" not in text and "4: " not in text, "no shared site; the same subspace appears once"
+    assert "3: rank=2</t" in text.split("</svg>")[-2] and ">3: rank=2</td>" not in text and ">4: " not in text, (
+        "no shared site; the same subspace appears once"
+    )
 
 
 def test_report_refuses_to_overwrite_a_run(tmp_path: Path) -> None:
@@ -585,17 +617,18 @@ def test_sweep_grid_leaves_missing_cells_empty(tmp_path: Path) -> None:
     grid = sweeps.sweep_grid(runs)
     assert grid is not None and grid.rows == ["4", "16"] and grid.values[0][0] is None and grid.values[1][1] is None
     assert sweeps.sweep_grid(runs[:1]) is None
-    figure = plots.plot_grid(grid)
-    assert [t.get_text() for t in figure.axes[0].texts] == ["-", "50.0", "50.0", "-"]
+    texts = [t.get_text() for t in plots.paper_figure(figures.surface(grid)).axes[0].texts]
+    assert texts == ["-", "50.0\n[42.0, 58.0]", "50.0\n[42.0, 58.0]", "-"]
 
 
 def test_plots_say_what_they_show(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "r"))
-    for figure in (plots.plot_spectrum(run), plots.plot_scores(run), plots.plot_losses(run), plots.plot_lengths(run)):
-        assert figure is not None and figure.axes[0].get_xlabel()
-    many = plots.plot_spectrum(read_run(make_run(tmp_path / "many", at=range(20))))
-    assert many is not None and many.axes[1].get_ylabel() == "layer (solid: K, dashed: V)"
-    overlap = plots.plot_overlap([[1.0, 0.25], [0.25, 1.0]], ["a$b", "c"], expected=0.5)
+    for chart in (figures.spectrum(run), figures.scores(run), figures.losses(run), figures.lengths(run)):
+        assert chart is not None and plots.paper_figure(chart).axes[0].get_xlabel()
+    many = figures.spectrum(read_run(make_run(tmp_path / "many", at=range(20))))
+    assert many is not None
+    assert plots.paper_figure(many).axes[1].get_ylabel() == "layer (solid: K, dashed: V)"
+    overlap = plots.paper_figure(figures.overlap([[1.0, 0.25], [0.25, 1.0]], ["a$b", "c"], expected=0.5))
     assert [t.get_text() for t in overlap.axes[0].texts] == ["1.00", "0.25", "0.25", "1.00"]
     assert "by chance 0.50" in overlap.axes[0].get_title()
     path = plots.write_plot(overlap, tmp_path / "overlap.png")

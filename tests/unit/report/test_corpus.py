@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from spd_lightning.report.single import corpus_facts
+from spd_lightning.report.corpus import corpus_facts
 
 RECORDS = [
     {"completion": "a b", "num_tokens": 3, "finish_reason": "stop"},

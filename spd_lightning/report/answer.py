@@ -1,0 +1,145 @@
+"""The first screen of a report: its question, the answer in words, what is out of order, three figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spd_lightning.report import figures
+from spd_lightning.report.across import trained_arms
+from spd_lightning.report.chart import Bar, Bars, Intervals, Row
+from spd_lightning.report.notices import notices
+from spd_lightning.report.render import Block, Bullets, Figure, Heading
+from spd_lightning.report.runs import Run
+from spd_lightning.report.tables import benchmark_key, is_shown
+from spd_lightning.report.verdict import (
+    against_base,
+    arms_against_base,
+    interval_of,
+    question,
+    sentence_of_run,
+    sentence_of_runs,
+    splits_of,
+)
+from spd_lightning.report.wording import benchmark_name
+from spd_lightning.scoring.verdicts import is_share
+
+MOST_ROWS = 12
+"""So many rows have the figures of the first screen; the tables have all."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The first screen.
+
+    Attributes:
+        question: The title.
+        verdict: One sentence.
+        beside: Smaller sentences: what was run.
+        notices: What is out of order.
+        figures: Differences, changed answers, time.
+    """
+
+    question: str
+    verdict: str
+    beside: list[str]
+    notices: list[str]
+    figures: list[Figure]
+
+    def blocks(self) -> list[Block]:
+        """The same for Markdown, without the title."""
+        order: list[Block] = [Heading("What is out of order"), Bullets(self.notices)] if self.notices else []
+        return [self.verdict, *self.beside, *order, *self.figures]
+
+
+def answer_of_run(run: Run) -> Answer:
+    """The first screen of one run."""
+    found, splits = against_base(run), splits_of([run])
+    rows = [
+        Row(
+            f"{benchmark_name(c)}, n={c['n']}",
+            (figures.point(c["delta"], c["ci95"], c["metric"], strong=is_shown(c), sign=True),),
+            figures.GROUPS[splits.get(benchmark_key(c))],
+        )
+        for c in found
+        if is_share(c["metric"])
+    ]
+    caption = f"{run.results['method']} less base, 95% intervals; filled: shown after correction."
+    charts = [_forest(rows, caption), _flows((run.results.get("moved") or {}).get("answers") or []), _time([run])]
+    facts = [f"seed {run.seed}"] if run.seed is not None else []
+    facts += [f"run {run.name}", f"fingerprint {run.results['fingerprint']}"]
+    return Answer(question([run]), sentence_of_run(run), [", ".join(facts)], notices([run]), [c for c in charts if c])
+
+
+def answer_of_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], unfinished: Mapping[str, str]) -> Answer:
+    """The first screen of several runs.
+
+    Args:
+        runs: The runs.
+        rows: `across.across_rows` of them.
+        unfinished: Name of a run that is not among them to the reason.
+    """
+    found, splits, arms = arms_against_base(runs, rows), splits_of(runs), trained_arms(runs)
+    shown = [row for row in found if is_share(row["metric"])]
+    main = [row for row in shown if benchmark_key(row) == benchmark_key(shown[0])]
+    if len(shown) > MOST_ROWS:
+        shown = sorted(main, key=lambda row: -row["delta"])
+    lines = [
+        Row(
+            (benchmark_name(row) if len(arms) == 1 else f"{row['b']}, {benchmark_name(row)}") + f", n={row['n']}",
+            (
+                figures.point(
+                    row["delta"],
+                    interval_of(row),
+                    row["metric"],
+                    strong=row["word"] in ("higher", "lower"),
+                    sign=True,
+                ),
+            ),
+            figures.GROUPS[splits.get(benchmark_key(row))],
+        )
+        for row in shown[:MOST_ROWS]
+    ]
+    caption = "Student less base, 95% intervals; filled: shown after correction."
+    if len(found) > len(lines):
+        caption += f" {len(lines)} of {len(found)} comparisons, the rest under Comparisons across runs."
+    flows = _flows(_summed(arms, main[0]["task"])) if main else None
+    seeds = len({run.seed for run in runs})
+    facts = f"{len(runs)} runs: {len(arms)} arm{'s' * (len(arms) > 1)}, {seeds} seed{'s' * (seeds > 1)}"
+    charts = [_forest(lines, caption), flows, _time(runs)]
+    verdict = sentence_of_runs(runs, rows)
+    return Answer(question(runs), verdict, [facts], notices(runs, rows, unfinished), [c for c in charts if c])
+
+
+def _forest(rows: Sequence[Row], caption: str) -> Figure | None:
+    chart = Intervals("What changed against the base", "difference (points)", rows, zero=True)
+    return Figure(chart, "differences", caption) if rows else None
+
+
+def _flows(answers: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Right to wrong and wrong to right, without the parts of the difference."""
+    chart = figures.moved(answers)
+    if chart is None:
+        return None
+    rows = [Bar(row.label, row.parts, row.text) for row in chart.rows[:MOST_ROWS]]
+    plain = Bars("Answers that flipped", "per cent of the answers", rows, chart.series)
+    return Figure(plain, "flips", "Wrong to right on the one side, right to wrong on the other.")
+
+
+def _summed(arms: Mapping[str, Sequence[Run]], task: str) -> list[dict[str, Any]]:
+    """Changed answers of one benchmark, a row for each arm, its seeds together."""
+    rows = []
+    for name, runs in arms.items():
+        answers = [a for run in runs for a in (run.results.get("moved") or {}).get("answers") or ()]
+        found = [a for a in answers if a["task"] == task and a["right_to_wrong"] is not None]
+        if found:
+            sums = {k: sum(a[k] for a in found) for k in ("n", "right_to_wrong", "wrong_to_right")}
+            label = task if len(arms) == 1 else name
+            rows.append({**sums, "task": label, "from_parsing": 0.0, "from_accuracy": 0.0})
+    return rows
+
+
+def _time(runs: Sequence[Run]) -> Figure | None:
+    chart = figures.time([row for run in runs for row in run.results["stages"]], len(runs))
+    return None if chart is None else Figure(chart, "time", "Wall clock by stage.")

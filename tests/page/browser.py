@@ -1,0 +1,153 @@
+"""A headless Chromium, spoken to over a pipe in its own protocol: no driver and no port is needed."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+PATIENCE = 60.0  # seconds for one answer
+
+
+class Browser:
+    """One page of a browser.
+
+    Attributes:
+        messages: What the page wrote to its console, errors among it.
+        requests: Addresses that it asked for.
+    """
+
+    def __init__(self, send: int, receive: int) -> None:
+        self._send, self._receive, self._rest = send, receive, b""
+        self._ids = itertools.count(1)
+        self._session: str | None = None
+        self._loaded = False
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """One command and its answer; what happens meanwhile is kept."""
+        number = next(self._ids)
+        session = {"sessionId": self._session} if self._session else {}
+        text = json.dumps({"id": number, "method": method, "params": params, **session})
+        os.write(self._send, text.encode() + b"\0")
+        while True:
+            message = self._next()
+            if message.get("id") == number:
+                if "error" in message:
+                    raise RuntimeError(f"{method}: {message['error']}")
+                found: dict[str, Any] = message["result"]
+                return found
+
+    def _next(self) -> dict[str, Any]:
+        until = time.monotonic() + PATIENCE
+        while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._receive], [], [], max(0.0, until - time.monotonic()))
+            if not ready or not (more := os.read(self._receive, 1 << 16)):
+                raise TimeoutError("the browser does not answer")
+            self._rest += more
+        text, _, self._rest = self._rest.partition(b"\0")
+        message: dict[str, Any] = json.loads(text)
+        self._note(message)
+        return message
+
+    def _note(self, message: dict[str, Any]) -> None:
+        params = message.get("params", {})
+        match message.get("method"):
+            case "Page.loadEventFired":
+                self._loaded = True
+            case "Runtime.consoleAPICalled":
+                self.messages.append(str([a.get("value", a.get("description")) for a in params["args"]]))
+            case "Runtime.exceptionThrown":
+                self.messages.append(json.dumps(params["exceptionDetails"])[:500])
+            case "Log.entryAdded":
+                self.messages.append(params["entry"]["text"])
+            case "Network.requestWillBeSent":
+                self.requests.append(params["request"]["url"])
+
+    def open(self, page: Path, width: int, height: int = 844, dark: bool = False, script: bool = True) -> None:
+        """Open a file at a size of the window, pixels."""
+        self.messages.clear()
+        self.requests.clear()
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
+        self.call("Emulation.setScriptExecutionDisabled", value=not script)
+        self._loaded = False
+        self.call("Page.navigate", url=page.resolve().as_uri())
+        while not self._loaded:
+            self._next()
+
+    def run(self, script: str) -> Any:
+        """The value of an expression in the page, awaited if it is a promise."""
+        answer = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(json.dumps(answer["exceptionDetails"])[:1000])
+        return answer["result"].get("value")
+
+    def screenshot(self, path: Path, whole: bool = False) -> Path:
+        """A PNG of the window, or of the whole page."""
+        found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        path.write_bytes(base64.b64decode(found["data"]))
+        return path
+
+    def pdf(self, path: Path) -> Path:
+        """The page, printed on A4."""
+        found = self.call("Page.printToPDF", preferCSSPageSize=True, printBackground=False)
+        path.write_bytes(base64.b64decode(found["data"]))
+        return path
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """A browser that ends with the context; its files are in a folder of its own.
+
+    Raises:
+        FileNotFoundError: If the machine has none.
+    """
+    if CHROMIUM is None:
+        raise FileNotFoundError("chromium")
+    to_browser, send = os.pipe()
+    receive, from_browser = os.pipe()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        # the protocol stands on descriptors 3 and 4 of the browser
+        shell = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
+        quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+        with subprocess.Popen(
+            ["sh", "-c", shell, CHROMIUM, *options, *quiet, f"--user-data-dir={home}", "about:blank"],
+            pass_fds=(to_browser, from_browser),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "HOME": home},
+        ) as process:
+            os.close(to_browser)
+            os.close(from_browser)
+            try:
+                found = Browser(send, receive)
+                yield found
+            finally:
+                with suppress(OSError, RuntimeError, TimeoutError):
+                    found._session = None
+                    found.call("Browser.close")
+                os.close(send)
+                os.close(receive)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
+                process.kill()
