@@ -85,9 +85,10 @@ def answer_of_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], unfin
     main = [row for row in shown if benchmark_key(row) == benchmark_key(shown[0])]
     if len(shown) > MOST_ROWS:
         shown = sorted(main, key=lambda row: -row["delta"])
+    tasks = list(dict.fromkeys(benchmark_name(row) for row in shown))
     lines = [
         Row(
-            (benchmark_name(row) if len(arms) == 1 else f"{row['b']}, {benchmark_name(row)}") + f", n={row['n']}",
+            f"{_label(row, arms, len(tasks) > 1)}, n={row['n']}",
             (
                 figures.point(
                     row["delta"],
@@ -107,13 +108,27 @@ def answer_of_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], unfin
     flows = _flows(_summed(arms, main[0]["task"])) if main else None
     seeds = len({run.seed for run in runs})
     facts = f"{len(runs)} runs: {len(arms)} arm{'s' * (len(arms) > 1)}, {seeds} seed{'s' * (seeds > 1)}"
-    charts = [_forest(lines, caption), flows, _time(runs)]
+    charts = [
+        _forest(lines, caption, f" on {tasks[0]}" if len(arms) > 1 and len(tasks) == 1 else ""),
+        flows,
+        _time(runs),
+    ]
     verdict = sentence_of_runs(runs, rows)
     return Answer(question(runs), verdict, [facts], notices(runs, rows, unfinished), [c for c in charts if c])
 
 
-def _forest(rows: Sequence[Row], caption: str) -> Figure | None:
-    chart = Intervals("What changed against the base", "difference (points)", rows, zero=True)
+def _label(row: Mapping[str, Any], arms: Mapping[str, Sequence[Run]], tasks: bool) -> str:
+    """What tells a row of the forest from the others: its arm, without a method that all have, and its benchmark."""
+    name, method = row["b"], arms[row["b"]][0].results["method"]
+    if len({runs[0].results["method"] for runs in arms.values()}) == 1 and name.startswith(f"{method} ("):
+        name = name.removeprefix(f"{method} (").removesuffix(")")
+    if len(arms) == 1:
+        return benchmark_name(row)
+    return f"{name}, {benchmark_name(row)}" if tasks else name
+
+
+def _forest(rows: Sequence[Row], caption: str, on: str = "") -> Figure | None:
+    chart = Intervals(f"What changed against the base{on}", "difference (points)", rows, zero=True)
     return Figure(chart, "differences", caption) if rows else None
 
 

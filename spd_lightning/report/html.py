@@ -36,20 +36,20 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     environment.filters |= {"draw": draw, "inline": _inline, "anchor": anchor, "marked": marked, "briefly": briefly}
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     environment.globals["source"] = lambda name: Markup(environment.loader.get_source(environment, name)[0])  # type: ignore[union-attr]
     return environment
 
 
-def render_page(answer: Any, sections: Sequence[Section], samples: Any = None) -> str:
+def render_page(answer: Any, sections: Sequence[Section]) -> str:
     """A report as one HTML file without any reference to another.
 
     Args:
         answer: The first screen, an `answer.Answer`.
         sections: The evidence, folded.
-        samples: An `explorer.Samples`, or None.
     """
     template = _environment().get_template("page.html")
-    return template.render(title=answer.question, answer=answer, sections=sections, samples=samples)
+    return template.render(title=answer.question, answer=answer, sections=sections)
 
 
 def render_html(title: str, blocks: Sequence[Block]) -> str:
@@ -63,7 +63,7 @@ def render_html(title: str, blocks: Sequence[Block]) -> str:
             (parts[-1][1] if parts else before).append(block)
     sections = [Section(name, "", found, opened=True) for name, found in parts]
     template = _environment().get_template("page.html")
-    return template.render(title=title, answer=None, intro=before, sections=sections, samples=None)
+    return template.render(title=title, answer=None, intro=before, sections=sections)
 
 
 def anchor(title: str) -> str:

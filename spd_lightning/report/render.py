@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -85,7 +85,16 @@ class Pair:
     texts: tuple[str, str]
 
 
-Block = Heading | Code | Bullets | Figure | Pair | Table | str
+@dataclass(frozen=True)
+class Explorer:
+    """Samples that one looks through on the page; ``instead`` is what stands in Markdown."""
+
+    kind: ClassVar[str] = "explorer"
+    samples: Mapping[str, Any]
+    instead: Sequence[Block]
+
+
+Block = Heading | Code | Bullets | Explorer | Figure | Pair | Table | str
 
 
 @dataclass(frozen=True)
@@ -105,8 +114,13 @@ class Section:
     opened: bool = False
 
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
 def clean(text: Any) -> str:
     """Text that every file and terminal can hold: control characters and lone surrogates become visible escapes."""
+    if isinstance(text, str) and text.isascii() and not _CONTROLS.search(text):
+        return text
     shown = str(text).encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(
         c if c in "\n\t" or ((c.isprintable() or c.isspace()) and c >= " ") else f"\\x{ord(c):02x}" for c in shown
@@ -183,6 +197,8 @@ def _markdown(block: Block, plots: str | None) -> str:
         case Pair():
             texts = zip(("prompt", *block.names), (block.prompt, *block.texts))
             return "\n\n".join(_fenced(text, name) for name, text in texts)
+        case Explorer():
+            return "\n\n".join(_markdown(part, plots) for part in block.instead)
         case Code():
             return _fenced(block.text, block.title)
         case str():

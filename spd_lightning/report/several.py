@@ -14,6 +14,7 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.report import figures, sweeps, tables
 from spd_lightning.report.across import across_sections, trained_arms
+from spd_lightning.report.explorer import columns_of_runs, sample_sections
 from spd_lightning.report.render import Block, Bullets, Figure, Heading, Section
 from spd_lightning.report.runs import Run, options
 from spd_lightning.report.schema import ROWS, SCHEMA
@@ -44,7 +45,7 @@ def several_runs(runs: list[Run], across: Sequence[Mapping[str, Any]]) -> list[S
             "that the sweep did not see.",
         ]
         sections.append(Section("Sweep", f"{len(grid.rows)} x {len(grid.columns)} cells: {grid.title}", blocks))
-    sections += _subspaces(runs, names)
+    sections += sample_sections(columns_of_runs(runs)) + _subspaces(runs, names)
     within: list[Block] = [
         "Each is of one student; examples are never pooled over seeds. What a method does, the table over seeds shows."
     ]

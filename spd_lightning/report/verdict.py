@@ -206,8 +206,11 @@ def _several_arms(
     apart = [r for r in between if r["word"] in ("higher", "lower")]
     if apart:
         widest = max(apart, key=lambda r: abs(r["delta"]))
-        text += f". {len(apart)} of {len(between)} pairs of them differ, most {widest['b']} from {widest['a']} by "
-        text += points(widest["delta"], interval_of(widest), widest["metric"])
+        a, b, delta, interval = widest["a"], widest["b"], widest["delta"], interval_of(widest)
+        if delta < 0:
+            a, b, delta, interval = b, a, -delta, None if interval is None else [-interval[1], -interval[0]]
+        text += f". {len(apart)} of {len(between)} pairs of them differ, most {b} from {a} by "
+        text += points(delta, interval, widest["metric"])
     elif between:
         text += ". No two of them are shown to differ"
     if all(row["blocks"] == 1 for row in main):

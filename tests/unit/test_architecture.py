@@ -96,6 +96,7 @@ TESTED_IN = {
     "report/page.py": "unit/report/test_report.py",
     "report/passes.py": "unit/report/test_report.py",
     "report/sheet.py": "unit/report/test_svg.py",
+    "report/examples.py": "unit/report/test_explorer.py",
     "report/figures.py": "unit/report/test_report.py",
     "report/fonts.py": "unit/report/test_plots.py",
     "report/single.py": "unit/report/test_report.py",

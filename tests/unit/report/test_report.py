@@ -490,7 +490,7 @@ def test_the_evidence_of_one_run_stands_in_this_order(tmp_path: Path) -> None:
         "Capability subspace",
         "Fine-tuning",
         "Overlap of training text and benchmarks",
-        "Examples",
+        "Samples",
         "How each number is computed",
         "How to reproduce",
     ]
@@ -513,7 +513,7 @@ def test_report_of_one_run(tmp_path: Path) -> None:
     ]
     text = (path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
-    assert page.open == [] and page.tags.count("script") == 1 and page.tags.count("svg") == 6 and "img" not in page.tags
+    assert page.open == [] and page.tags.count("script") == 2 and page.tags.count("svg") == 6 and "img" not in page.tags
     assert all(a.startswith("#") for a in page.addresses), "the page refers to nothing outside"
     for words in ("no consent to run code", "training prompts", "spd against base", "1 wrong became right", "reused"):
         assert words in text
