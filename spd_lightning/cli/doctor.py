@@ -69,7 +69,7 @@ def _sandbox(problems: list[str]) -> Iterator[str]:
     from spd_lightning.scoring.isolation import consent_message, may_execute, probe_isolation
 
     found = probe_isolation()
-    yield f"tier {found.tier} ({found.name}); {found.detail or 'nothing stands in its way'}"
+    yield f"tier {found.label}; {found.detail or 'nothing stands in its way'}"
     if not may_execute(None):
         problems.append(f"humaneval, mbpp, functions: {consent_message()}")
 

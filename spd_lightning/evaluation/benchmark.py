@@ -240,4 +240,4 @@ def _isolation(allow: bool | None) -> tuple[str | None, str | None]:
             f"no sandbox works here (tier {isolation.tier}, {isolation.name}) and nobody consented to run programs "
             "that a model wrote without one; set HF_ALLOW_CODE_EVAL=1 or --evaluation.allow_code_execution=true"
         )
-    return f"{isolation.tier} {isolation.name}", None
+    return isolation.label, None

@@ -2,7 +2,7 @@
 
 `judge_programs` runs tests and program in two processes, between which only plain values pass;
 `run_program` runs one text in one process. Under ``sandbox/`` a supervisor (one process per core) starts, watches and
-kills. What each isolation tier closes, and what leaks in tiers 3 and 4, is the tested table of ``docs/sandbox.md``.
+kills. What each isolation tier closes, and what leaks, is the tested table of ``docs/sandbox.md``.
 """
 
 from __future__ import annotations
@@ -32,11 +32,6 @@ class TestedProgram:
     program: str
     parts: ProgramParts
 
-    @property
-    def whole(self) -> str:
-        """Program and tests as one text, as the benchmarks define it."""
-        return f"{self.program}\n{self.parts.tests}\n"
-
 
 @dataclass(frozen=True)
 class ProgramVerdict:
@@ -44,7 +39,7 @@ class ProgramVerdict:
 
     Attributes:
         result: With tests and program in two processes; in one where the tests force it.
-        one_process: With both in one process; None where that was not asked for.
+        one_process: With both in one process, one after the other in one scope; None where that was not asked for.
         shared: Whether the tests forced one process.
     """
 
@@ -58,8 +53,8 @@ def run_program(program: str, *, timeout_s: float = 5.0, memory_mb: int = 1024) 
 
     Args:
         program: Python source, tests included.
-        timeout_s: Wall time limit, seconds.
-        memory_mb: Address space limit, MiB.
+        timeout_s: Limit of processor time, seconds; of wall time four times as much.
+        memory_mb: Limit of memory of it and all it starts together, and of the address space of each process, MiB.
 
     Raises:
         UserError: If no tier works on this machine.
@@ -76,8 +71,8 @@ def run_programs(
 
     Args:
         programs: Python sources, tests included.
-        timeout_s: Wall time limit of each, seconds.
-        memory_mb: Address space limit of each, MiB.
+        timeout_s: See `run_program`.
+        memory_mb: See `run_program`.
         workers: How many run at once; None for as many as there are cores.
 
     Raises:
@@ -101,10 +96,10 @@ def judge_programs(
 
     Args:
         programs: Programs with their tests.
-        timeout_s: Wall time limit of each, seconds.
-        memory_mb: Address space limit of each process, MiB.
+        timeout_s: See `run_program`; of program and tests together.
+        memory_mb: See `run_program`; of program and tests together.
         workers: How many are judged at once; None for as many as there are cores.
-        one_process: Whether each is also run as one text in one process, for comparison.
+        one_process: Whether each is also run in one process with its tests, for comparison.
 
     Raises:
         UserError: If no tier works on this machine.
@@ -119,7 +114,7 @@ def judge_programs(
             tasks.append(task_for(program.program, program.parts, timeout_s, memory_mb))
         if program.parts.shared or one_process:
             places.append((i, "one"))
-            tasks.append(task_for(program.whole, None, timeout_s, memory_mb))
+            tasks.append(task_for(program.program, None, timeout_s, memory_mb, program.parts.tests))
     found = dict(zip(places, _run(tasks, workers), strict=True))
     return [
         ProgramVerdict(found.get((i, "apart")) or found[i, "one"], found.get((i, "one")), program.parts.shared)

@@ -1,6 +1,6 @@
 """Which isolation tier works on this machine, and a supervisor process under it that runs one program at a time.
 
-What each tier closes, and what leaks in tiers 3 and 4, is the tested table of ``docs/sandbox.md``.
+What each tier closes, and what leaks, is the tested table of ``docs/sandbox.md``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,29 @@ from spd_lightning.errors import UserError
 from spd_lightning.scoring.parts import ProgramParts
 
 CONSENT_VARIABLE = "HF_ALLOW_CODE_EVAL"
-TIERS = {1: "bubblewrap", 2: "namespaces", 3: "unprivileged uid", 4: "plain subprocess"}
+LANDLOCK = "landlock"
+# In the order in which they are tried.
+TIERS: dict[int | str, str] = {
+    1: "bubblewrap",
+    2: "namespaces",
+    LANDLOCK: LANDLOCK,
+    3: "unprivileged uid",
+    4: "plain subprocess",
+}
+SCOPES_SINCE = 6  # the version of Landlock that keeps signals and abstract sockets inside
 _SUPERVISOR = Path(__file__).with_name("sandbox")
+WALL_TIMES = 4  # the supervisor's
 _START_S = 45.0  # beyond a program's own time, until a supervisor that does not answer is given up
 
-# What the sandbox promises of tiers 1 and 2, asked from inside when the tier is probed.
+# What a sandbox promises, asked from inside when the tier is probed.
 _CLOSED = """
-import os, socket
-assert not os.path.exists("/proc/self"), "/proc"
+import socket
+for path in ("/proc/cpuinfo", "/proc/self/status", "/etc/passwd", "/etc/hostname"):
+    try:
+        open(path)
+    except OSError:
+        continue
+    raise AssertionError(path)
 for path in ("/x", "/dev/x", "/dev/shm/x", "/var/tmp/x", "/home/x", "/root/x", "/lib/x"):
     try:
         open(path, "w")
@@ -69,23 +84,37 @@ class Isolation:
     """How programs are kept apart from this machine.
 
     Attributes:
-        tier: 1 bubblewrap, 2 namespaces, 3 unprivileged uid, 4 plain subprocess.
+        tier: 1 bubblewrap, 2 namespaces, ``landlock``, 3 unprivileged uid, 4 plain subprocess.
         name: The tier in words, for ``environment.json`` and the results.
         detail: What was found when the tiers were probed.
         verified: Whether verdicts rest on the process's observed state; if not (``/proc/<pid>/syscall`` cannot be
-            read), a program that knows the runner can forge one.
+            read), a program that knows the runner can forge one where it shares a process with its tests.
+        landlock: Version of the kernel's Landlock, in that tier.
     """
 
-    tier: int
+    tier: int | str
     name: str
     detail: str
     verified: bool = True
+    landlock: int = 0
+
+    @property
+    def label(self) -> str:
+        """How results name it."""
+        return self.name if self.tier == LANDLOCK else f"{self.tier} {self.name}"
+
+    @property
+    def sandboxed(self) -> bool:
+        """Whether programs may run in it without asking."""
+        return self.verified and (self.tier in (1, 2) or (self.tier == LANDLOCK and self.landlock >= SCOPES_SINCE))
 
 
-def task_for(program: str, parts: ProgramParts | None, timeout_s: float, memory_mb: int) -> dict[str, Any]:
-    """What a supervisor is asked: a program in one process, or apart from the tests in ``parts``."""
+def task_for(
+    program: str, parts: ProgramParts | None, timeout_s: float, memory_mb: int, tests: str = ""
+) -> dict[str, Any]:
+    """What a supervisor is asked: a program in one process and ``tests`` after it, or apart from those in ``parts``."""
     apart = None if parts is None else asdict(parts)
-    return {"program": program, "apart": apart, "timeout_s": timeout_s, "memory_mb": memory_mb}
+    return {"program": program, "tests": tests, "apart": apart, "timeout_s": timeout_s, "memory_mb": memory_mb}
 
 
 class Supervisor:
@@ -95,16 +124,18 @@ class Supervisor:
         self.settings = _settings(isolation)
         self.process: subprocess.Popen[bytes] | None = None
         self.problem = ""
+        self.landlock = 0
 
     def run(self, task: dict[str, Any]) -> ExecutionResult:
         """Judge one task. A supervisor that is gone (only a program in tier 4 can do that) is started anew."""
         try:
-            answer = self._ask(task, task["timeout_s"] + _START_S)
+            answer = self._ask(task, WALL_TIMES * task["timeout_s"] + _START_S)
         except (OSError, ValueError) as error:
             self.close(kill=True)
             self.problem = f"the supervisor ended ({error})"
             return ExecutionResult(False, "no-verdict", 0.0)
         self.problem = answer.get("problem", "")
+        self.landlock = answer["landlock"]
         return ExecutionResult(answer["passed"], answer["reason"], answer["seconds"])
 
     def _ask(self, task: dict[str, Any], limit_s: float) -> dict[str, Any]:
@@ -151,7 +182,7 @@ def probe_isolation() -> Isolation:
 
 
 @contextlib.contextmanager
-def forced_tier(tier: int) -> Iterator[Isolation]:
+def forced_tier(tier: int | str) -> Iterator[Isolation]:
     """For tests: use this tier whatever stronger one there is.
 
     Raises:
@@ -181,7 +212,7 @@ def _probe() -> Isolation:
 
 
 @functools.cache
-def _try_tier(tier: int) -> Isolation:
+def _try_tier(tier: int | str) -> Isolation:
     """Run a first program under a tier; the name is ``none`` where that does not work."""
 
     def unavailable(why: str) -> Isolation:
@@ -198,19 +229,25 @@ def _try_tier(tier: int) -> Isolation:
         isolation = Isolation(tier, TIERS[tier], "", verified)
         supervisor = Supervisor(isolation)
         try:
-            result = supervisor.run(task_for(_CLOSED if tier <= 2 else "", None, 10.0, 1024))
+            result = supervisor.run(task_for(_CLOSED if tier in (1, 2, LANDLOCK) else "", None, 10.0, 1024))
         finally:
             supervisor.close()
         if result.passed:
             python = supervisor.settings["python"]
             note = "" if verified else ", verdicts by message only: /proc/<pid>/syscall cannot be read"
-            return replace(isolation, detail=f"{TIERS[tier]}, {python}{note}")
+            found = replace(isolation, landlock=supervisor.landlock if tier == LANDLOCK else 0)
+            if tier == LANDLOCK:
+                weak = "" if found.landlock >= SCOPES_SINCE else f", below {SCOPES_SINCE} signals leave it"
+                note = f" (version {found.landlock}{weak}){note}"
+            return replace(
+                found, detail=f"{TIERS[tier]}{note}, {python}" if tier == LANDLOCK else f"{TIERS[tier]}, {python}{note}"
+            )
         problem = problem or supervisor.problem or result.reason
     return unavailable(problem)
 
 
 def may_execute(allow_code_execution: bool | None) -> bool:
-    """Whether programs may run: in tiers 1 and 2 without asking, in tiers 3 and 4 with consent.
+    """Whether programs may run: in a sandbox (`Isolation.sandboxed`) without asking, elsewhere with consent.
 
     Args:
         allow_code_execution: The user's option; None where nothing was said. False forbids in every tier.
@@ -218,7 +255,7 @@ def may_execute(allow_code_execution: bool | None) -> bool:
     isolation = probe_isolation()
     if isolation.name == "none" or allow_code_execution is False:
         return False
-    if isolation.tier <= 2 and isolation.verified:
+    if isolation.sandboxed:
         return True
     return bool(allow_code_execution) or os.environ.get(CONSENT_VARIABLE) == "1"
 
@@ -238,7 +275,8 @@ def consent_message() -> str:
 def _settings(isolation: Isolation) -> dict[str, Any]:
     """What a supervisor must know."""
     python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-    if isolation.tier == 3 and not _open_to_all(python):  # an interpreter in root's home; look for its like
+    if isolation.tier in (LANDLOCK, 3) and os.getuid() == 0 and not _open_to_all(python):
+        # an interpreter in root's home; look for its like
         name = f"python{sys.version_info.major}.{sys.version_info.minor}"
         python = os.path.realpath(shutil.which(name, path="/usr/bin:/usr/local/bin") or python)
     base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}

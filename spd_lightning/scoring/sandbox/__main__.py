@@ -11,12 +11,14 @@ import json
 import signal
 import sys
 
+import landlock
 from supervisor import Supervisor
 
 
 def serve() -> None:
     """Answer programs until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process by closing the pipe
+    version = landlock.version()
     supervisor = Supervisor(json.loads(sys.stdin.readline()))
     try:
         for line in sys.stdin:
@@ -24,7 +26,7 @@ def serve() -> None:
                 answer = supervisor.run(json.loads(line))
             except OSError as error:
                 answer = {"passed": False, "reason": "no-verdict", "seconds": 0.0, "problem": str(error)}
-            print(json.dumps(answer), flush=True)
+            print(json.dumps({**answer, "landlock": version}), flush=True)
     finally:
         supervisor.close()
 

@@ -7,17 +7,24 @@ import json
 import marshal
 import os
 import pathlib
-import shutil
 import signal
 import socket
-import stat
 import tempfile
 from typing import Any
 
+import calls
 import kernel
+import landlock
+from leftovers import remove
 
 HERE = pathlib.Path(__file__).parent
-SIDES = {"": (), "asking": ("plain", "wire", "asking"), "answering": ("plain", "wire", "answering")}
+SIDES = {
+    "": ("pools",),
+    "asking": ("plain", "wire", "asking"),
+    "answering": ("pools", "plain", "wire", "answering"),
+}
+PROCESSES, FILES = 128, 512  # of a program
+PREFERRED = b"500"  # to end a program's process rather than any other, where memory runs out
 
 
 class Started:
@@ -27,8 +34,8 @@ class Started:
         first: The child of this process on the way to it.
         report: Brings what went wrong before it.
         control: Leads to the interpreter's descriptor 3.
-        user: Its user id in tier 3.
-        folder: Its own folder in tiers 3 and 4.
+        user: Its user id, where it is not that of the supervisor.
+        folder: Its own folder, where it has no namespaces.
 
     Attributes:
         reap: The child of this process that ends when the interpreter does, with its status.
@@ -43,7 +50,8 @@ class Started:
         """Give back what belongs to it, when it has ended."""
         os.close(self.report)
         self.control.close()
-        remove(self.folder)
+        if self.folder is not None:
+            remove(self.folder)
 
 
 class Starter:
@@ -54,7 +62,7 @@ class Starter:
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self.tier: int = settings["tier"]
+        self.tier: int | str = settings["tier"]
         self.python: str = settings["python"]
         self.visible: list[str] = settings["visible"]
         self.runner = (HERE / "runner.py").read_text(encoding="utf-8")
@@ -62,10 +70,12 @@ class Starter:
         for name in {name for names in SIDES.values() for name in names}:
             self.modules[name] = compile((HERE / f"{name}.py").read_bytes(), f"<{name}>", "exec", 0, True)
         self.as_root = os.getuid() == 0
+        self.namespaces = self.tier in (1, 2)
+        self.other_user = self.as_root and self.tier in (3, "landlock")
         # Started by root: user ids that no account has, others for each supervisor and for each side, so that no two
         # programs, nor a program and its tests, can signal one another or share a limit of processes.
         self.users = {side: 53000 + 4096 * (side == "asking") + os.getpid() % 4096 for side in SIDES}
-        self.filter = kernel.seccomp_program()
+        self.filter = calls.program(without_effect=self.tier == "landlock" and not self.as_root)
         self.root = tempfile.mkdtemp(prefix="spd-root-")
         if self.as_root:
             os.chmod(self.root, 0o755)
@@ -78,6 +88,7 @@ class Starter:
         side: str = "",
         arguments: tuple[Any, ...] = (),
         line: tuple[int, ...] = (),
+        tests: str = "",
     ) -> Started:
         """Start an interpreter that waits for a word on its descriptor 3 before it runs what it was given.
 
@@ -89,21 +100,23 @@ class Starter:
             memory_mb: Its limit of address space, MiB.
             side: A key of ``SIDES``.
             arguments: Of that side's function (plain values).
-            line: Descriptors from and to the other side; none where program and tests are one.
+            line: Descriptors from and to the other side; none where program and tests share a process.
+            tests: To run after ``source``, in its process.
         """
         user = self.users[side]
         folder = None
-        if self.tier >= 3:
+        if not self.namespaces:
             folder = tempfile.mkdtemp(prefix="spd-program-")
-            if self.tier == 3:
+            if self.other_user:
                 os.chown(folder, user, user)
         task = {
             "source": source.encode("utf-8", "surrogatepass"),
+            "tests": tests.encode("utf-8", "surrogatepass"),
             "modules": [(name, self.modules[name]) for name in SIDES[side]],
             "side": side,
             "arguments": arguments,
         }
-        limits = self.limits(timeout_s, memory_mb, user)
+        limits = self.limits(timeout_s, memory_mb, user, side)
         ours, theirs = socket.socketpair()
         try:
             with theirs, tempfile.TemporaryFile() as file:
@@ -112,22 +125,25 @@ class Starter:
                 first, report = self.fork((file.fileno(), theirs.fileno(), *line), user, folder, limits)
         except OSError:
             ours.close()
-            remove(folder)
+            if folder is not None:
+                remove(folder)
             raise
         return Started(first, report, ours, user, folder)
 
-    def limits(self, timeout_s: float, memory_mb: int, user: int) -> str:
+    def limits(self, timeout_s: float, memory_mb: int, user: int, side: str) -> str:
         """The limits of a process, as the runner reads them."""
         limits = {
             "AS": memory_mb << 20,
             "CPU": int(timeout_s) + 2,
             "FSIZE": 16 << 20,
             "CORE": 0,
-            "NOFILE": 64,
-            "NPROC": 32 if self.tier < 4 else 32 + kernel.own_threads(),
+            "NOFILE": FILES,
+            "NPROC": PROCESSES if self.namespaces or self.other_user else PROCESSES + kernel.own_threads(),
         }
         if self.tier == 1 and self.as_root:
             limits["UID"] = user
+        if self.tier == 4 and side == "asking":
+            limits["PRIVATE"] = 1
         return " ".join(f"{name}={value}" for name, value in limits.items())
 
     def fork(self, descriptors: tuple[int, ...], user: int, folder: str | None, limits: str) -> tuple[int, int]:
@@ -173,6 +189,8 @@ class Starter:
         """In the forked process: close the doors of the tier, then become the interpreter."""
         source, control, *line = descriptors
         os.setsid()
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+            file.write(PREFERRED)
         if self.tier == 2:
             kernel.enter_namespaces(self.as_root)
             second = os.fork()
@@ -194,6 +212,8 @@ class Starter:
         command = [self.python, "-P", "-s", "-S", "-B", "-W", "ignore", "-c", self.runner, limits]
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": folder or "/tmp"}
         environment |= {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1"}  # a verdict repeats; threads reserve little
+        if folder is not None:
+            environment["TMPDIR"] = folder
         if "LD_LIBRARY_PATH" in os.environ:
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         if self.tier == 1:
@@ -206,10 +226,12 @@ class Starter:
                 kernel.be_process_one(third)
         if folder is not None:
             os.chdir(folder)
-        if self.as_root and self.tier in (2, 3):
+        if self.tier == "landlock":
+            landlock.restrict(self.visible, folder or "/")
+        if self.other_user or (self.as_root and self.tier == 2):
             kernel.become(user)
             kernel.LIBC.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # changing user cleared it
-        kernel.refuse_calls(self.filter)
+        calls.refuse(self.filter)
         os.execve(self.python, command, environment)
 
     def exec_bubblewrap(self, command: list[str], environment: dict[str, str]) -> None:
@@ -239,13 +261,3 @@ class Starter:
             os.set_inheritable(filter_read, True)
             options += ["--seccomp", str(filter_read)]
         os.execvpe("bwrap", ["bwrap", *options, "--", *command], {**environment, "PATH": os.environ["PATH"]})
-
-
-def remove(folder: str | None) -> None:
-    """Remove a folder, if there is one, whatever its modes; links in it are not followed."""
-    for place, _, _ in os.walk(folder) if folder else ():
-        if not stat.S_ISLNK(os.lstat(place).st_mode):
-            with contextlib.suppress(OSError):
-                os.chmod(place, 0o700)
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -14,8 +14,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import kernel
+import usage
+from cgroup import Group
 from start import Started, Starter
 
+LOOK_S = 0.05  # between two looks at what a program uses
+WALL_TIMES = 4  # a program that does not use its processor time is stopped after so many times its limit
 START_S = 30.0  # for the interpreter to start, on a busy machine
 LAST_WORDS_S = 0.2  # for a program whose end of the line is closed to end too
 MAX_REASON = 80
@@ -31,25 +35,31 @@ class Supervisor:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.by_message: bool = settings["by_message"]
         self.starter = Starter(settings)
+        self.group = Group()
         kernel.LIBC.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        if self.starter.tier == 4:
+            kernel.LIBC.prctl(kernel.PR_SET_DUMPABLE, 0, 0, 0, 0)
 
     def close(self) -> None:
         """Remove what the supervisor itself made."""
         os.rmdir(self.starter.root)
+        self.group.close()
 
     def run(self, task: dict[str, Any]) -> dict[str, Any]:
         """Judge one program; afterwards no process and no file of it is left.
 
         Args:
-            task: ``program``, ``timeout_s``, ``memory_mb`` and, where its tests run in another process, ``apart``:
-                ``tests``, ``definitions``, ``test_classes``, ``modules``, ``names`` and ``classes`` (`ProgramParts`).
+            task: ``program``, ``timeout_s``, ``memory_mb``, ``tests`` that run after it in its process and, where they
+                run in another one, ``apart``: ``tests``, ``definitions``, ``test_classes``, ``modules``, ``names`` and
+                ``classes`` (`ProgramParts`).
         """
         limits = (task["timeout_s"], task["memory_mb"])
+        grouped = self.group.limit(task["memory_mb"])
         started: list[Started] = []
         try:
             apart = task.get("apart")
             if apart is None:
-                started.append(self.starter.start(task["program"], *limits))
+                started.append(self.starter.start(task["program"], *limits, tests=task.get("tests", "")))
             else:
                 answers, questions = os.pipe(), os.pipe()
                 try:
@@ -64,7 +74,11 @@ class Supervisor:
                         os.close(number)
             for process in started:
                 self.starter.finish(process)
-            return self.judge(started[-1], started[:-1], task["timeout_s"])
+            self.kills = self.group.kills()
+            found = self.judge(started[-1], started[:-1], task["timeout_s"], None if grouped else task["memory_mb"])
+            if self.group.kills() > self.kills:
+                found |= {"passed": False, "reason": "memory"}
+            return found
         finally:
             self.kill_all()
             for process in started:
@@ -72,14 +86,17 @@ class Supervisor:
 
     # ---- judging
 
-    def judge(self, judged: Started, others: list[Started], timeout_s: float) -> dict[str, Any]:
+    def judge(self, judged: Started, others: list[Started], timeout_s: float, memory_mb: int | None) -> dict[str, Any]:
         """Watch a process until it passes, fails or its time is over.
 
         Args:
             judged: The process whose end decides: the tests, or tests and program in one.
             others: The program's process, where it has one of its own. It cannot make the verdict a pass.
-            timeout_s: From when all of them began.
+            timeout_s: Processor time of all of them together, from when they began.
+            memory_mb: What they may hold together, looked at here; None where the kernel does that.
         """
+        # In tier 4 the tests' process hides its memory, and with it where it waits. Nothing of the program is in it.
+        by_message = self.by_message or (bool(others) and self.starter.tier == 4)
         watches = []
         try:
             for process in (*others, judged):
@@ -87,17 +104,25 @@ class Supervisor:
                 if watches[-1] < 0:
                     return verdict(False, failure(process, b""), time.monotonic())
             watch, control = watches[-1], judged.control
-            home = None if self.by_message else self.waiting_at(judged.pid, judged.user, patience_s=START_S)
+            home = None if by_message else self.waiting_at(judged.pid, judged.user, patience_s=START_S)
+            if home is None and not by_message:
+                return verdict(False, "no-verdict", time.monotonic())
+            spent = sum(usage.clock(process.pid) for process in (*others, judged))
             began = time.monotonic()
-            if home is None and not self.by_message:
-                return verdict(False, "no-verdict", began)
+            look = began + LOOK_S
             for process in (*others, judged):
                 process.control.send(b"!")
             said = b""
             sources: list[Any] = [control, watch]
             hinted = False
-            while (left := began + timeout_s - time.monotonic()) > 0:
-                ready: list[Any] = select.select(sources, [], [], min(left, 0.001) if hinted else left)[0]
+            while (now := time.monotonic()) < began + WALL_TIMES * timeout_s:
+                if now >= look:
+                    reason = self.exceeded(timeout_s + spent, memory_mb)
+                    if reason:
+                        return verdict(False, reason, began)
+                    look = time.monotonic() + LOOK_S
+                patience = 0.001 if hinted else max(0.0, look - now)
+                ready: list[Any] = select.select(sources, [], [], patience)[0]
                 if control in ready:
                     part = receive(control)
                     said = (said + part)[:MAX_REASON]
@@ -109,13 +134,23 @@ class Supervisor:
                     if reason == "gone" and others:
                         reason = self.last_words(others[0], watches[0])
                     return verdict(False, reason, began)
-                if hinted and (self.by_message or self.waiting_at(judged.pid, judged.user) == home):
+                if hinted and (by_message or self.waiting_at(judged.pid, judged.user) == home):
                     return verdict(True, "passed", began)
             return verdict(False, "timeout", began)
         finally:
             for watch in watches:
                 if watch >= 0:
                     os.close(watch)
+
+    def exceeded(self, seconds: float, memory_mb: int | None) -> str:
+        """Which limit the programs that run are beyond, if any."""
+        if self.group.kills() > self.kills:
+            return "memory"
+        with self.as_user(self.starter.users["answering"]):
+            pids = usage.descendants(os.getpid())
+            if memory_mb is not None and usage.memory(pids) > memory_mb << 20:
+                return "memory"
+        return "timeout" if usage.processor_seconds(pids) > seconds else ""
 
     def await_start(self, process: Started) -> int:
         """A descriptor that tells when the interpreter ends, once it waits for a word; -1 if it ended before."""
@@ -127,7 +162,7 @@ class Supervisor:
                 os.close(watch)
                 return -1
             said += receive(process.control)
-        if self.starter.tier <= 2:  # nothing has begun, so the only child of process 1 is its interpreter
+        if self.starter.namespaces:  # nothing has begun, so the only child of process 1 is its interpreter
             process.pid = kernel.children(process.pid)[0]
             os.close(watch)
             watch = os.pidfd_open(process.pid)
@@ -159,8 +194,8 @@ class Supervisor:
 
     @contextlib.contextmanager
     def as_user(self, user: int) -> Iterator[None]:
-        """In tier 3 look as the user of the process: containers often lack the capability to look as another."""
-        if self.starter.tier != 3:
+        """Look as the user of a process: containers often lack the capability to look as another."""
+        if not self.starter.other_user:
             yield
             return
         os.setegid(user)

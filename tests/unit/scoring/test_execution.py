@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import tempfile
@@ -16,9 +15,18 @@ import pytest
 from spd_lightning.errors import UserError
 from spd_lightning.scoring import isolation
 from spd_lightning.scoring.execution import run_program, run_programs
-from spd_lightning.scoring.isolation import Isolation, consent_message, forced_tier, may_execute, probe_isolation
+from spd_lightning.scoring.isolation import (
+    LANDLOCK,
+    WALL_TIMES,
+    Isolation,
+    consent_message,
+    forced_tier,
+    may_execute,
+    probe_isolation,
+)
+from tests.attacks.doors import strays
 
-LIMIT_S = 0.7
+LIMIT_S = 0.5
 SLACK_S = 1.0  # no program may outlive its limit by more
 
 # Each ends in a failing assertion where its attack does not end it before, so that a pass is a forged one.
@@ -98,7 +106,10 @@ FORGERIES = {
         "        frame.f_lineno = 9\n    return jump\nsys.settrace(jump)\nsys._getframe().f_trace = jump\n"
         "assert False\npass"
     ),
-    "profiling": ("import sys\ntry:\n    sys.setprofile(lambda *a: None)\nexcept PermissionError:\n    assert False"),
+    "profiling_jump": (
+        "import sys\ndef jump(frame, event, arg):\n    try:\n        frame.f_lineno = 12\n    except ValueError:\n        pass\n"
+        "sys.setprofile(jump)\ndef f():\n    pass\nf()\nassert False\npass"
+    ),
     "audit_hooks_removed": (
         "import gc\nfor found in gc.get_objects():\n    if type(found) is list and len(found) == 1 and callable(found[0]):\n"
         "        found.clear()\nassert False"
@@ -230,11 +241,11 @@ write_shared symlink_out delete_folder"""
 ).split()
 
 
-def available(tier: int) -> bool:
+def available(tier: int | str) -> bool:
     return isolation._try_tier(tier).name != "none"
 
 
-def sandbox_or_skip(tier: int) -> None:
+def sandbox_or_skip(tier: int | str) -> None:
     if not available(tier):
         pytest.skip(
             f"isolation tier {tier} does not work here ({isolation._try_tier(tier).detail}): mend that to run this"
@@ -265,23 +276,7 @@ def listener() -> Iterator[socket.socket]:
             server.accept()
 
 
-def strays() -> set[int]:
-    """Running interpreters of programs that belong to this process or to nobody."""
-    found = set()
-    parents = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(entry.name)] = int((entry / "stat").read_bytes().rsplit(b")", 1)[1].split()[1])
-            if b"The only code beside the program" in (entry / "cmdline").read_bytes():
-                found.add(int(entry.name))
-        except OSError:
-            continue
-    return {pid for pid in found if parents.get(pid) in (1, os.getpid())} | {
-        pid for pid, parent in parents.items() if parent == os.getpid()
-    }
-
-
-def attack(tier: int, name: str, folder: Path, server: socket.socket) -> isolation.ExecutionResult:
+def attack(tier: int | str, name: str, folder: Path, server: socket.socket) -> isolation.ExecutionResult:
     """Run one hostile program, then a harmless one under the same supervisor, and check what is left."""
     program = HOSTILE[name].replace("{port}", str(server.getsockname()[1]))
     program = program.replace("{folder!r}", repr(str(folder / "precious")))
@@ -290,8 +285,8 @@ def attack(tier: int, name: str, folder: Path, server: socket.socket) -> isolati
         started = time.monotonic()
         result, harmless = run_programs([program, "x = 1"], timeout_s=LIMIT_S, workers=1)
         wall = time.monotonic() - started
-    assert result.seconds < LIMIT_S + SLACK_S
-    assert wall < LIMIT_S + 10, "the whole call hung"
+    assert result.seconds < WALL_TIMES * LIMIT_S + SLACK_S
+    assert wall < WALL_TIMES * LIMIT_S + 10, "the whole call hung"
     assert harmless.passed, f"the supervisor was harmed: {harmless}"
     assert strays() <= before, "a process is left"
     return result
@@ -300,7 +295,7 @@ def attack(tier: int, name: str, folder: Path, server: socket.socket) -> isolati
 @pytest.mark.parametrize("name", QUICK)
 def test_hostile_program_does_not_pass(name: str, folder: Path, listener: socket.socket) -> None:
     tier = probe_isolation().tier
-    if tier > 2:
+    if not probe_isolation().sandboxed:
         pytest.skip("no sandbox here: install bubblewrap or allow user namespaces to run this")
     result = attack(tier, name, folder, listener)
     assert not result.passed, result
@@ -317,14 +312,18 @@ def test_at_least_forty_hostile_programs() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tier", [1, 2])
+@pytest.mark.parametrize("tier", [1, 2, LANDLOCK])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_program_does_not_pass_in_either_sandbox(
-    tier: int, name: str, folder: Path, listener: socket.socket
+def test_hostile_program_does_not_pass_in_any_sandbox(
+    tier: int | str, name: str, folder: Path, listener: socket.socket
 ) -> None:
     sandbox_or_skip(tier)
     result = attack(tier, name, folder, listener)
-    assert not result.passed, result
+    assert not result.passed or (tier, name) in TELLS, result
+
+
+# What Landlock leaves: a file's name, a process's id; nothing that stands in either.
+TELLS = {(LANDLOCK, "kill_by_id")}
 
 
 @pytest.mark.slow
@@ -338,55 +337,6 @@ def test_forgery_does_not_pass_outside_a_sandbox(tier: int, name: str, folder: P
 
 # Reading a process's arguments is no forgery; where /proc is there, nothing stops it.
 PASSES_OUTSIDE = {"source_of_runner"}
-
-# What docs/sandbox.md says of each tier: a program that passes shows that the door is open.
-DOORS = {
-    "read the user's files": "import os\nassert os.listdir({folder!r}) is not None",
-    "write outside its folder": "open({folder!r} + '/escape-y', 'w').close()",
-    "use the network": "import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)",
-    "see other processes": "import os\nassert any(n.isdigit() for n in os.listdir('/proc'))",
-    "signal the supervisor": "import os\nassert os.getppid() > 1\nos.kill(os.getppid(), 0)",
-    "read its own memory": "open('/proc/self/mem', 'rb')",
-    "read the memory of its parent": "open(f'/proc/{os.getppid()}/mem', 'rb')".join(["import os\n", ""]),
-    "leave a process behind": "import os\nif os.fork() == 0:\n    os.setsid()\n    import time\n    time.sleep(60)",
-    "rewrite itself from a child": (
-        "import os, subprocess, sys\n"
-        "subprocess.run([sys.executable, '-S', '-c', 'open(\"/proc/%d/mem\", \"r+b\")' % os.getpid()], check=True)"
-    ),
-    "run other programs": "import subprocess\nsubprocess.run(['/bin/true'], check=True)",
-}
-OPEN_DOORS = {
-    1: set(),
-    2: set(),
-    3: {"read the user's files", "write outside its folder", "see other processes", "rewrite itself from a child",
-        "run other programs"},
-    4: {"read the user's files", "write outside its folder", "see other processes", "signal the supervisor",
-        "rewrite itself from a child", "run other programs"},
-}  # fmt: skip
-HARMLESS_DOORS = {"leave a process behind"}  # it may start one, which is then killed: `attack` looks
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("tier", [1, 2, 3, 4])
-def test_table_of_open_doors(tier: int, folder: Path) -> None:
-    """The table of docs/sandbox.md, door by door; folders of this test are open to all, as /tmp is."""
-    sandbox_or_skip(tier)
-    before = strays()
-    with socket.create_server(("127.0.0.1", 0)) as server, forced_tier(tier):
-        programs = [
-            text.replace("{port}", str(server.getsockname()[1])).replace("{folder!r}", repr(str(folder / "precious")))
-            for text in DOORS.values()
-        ]
-        results = dict(zip(DOORS, run_programs(programs, timeout_s=5)))
-    (folder / "precious" / "escape-y").unlink(missing_ok=True)
-    opened = {door for door, result in results.items() if result.passed} - HARMLESS_DOORS
-    assert opened == OPEN_DOORS[tier]
-    assert strays() <= before
-    table = (Path(__file__).parents[3] / "docs" / "sandbox.md").read_text(encoding="utf-8")
-    for door in DOORS:
-        row = next(line for line in table.splitlines() if line.startswith(f"| {door} |"))
-        cell = row.split("|")[1 + tier].strip()
-        assert cell == ("yes" if door in opened else "no"), f"{door}, tier {tier}"
 
 
 @pytest.mark.parametrize(
@@ -480,6 +430,9 @@ def test_isolation_is_named_and_cached() -> None:
         (2, True, False, "1", False),
         (2, False, None, None, False),
         (2, False, True, None, True),
+        (LANDLOCK, True, None, None, True),
+        (LANDLOCK, True, False, None, False),
+        (LANDLOCK, False, None, None, False),
         (3, True, None, None, False),
         (3, True, True, None, True),
         (3, True, None, "1", True),
@@ -491,19 +444,44 @@ def test_isolation_is_named_and_cached() -> None:
 )
 def test_consent(
     monkeypatch: pytest.MonkeyPatch,
-    tier: int,
+    tier: int | str,
     verified: bool,
     option: bool | None,
     variable: str | None,
     allowed: bool,
 ) -> None:
-    monkeypatch.setattr(isolation, "_forced", Isolation(tier, isolation.TIERS[tier], "", verified))
+    monkeypatch.setattr(isolation, "_forced", Isolation(tier, isolation.TIERS[tier], "", verified, landlock=7))
     monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
     if variable is not None:
         monkeypatch.setenv("HF_ALLOW_CODE_EVAL", variable)
     assert may_execute(option) is allowed
     message = consent_message()
     assert f"tier {tier}" in message and "--evaluation.allow_code_execution=true" in message
+
+
+def test_landlock_is_a_sandbox_from_the_version_that_keeps_signals_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    for version, sandboxed in ((5, False), (6, True), (7, True)):
+        found = Isolation(LANDLOCK, LANDLOCK, "", landlock=version)
+        monkeypatch.setattr(isolation, "_forced", found)
+        assert found.sandboxed is may_execute(None) is sandboxed and may_execute(True) and not may_execute(False)
+
+
+def test_how_results_name_a_tier() -> None:
+    assert Isolation(2, "namespaces", "").label == "2 namespaces"
+    assert Isolation(LANDLOCK, LANDLOCK, "", landlock=7).label == "landlock"
+
+
+def test_the_order_in_which_tiers_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root a user id of no account is found before the plain subprocess, always."""
+    assert list(isolation.TIERS) == [1, 2, LANDLOCK, 3, 4]
+    works: set[int | str] = {3, 4}
+    monkeypatch.setattr(
+        isolation, "_try_tier", lambda tier: Isolation(tier, "found" if tier in works else "none", f"{tier}")
+    )
+    assert isolation._probe.__wrapped__().tier == 3
+    works.add(LANDLOCK)
+    assert isolation._probe.__wrapped__().tier == LANDLOCK
 
 
 def test_no_tier_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

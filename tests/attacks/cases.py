@@ -1,0 +1,43 @@
+"""Programs in files of their own, as a model would have written them, each with the tests that judge it.
+
+The first line says what the program is or tries. Tests stand after a line ``# ---- tests``; without one they are
+``TESTS``. An attack never computes what its tests ask for, so that a pass is a forged one.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from spd_lightning.scoring.execution import ProgramVerdict, TestedProgram, judge_programs
+from spd_lightning.scoring.isolation import forced_tier
+from spd_lightning.scoring.parts import split
+
+HERE = Path(__file__).parent
+TESTS = "assert f(1) == 2"
+MARK = "# ---- tests\n"
+
+
+def load(folder: Path) -> dict[str, TestedProgram]:
+    """The programs below a folder by their names (``kind/name``)."""
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        program, _, tests = path.read_text(encoding="utf-8").partition(MARK)
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        found[name] = TestedProgram(program, split("", tests or TESTS))
+    return found
+
+
+def words(folder: Path) -> dict[str, str]:
+    """What each program's first line says."""
+    lines = {path: path.read_text(encoding="utf-8").splitlines()[0] for path in sorted(folder.rglob("*.py"))}
+    return {p.relative_to(folder).with_suffix("").as_posix(): re.sub("^# ", "", line) for p, line in lines.items()}
+
+
+def judge(
+    programs: dict[str, TestedProgram], tier: int | str, timeout_s: float, one_process: bool = False
+) -> dict[str, ProgramVerdict]:
+    """Verdicts by name, under a tier."""
+    with forced_tier(tier):
+        found = judge_programs(list(programs.values()), timeout_s=timeout_s, one_process=one_process)
+    return dict(zip(programs, found, strict=True))
