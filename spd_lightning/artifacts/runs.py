@@ -37,7 +37,13 @@ class RunSummary:
     @property
     def task(self) -> str:
         """The task that it is calibrated and trained on."""
-        return str(self._option("subspace", "task"))
+        return " + ".join(self.tasks)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The same one by one, where the run is of several."""
+        task = self._option("subspace", "task")
+        return [str(name) for name in task] if isinstance(task, list | dict) else [str(task)]
 
     @property
     def method(self) -> str:

@@ -10,6 +10,7 @@ from spd_lightning.artifacts.settings import setting
 from spd_lightning.cli.typed import Typed
 from spd_lightning.errors import UserError
 from spd_lightning.pipeline.adding import check_not_scored_otherwise, earlier_results, evaluation_differences
+from spd_lightning.tasks.mix import names_of
 
 OTHERS = ("evaluation.adapter", "evaluation.subspace", "ckpt_path", "check_against")  # another model than the run's
 
@@ -46,8 +47,9 @@ def add_to_run(typed: Typed, run: RunFolder, options: Any, config: Mapping[str, 
     own = config["evaluation"]["methods"] or ["base", "student"]
     evaluation.methods = list(dict.fromkeys([*own, *(evaluation.methods or [])]))
     shots = config["evaluation"].get("base_shots")
-    if shots and "evaluation.base_shots" not in typed.options and options.subspace.task not in (evaluation.tasks or []):
-        evaluation.base_shots = None  # of the run's own task alone
+    own_tasks = set(names_of(options.subspace.task))
+    if shots and "evaluation.base_shots" not in typed.options and not own_tasks <= set(evaluation.tasks or []):
+        evaluation.base_shots = None  # of the run's own tasks alone
     options.trainer.logger = False  # the logs are those of the training
 
 
@@ -64,6 +66,6 @@ def differences_of(run: RunFolder, fingerprint: str, saved: Mapping[str, Any], c
         UserError: If a benchmark is scored already under others.
     """
     differ = evaluation_differences(saved, config)
-    tasks = config["evaluation"]["tasks"] or [saved["subspace"]["task"]]
+    tasks = config["evaluation"]["tasks"] or names_of(saved["subspace"]["task"])
     check_not_scored_otherwise(earlier_results(run, fingerprint), tasks, differ, run)
     return differ

@@ -50,6 +50,7 @@ def export(run_dir: str, *, form: Literal["adapter", "merged", "projected"], out
     from spd_lightning.finetuning.export import RunFacts, export_adapter, export_merged, export_projected
     from spd_lightning.report.render import markdown_table
     from spd_lightning.report.tables import model_card_table
+    from spd_lightning.tasks.mix import label
 
     run = RunFolder(run_dir)
     config = run_config(run)
@@ -57,7 +58,7 @@ def export(run_dir: str, *, form: Literal["adapter", "merged", "projected"], out
     facts = RunFacts(
         config["subspace"]["model_name_or_path"],
         config["data"]["method"],
-        config["subspace"]["task"],
+        label(config["subspace"]["task"]),
         {k: v for k, v in settings_of(config).items() if k.startswith(("subspace.", "data.", "model."))},
         markdown_table(model_card_table(scores), plain=True) if scores else "",
     )
@@ -115,6 +116,7 @@ def contamination(run_dir: str, *, tasks: list[str] | None = None, limit: int = 
     from spd_lightning.report.render import text_table
     from spd_lightning.report.tables import contamination_table
     from spd_lightning.tasks import load_task
+    from spd_lightning.tasks.mix import names_of
     from spd_lightning.tasks.overlap import count_shared_ngrams
 
     if limit < 0:
@@ -124,7 +126,7 @@ def contamination(run_dir: str, *, tasks: list[str] | None = None, limit: int = 
         raise UserError(f"{run.path} has no corpus. Run `fit` or `generate` to its end first.")
     texts = [record["prompt"] + record["completion"] for record in read_jsonl(run.corpus)]
     where: Any = (config["data_dir"], config["subspace"]["task_file"], "--tasks", "first", config["seed_everything"])
-    named = tasks or config["evaluation"]["tasks"] or [config["subspace"]["task"]]
+    named = tasks or config["evaluation"]["tasks"] or names_of(config["subspace"]["task"])
     examples = {name: load_task(name, *where).examples("test") for name in named}
     name = config["subspace"]["model_name_or_path"]
     model = load_model(name, resolve_dtype(config["data"]["dtype"])) if limit else None

@@ -47,6 +47,7 @@ from spd_lightning.pipeline.interruption import STANDING, Interrupted
 from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.trainers import main_trainer
 from spd_lightning.processes import is_rank_zero, rank
+from spd_lightning.tasks.mix import names_of, plainest
 from spd_lightning.tasks.sources import fix_revisions
 from spd_lightning.tasks.task_file import content_sha256
 
@@ -71,6 +72,7 @@ class SPDCLI(CommandLine):
         if self.subcommand not in STAGE_COMMANDS:
             return
         options = self.config[self.subcommand]
+        options.subspace.task = options.data.task = plainest(options.subspace.task)
         joined = RunFolder(self.typed.run) if self.typed.run else None
         if joined is not None:
             check_addable(self.typed, joined)
@@ -106,7 +108,8 @@ class SPDCLI(CommandLine):
         digest = fingerprint("run", settings=settings, **content)
         if joined is not None:
             added = differences_of(joined, digest, plain, now)
-        name = f"{options.subspace.task}-{options.data.method}-{digest[:8]}".replace(":", "_")
+        tasks = "+".join(names_of(options.subspace.task))
+        name = f"{tasks}-{options.data.method}-{digest[:8]}".replace(":", "_")
         folder = RunFolder(options.run_dir or self._folder_of(name, options.template_date))
         if options.dry_run:
             folder = RunFolder(folder.path.parent / f".dry-run-{digest[:8]}" / name)

@@ -68,7 +68,7 @@ def _list(root: Path, wanted: dict[str, str | None], sort: Sort) -> None:
     found = [
         run
         for run in map(summarise, find_runs(root))
-        if wanted["task"] in (None, run.task)
+        if wanted["task"] in (None, run.task, *run.tasks)
         and wanted["method"] in (None, run.method)
         and (wanted["model"] or "").lower() in run.model.lower()
     ]

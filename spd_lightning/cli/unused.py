@@ -17,6 +17,7 @@ from spd_lightning.cli.config_file import ConfigFile
 from spd_lightning.cli.typed import Typed
 from spd_lightning.errors import UserError
 from spd_lightning.tasks import TASKS
+from spd_lightning.tasks.mix import label, names_of
 
 SWEEP = ("WANDB_SWEEP_ID", "SPD_SWEEP")  # set where the points of a sweep are run: what is typed stands in its file
 
@@ -46,7 +47,8 @@ def stages_run(command: str, options: Any) -> set[str]:
 
 def _stages_of(name: str) -> set[str]:
     """The stages that read an option; empty for one that belongs to the whole run."""
-    if name in ALWAYS or "." not in name or setting(name).role == "place":
+    always = any(name == known or name.startswith(f"{known}.") for known in ALWAYS)
+    if always or "." not in name or setting(name).role == "place":
         return set()
     if name.startswith("evaluation."):
         return {"fine_tune"} if name.startswith("evaluation.every_n") else {"evaluate"}
@@ -61,7 +63,7 @@ def _stages_of(name: str) -> set[str]:
 
 def _tasks(options: Any) -> list[str]:
     """The benchmarks that are scored."""
-    return list(options.evaluation.tasks if options.evaluation.tasks is not None else [options.subspace.task])
+    return list(options.evaluation.tasks if options.evaluation.tasks is not None else names_of(options.subspace.task))
 
 
 def _runs_programs(options: Any) -> bool:
@@ -71,12 +73,8 @@ def _runs_programs(options: Any) -> bool:
 
 
 def _no_custom(options: Any) -> bool:
-    return not any(str(name).split(":")[0] == "custom" for name in [*_all_tasks(options), *_tasks(options)])
-
-
-def _all_tasks(options: Any) -> list[str]:
-    task = options.subspace.task
-    return [str(task)] if isinstance(task, str) else [str(name) for name in task]
+    named = [*names_of(options.subspace.task), *_tasks(options)]
+    return not any(str(name).split(":")[0] == "custom" for name in named)
 
 
 # Options, when they do nothing, and why; `{...}` is an option's value.
@@ -175,9 +173,7 @@ def _what(command: str, options: Any) -> str:
 
 
 def _filled(why: str, options: Any) -> str:
-    for name in ("subspace.task", "data.method"):
-        why = why.replace(f"{{{name}}}", str(options[name]))
-    return why
+    return why.replace("{subspace.task}", label(options.subspace.task)).replace("{data.method}", options.data.method)
 
 
 def _spread(command: str, options: Any, names: Iterable[str]) -> list[str]:

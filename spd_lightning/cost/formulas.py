@@ -172,6 +172,15 @@ def estimate_generate(
     )
 
 
+def one_after_another(parts: list[StageEstimate]) -> StageEstimate:
+    """Several pieces of work in one stage: work and disk add up, memory is that of the largest."""
+    if len(parts) == 1:
+        return parts[0]
+    added = {name: sum(getattr(part, name) for part in parts) for name in ("flops", "traffic", "disk", "exchanged")}
+    memory, what = max(part.memory for part in parts), "; ".join(part.what for part in parts)
+    return StageEstimate(stage=parts[0].stage, what=what, memory=memory, **added)
+
+
 def estimate_fine_tune(
     shape: ModelShape,
     lengths: list[int],

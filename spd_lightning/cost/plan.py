@@ -21,6 +21,7 @@ from spd_lightning.cost.formulas import (
     estimate_fine_tune,
     estimate_generate,
     estimate_likelihood,
+    one_after_another,
     size,
 )
 from spd_lightning.cost.machine import Machine, measure_machine
@@ -151,29 +152,33 @@ class Plan:
             self.processes,
         )
 
-    def _prompts(self) -> list[int]:
-        asked = self.data.recipe.questions
-        lengths = [min(n, asked.max_prompt_length) for n in self._lengths([e.prompt for e in asked.prompts])]
-        return [n for n in lengths for _ in range(asked.num_generations)]
+    def _prompts(self, samples: int) -> list[tuple[list[int], int]]:
+        """Tokens of each task's prompts, so many times each, and the limit of their completions."""
+        asked, found = self.data.recipe.questions, []
+        for part in asked.asked.values():
+            lengths = [min(n, asked.max_prompt_length) for n in self._lengths([e.prompt for e in part.prompts])]
+            found.append(([n for n in lengths for _ in range(samples)], part.new_tokens))
+        return found
 
     def _generate(self) -> StageEstimate:
-        recipe, new = self.data.recipe, self.data.recipe.questions.new_tokens
-        prompts, rows = self._prompts(), recipe.batch_size
-        if recipe.batch_tokens is not None:
-            rows = max(1, recipe.batch_tokens // (max(prompts) + new))
-        return estimate_generate(self.shape, prompts, new, self.dtypes["generate"], rows, self.processes)
+        recipe, parts = self.data.recipe, []
+        for prompts, new in self._prompts(recipe.questions.num_generations):
+            rows = recipe.batch_size
+            if recipe.batch_tokens is not None:
+                rows = max(1, recipe.batch_tokens // (max(prompts) + new))
+            parts.append(estimate_generate(self.shape, prompts, new, self.dtypes["generate"], rows, self.processes))
+        return one_after_another(parts)
 
     def _fine_tune(self) -> StageEstimate:
         h: Any = self.student.hparams
-        prompts = self._prompts()
-        if self.data.keep == "majority":  # trains on one of a prompt's samples
-            prompts = prompts[:: self.data.recipe.questions.num_generations]
-        new = self.data.recipe.questions.new_tokens
+        majority = self.data.keep == "majority"  # trains on one of a prompt's samples
+        asked = self._prompts(1 if majority else self.data.recipe.questions.num_generations)
+        texts = [n + new for prompts, new in asked for n in prompts]
         true = self.trainer["precision"] == "bf16-true"
         return estimate_fine_tune(
             self.shape,
-            [min(n + new, h.max_length) for n in prompts],
-            self._epochs(-(-len(prompts) // h.batch_size)),
+            [min(n, h.max_length) for n in texts],
+            self._epochs(-(-len(texts) // h.batch_size)),
             h.lora_r,
             h.batch_size,
             torch.bfloat16 if true else torch.float32,

@@ -21,6 +21,7 @@ from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.model.load import Dtype
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import TASKS
+from spd_lightning.tasks.mix import Tasks
 from spd_lightning.tasks.task import Protocol
 
 SCORED_MODELS = ("base", "projected", "student")
@@ -96,8 +97,8 @@ class RunContext:
 
     Attributes:
         model_name_or_path: Base model; None takes that of the module.
-        calibrated_task: Task that stage 1 reads, and that ``base_shots`` takes answers of.
-        trained_task: Task trained on; decides the scores' split, and what is scored where no tasks are named.
+        calibrated_task: Task, or tasks, that stage 1 reads, and that ``base_shots`` takes answers of.
+        trained_task: Task, or tasks, trained on; decides the scores' split, and what is scored where none are named.
         method: Name of the trained method in the scores, e.g. ``spd``; ``base`` where nothing is trained.
         data_dir: Data folder.
         task_file: File of the task ``custom``.
@@ -113,8 +114,8 @@ class RunContext:
     """
 
     model_name_or_path: str | None = None
-    calibrated_task: str | None = None
-    trained_task: str | None = None
+    calibrated_task: Tasks | None = None
+    trained_task: Tasks | None = None
     method: str = "student"
     data_dir: str | None = None
     task_file: str | dict[str, Any] | None = None

@@ -24,8 +24,7 @@ def evaluate_model(
     benchmarks: list[Benchmark],
     *,
     method: str,
-    trained_task: str | None = None,
-    trained_domain: str | None = None,
+    trained: Mapping[str, str] | None = None,
     store: ArtifactStore | None = None,
     key: dict[str, Any] | None = None,
     rank: int = 0,
@@ -40,8 +39,7 @@ def evaluate_model(
         load: Gives model and tokenizer; called once, and only if some benchmark is not in the store.
         benchmarks: What to score.
         method: Name under which the scores are kept.
-        trained_task: Task that was trained on, for the scores' ``split``.
-        trained_domain: Its domain.
+        trained: Domain of every task that was trained on, for the scores' ``split``.
         store: Where records are kept and looked up; None computes everything.
         key: What the records depend on beside the benchmark and the settings below: the model's content and dtype.
         rank: This process.
@@ -55,7 +53,7 @@ def evaluate_model(
     """
     results, loaded = [], None
     for benchmark in benchmarks:
-        split = domain_split(trained_task, trained_domain, benchmark.task, benchmark.domain)
+        split = domain_split(trained or {}, benchmark.task, benchmark.domain)
         full_key = None if store is None or key is None else {**key, **benchmark_key(benchmark, settings)}
         if full_key is not None and tokens is not None and rank == 0:  # which alone looks the key up
             full_key["prompt_tokens"] = tokens(benchmark)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -78,19 +78,24 @@ class BenchmarkResult:
     not_run: str | None = None
 
 
-def domain_split(trained_task: str | None, trained_domain: str | None, task: str, domain: str) -> str | None:
-    """How far a benchmark is from what was trained on.
+def domain_split(trained: Mapping[str, str], task: str, domain: str) -> str | None:
+    """How far a benchmark is from what was trained on: of several tasks, from the nearest.
 
     Variants of a task are one task (``arithmetic:hard``, ``mbpp_sanitized``).
 
-    >>> domain_split("gsm8k", "math", "svamp", "math")
+    >>> domain_split({"gsm8k": "math"}, "svamp", "math")
     'transfer'
+
+    Args:
+        trained: Domain of every task that was trained on, by its name; empty where nothing was.
+        task: Of the benchmark.
+        domain: The same.
     """
-    if trained_task is None:
+    if not trained:
         return None
-    if _family(trained_task) == _family(task):
+    if _family(task) in map(_family, trained):
         return "in"
-    return "transfer" if trained_domain == domain else "out"
+    return "transfer" if domain in trained.values() else "out"
 
 
 def _family(task: str) -> str:

@@ -31,6 +31,7 @@ from spd_lightning.model.load import check_one_process, load_tokenizer
 from spd_lightning.processes import gather, rank, world_size
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from spd_lightning.tasks import Example, load_task
+from spd_lightning.tasks.mix import names_of
 from spd_lightning.tasks.overlap import count_overlap
 from spd_lightning.tasks.task import Benchmark
 
@@ -124,8 +125,9 @@ class BenchmarkSuite:
         """
         if self._benchmarks is None:
             options, context = self.options, self.context
-            names = options.tasks if options.tasks is not None else [context.trained_task or ""]
-            if names == [""]:
+            names = names_of(context.trained_task) if context.trained_task else []
+            names = list(options.tasks) if options.tasks is not None else names
+            if not names or names == [""]:
                 raise UserError("There is nothing to score: no tasks are named. Set --evaluation.tasks, e.g. [gsm8k].")
             where = (context.data_dir, context.task_file)
             tasks = {name: load_task(name, *where, seed=context.seed) for name in dict.fromkeys(names)}
@@ -196,11 +198,11 @@ class BenchmarkSuite:
         self._score("projected", base, projected_source(base, subspace), occasion)
 
     def _score_shots(self, occasion: Occasion) -> None:
-        """Score the base with calibration answers before each prompt, on their own task."""
-        benchmark, base, context = self.shots_benchmark(), self.base(occasion), self.context
-        task = load_task(benchmark.task, context.data_dir, context.task_file, seed=context.seed)
+        """Score the base with calibration answers before each prompt, each task with its own."""
+        found, base, context = self.shots_benchmarks(), self.base(occasion), self.context
+        tasks = [load_task(b.task, context.data_dir, context.task_file, seed=context.seed) for b in found]
         for number in self.options.base_shots:
-            asked = [with_shots(benchmark, task, number)]
+            asked = [with_shots(benchmark, task, number) for benchmark, task in zip(found, tasks)]
             self._score(shots_method(number), base, base_source(base), occasion, benchmarks=asked)
 
     def _score_best(self, occasion: Occasion) -> None:
@@ -216,20 +218,20 @@ class BenchmarkSuite:
                 (result,) = self._score(BEST, base, base_source(base), occasion, 0, [b], found.settings)
                 result.facts |= found.facts
 
-    def shots_benchmark(self) -> Benchmark:
-        """The benchmark that ``base_shots`` is scored on.
+    def shots_benchmarks(self) -> list[Benchmark]:
+        """The benchmarks that ``base_shots`` is scored on.
 
         Raises:
-            UserError: If the task calibrated on is not scored.
+            UserError: If a task calibrated on is not scored.
         """
-        name = self.context.calibrated_task or self.context.trained_task
-        for benchmark in self.benchmarks():
-            if benchmark.task == name:
-                return benchmark
-        raise UserError(
-            f"base_shots={list(self.options.base_shots)} gives answers of {name} to the base, which is not among "
-            f"evaluation.tasks ({', '.join(b.task for b in self.benchmarks())}). Add it, or leave base_shots out."
-        )
+        names = names_of(self.context.calibrated_task or self.context.trained_task or "")
+        known = {benchmark.task: benchmark for benchmark in self.benchmarks()}
+        if missing := [name for name in names if name not in known]:
+            raise UserError(
+                f"base_shots={list(self.options.base_shots)} gives answers of {missing[0]} to the base, which is not "
+                f"among evaluation.tasks ({', '.join(known)}). Add it, or leave base_shots out."
+            )
+        return [known[name] for name in names]
 
     def score_student(self, occasion: Occasion) -> list[BenchmarkResult]:
         """Score the trained model; see `student_source`."""
@@ -275,9 +277,8 @@ class BenchmarkSuite:
         context = self.context
         notes: dict[str, Any] = {}
         bar = BenchmarkBar(method) if rank() == 0 else None
-        domain = None
-        if context.trained_task is not None and context.method != "base":
-            domain = load_task(context.trained_task, context.data_dir, context.task_file).domain
+        learned = names_of(context.trained_task) if context.trained_task and context.method != "base" else []
+        trained = {name: load_task(name, context.data_dir, context.task_file).domain for name in learned}
         with ExitStack() as stack:
             if bar is not None:
                 stack.callback(bar.close)
@@ -286,8 +287,7 @@ class BenchmarkSuite:
                 lambda: source.load(stack, notes),
                 benchmarks,
                 method=method,
-                trained_task=context.trained_task if domain is not None else None,
-                trained_domain=domain,
+                trained=trained,
                 store=context.store,
                 key=None if context.store is None or source.key is None else source.key(),
                 tokens=lambda benchmark: self._prompt_tokens(base.name, benchmark),

@@ -18,7 +18,7 @@ from spd_lightning.finetuning.keep import Keep, check_keep, keep_of
 from spd_lightning.finetuning.texts import TrainingText
 from spd_lightning.finetuning.training_set import training_set
 from spd_lightning.generation.corpus import Corpus, sole_writer
-from spd_lightning.generation.health import corpus_health, refuse_few
+from spd_lightning.generation.health import corpus_lines, refuse_few
 from spd_lightning.generation.methods import Method
 from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.questions import Questions
@@ -27,6 +27,7 @@ from spd_lightning.generation.requests import DEFAULT_BATCH_SIZE, Truncation
 from spd_lightning.model.load import Dtype, load_tokenizer
 from spd_lightning.options import check_options
 from spd_lightning.processes import agree
+from spd_lightning.tasks.mix import Tasks
 from spd_lightning.tasks.task import Rows
 
 
@@ -35,7 +36,7 @@ class SelfGenerationDataModule(LightningDataModule):
 
     Args:
         model_name_or_path: The model that answers: hub id, folder, .gguf file, smollm2-135m-instruct or gemma3-270m.
-        task: Task whose training split gives the prompts.
+        task: Task whose training split gives the prompts; several as a list, or with weights (see subspace.task).
         task_file: Rows of ``task: custom``: a path, or {path, columns, score, normalise}; see docs/own_data.md.
         data_dir: Folder of data sets; null takes ``SPD_DATA_DIR``, else the hub.
         method: ``base`` (generate and train nothing), ``psr`` (plain sampling: top_p and min_p are not used, top_k is),
@@ -48,9 +49,9 @@ class SelfGenerationDataModule(LightningDataModule):
         rows: Which rows are calibrated and trained on: ``first`` (the training split as it stands), or ``reference``
             (those of the authors' script: MMLU's auxiliary_train shuffled, with dev in its place where it is absent,
             and MBPP's text untouched; gsm8k, mbpp and mmlu only).
-        num_prompts: The first so many training prompts; null for all of them.
+        num_prompts: The first so many training prompts, of several tasks each by its weight; null for all there are.
         num_generations: Completions per prompt.
-        max_new_tokens: Limit of a completion in tokens; null for the task's own.
+        max_new_tokens: Limit of a completion in tokens; null for its task's own.
         max_prompt_length: Limit of a prompt in tokens; longer ones are counted.
         long_prompts: Cut those to the limit (``truncate``), or leave them out (``reject``).
         truncation: The part of the user's text that is cut away: its ``middle``, its ``start``, or its ``end`` (as
@@ -97,7 +98,7 @@ class SelfGenerationDataModule(LightningDataModule):
     def __init__(
         self,
         model_name_or_path: str = "smollm2-135m-instruct",
-        task: str = "arithmetic",
+        task: Tasks = "arithmetic",
         task_file: str | dict[str, Any] | None = None,
         data_dir: str | None = None,
         method: Method = "spd",
@@ -249,7 +250,8 @@ class SelfGenerationDataModule(LightningDataModule):
         questions = self.recipe.questions
         records = corpus.read()
         if not self.told:
-            corpus_health(records, questions).told(rank_zero_info)
+            for line in corpus_lines(records, questions):
+                line.told(rank_zero_info)
         refuse_few(records, questions, self.min_completions)
         made = training_set(
             *(records, questions, self.keep),

@@ -2,7 +2,8 @@
 
 ``all`` is the method. The others are controls: each takes away, or adds, one thing that could be why self-training
 helps. ``correct`` and ``wrong`` ask the gold answers, an external signal: bounds for comparison, no self-distillation.
-What is dropped is made up for by repeating what is kept (`training_set.repeated`).
+What is dropped is made up for by repeating what is kept (`training_set.repeated`). Of several tasks each is treated by
+itself, so that their shares stay.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.generation.methods import Method
-from spd_lightning.generation.questions import Questions
+from spd_lightning.generation.questions import Asked, Questions
 from spd_lightning.generation.text import completion_text
 from spd_lightning.processes import agree, is_rank_zero
 from spd_lightning.scoring.judging import check_consent, correct_completions
-from spd_lightning.scoring.verdicts import KINDS, allowed_letters
+from spd_lightning.scoring.verdicts import KINDS
 from spd_lightning.seeds import seed_of
 
 Keep = Literal["all", "correct", "majority", "wrong", "shuffled", "renumbered", "drop_shortest"]
@@ -55,21 +56,24 @@ def check_keep(keep: Keep, questions: Questions, allow: bool | None) -> None:
         UserError: For ``majority`` on answers that cannot be counted or with one sample a prompt, ``shuffled`` with one
             prompt, or a gold filter on programs without consent to run them.
     """
-    answer_type = questions.task.answer_type
-    if keep in ("correct", "wrong"):
-        check_consent(answer_type, allow)
-    if keep == "majority" and answer_type not in ("number", "letter"):
-        raise UserError(
-            f"keep=majority counts equal answers, numbers or letters; those of {questions.task_name} are of type "
-            f"{answer_type}. Set --data.keep to another, or task (--subspace.task) to a task of numbers or letters."
-        )
+    for name, part in questions.asked.items():
+        answer_type = part.task.answer_type
+        if keep in ("correct", "wrong"):
+            check_consent(answer_type, allow)
+        if keep == "majority" and answer_type not in ("number", "letter"):
+            raise UserError(
+                f"keep=majority counts equal answers, numbers or letters; those of {name} are of type "
+                f"{answer_type}. Set --data.keep to another, or task (--subspace.task) to a task of numbers or letters."
+            )
     if keep == "majority" and questions.num_generations < 2:
         raise UserError(
             f"keep=majority needs several samples a prompt, and num_generations="
             f"{questions.num_generations}. Set --data.num_generations 8."
         )
-    if keep == "shuffled" and len({request.id for request in questions.requests}) < 2:
-        raise UserError("keep=shuffled needs at least two prompts. Raise num_prompts (--data.num_prompts).")
+    prompts = questions.by_task({request.id for request in questions.requests}, str)
+    if keep == "shuffled" and (few := [name for name, ids in prompts.items() if len(ids) < 2]):
+        whose = f" of {few[0]}" if len(prompts) > 1 else ""
+        raise UserError(f"keep=shuffled needs at least two prompts{whose}. Raise num_prompts (--data.num_prompts).")
 
 
 def keep_records(
@@ -86,54 +90,73 @@ def keep_records(
         records: Of a finished corpus.
         keep: ``all``; ``correct`` (those the gold answer agrees with) or ``wrong`` (the others); ``majority`` (one a
             prompt, the first whose answer is that prompt's most frequent; none where two are equally frequent);
-            ``shuffled`` (every prompt gets the completion of another one); ``renumbered`` (every number that is not in
-            the question becomes another of its length, the same one throughout a text); ``drop_shortest`` (all but the
-            shortest tenth).
+            ``shuffled`` (every prompt gets the completion of another one of its task); ``renumbered`` (every number
+            that is not in the question becomes another of its length, the same one throughout a text);
+            ``drop_shortest`` (all but the shortest tenth).
         questions: What was asked; its task has the answers.
         tokenizer: The model's.
         seed: Of what is drawn.
         allow: Consent to run programs.
 
     Raises:
-        UserError: If none is left, or programs would have to be run without consent.
+        UserError: If none is left of a task, or programs would have to be run without consent.
 
     Ranks:
         Collective for the gold filters; rank 0 judges, since a program near its time limit may pass once and fail once.
     """
+    kept = []
+    for name, own in questions.by_task(records, _id).items():
+        part = _keep(own, keep, questions.asked[name], questions, tokenizer, seed, allow)
+        if not part:
+            what = {"correct": "agree with the gold answer", "wrong": "disagree with the gold answer"}
+            whose = f" of {name}" if len(questions.asked) > 1 else ""
+            raise UserError(
+                f"keep={keep}: 0 of {len(own)} completions{whose} {what.get(keep, 'are left')}, so nothing is left to "
+                "train on. Raise num_prompts (--data.num_prompts) or num_generations "
+                "(--data.num_generations), or set --data.keep=all."
+            )
+        kept += part
+    place = {(record["id"], record["sample"]): i for i, record in enumerate(records)}
+    return sorted(kept, key=lambda record: place[record["id"], record["sample"]])
+
+
+def _id(record: dict[str, Any]) -> str:
+    return str(record["id"])
+
+
+def _keep(
+    records: Records,
+    keep: Keep,
+    asked: Asked,
+    questions: Questions,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    allow: bool | None,
+) -> Records:
+    """What is kept of one task's records."""
     if keep in ("correct", "wrong"):
-        right = agree(_right(records, questions, allow) if is_rank_zero() else [])
-        kept = [record for record, correct in zip(records, right, strict=True) if correct == (keep == "correct")]
-    elif keep == "majority":
-        kept = _majority(records, questions)
-    elif keep == "shuffled":
-        kept = _shuffled(records, seed)
-    elif keep == "renumbered":
-        kept = _renumbered(records, questions, tokenizer, seed)
-    elif keep == "drop_shortest":
-        kept = _without_shortest(records, seed)
-    else:
-        kept = records
-    if not kept:
-        what = {"correct": "agree with the gold answer", "wrong": "disagree with the gold answer"}
-        raise UserError(
-            f"keep={keep}: 0 of {len(records)} completions {what.get(keep, 'are left')}, so nothing is left to "
-            "train on. Raise num_prompts (--data.num_prompts) or num_generations "
-            "(--data.num_generations), or set --data.keep=all."
-        )
-    return kept
+        right = agree(_right(records, asked, allow) if is_rank_zero() else [])
+        return [record for record, correct in zip(records, right, strict=True) if correct == (keep == "correct")]
+    if keep == "majority":
+        return _majority(records, asked)
+    if keep == "shuffled":
+        return _shuffled(records, seed)
+    if keep == "renumbered":
+        return _renumbered(records, asked, questions, tokenizer, seed)
+    return _without_shortest(records, seed) if keep == "drop_shortest" else records
 
 
-def _right(records: Records, questions: Questions, allow: bool | None) -> list[bool]:
-    judged = [{**record, "completion": questions.judged_part(record["completion"])} for record in records]
-    return correct_completions(questions.prompts, questions.task.answer_type, judged, allow)
+def _right(records: Records, asked: Asked, allow: bool | None) -> list[bool]:
+    judged = [{**record, "completion": asked.judged_part(record["completion"])} for record in records]
+    return correct_completions(asked.prompts, asked.task.answer_type, judged, allow)
 
 
-def _majority(records: Records, questions: Questions) -> Records:
-    answer_type = questions.task.answer_type
-    read, letters = KINDS[answer_type].read, allowed_letters(answer_type, questions.prompts)
+def _majority(records: Records, asked: Asked) -> Records:
+    answer_type, letters = asked.task.answer_type, asked.letters
+    read = KINDS[answer_type].read
     by_prompt: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
     for record in records:
-        answer, _ = read(questions.judged_part(record["completion"]), "", letters, ())
+        answer, _ = read(asked.judged_part(record["completion"]), "", letters, ())
         if answer is not None:
             same = str(Decimal(answer).normalize()) if answer_type == "number" else answer
             by_prompt[record["id"]].append((same, record))
@@ -157,8 +180,10 @@ def _shuffled(records: Records, seed: int) -> Records:
     return [moved[record["id"], record["sample"]] for record in records]
 
 
-def _renumbered(records: Records, questions: Questions, tokenizer: PreTrainedTokenizerBase, seed: int) -> Records:
-    asked = {e.id: e.prompt[questions.task.solved_end(e) :] for e in questions.prompts}
+def _renumbered(
+    records: Records, asked: Asked, questions: Questions, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> Records:
+    texts = {e.id: e.prompt[asked.task.solved_end(e) :] for e in asked.prompts}
     prompt_ids = {request.id: request.prompt_ids for request in questions.requests}
     special = set(tokenizer.all_special_ids)
     changed = []
@@ -169,7 +194,7 @@ def _renumbered(records: Records, questions: Questions, tokenizer: PreTrainedTok
             end -= 1
         text = completion_text(tokenizer, before, ids[:end])
         draw = random.Random(seed_of("renumbered", seed, record["id"], record["sample"]))
-        new = renumber(text, asked[record["id"]], draw)
+        new = renumber(text, texts[record["id"]], draw)
         if new != text:  # of the same length, so a cut before a stop string stays where it was
             ids = [*tokenizer(new, add_special_tokens=False)["input_ids"], *ids[end:]]
             completion = new[: len(record["completion"])]

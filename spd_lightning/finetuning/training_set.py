@@ -76,12 +76,18 @@ def training_set(
         cut_at_stops=cut_at_stops,
         solved=questions.solved_tokens(),
     )
-    # majority chooses one of several samples, so its budget is that of one a prompt
-    wanted = len({record["id"] for record in records}) if keep == "majority" else len(records)
     train, val = split_validation(texts, val_fraction, seed)
-    share = len(train) / len(texts)
-    mean = statistics.fmean(record["num_tokens"] for record in records)
-    train = repeated(train, round(wanted * share), round(mean * wanted * share), seed)
+    all_records = questions.by_task(records, lambda record: str(record["id"]))
+    all_texts, train_texts = (questions.by_task(some, _example_of) for some in (texts, train))
+    train, wanted = [], 0
+    for task, own in train_texts.items():
+        # majority chooses one of several samples, so its budget is that of one a prompt
+        made = all_records[task]
+        budget = len({record["id"] for record in made}) if keep == "majority" else len(made)
+        share = len(own) / len(all_texts[task])
+        mean = statistics.fmean(record["num_tokens"] for record in made)
+        train += repeated(own, round(budget * share), round(mean * budget * share), seed)
+        wanted += budget
     if wanted > len(texts):
         say(f"[fine_tune] data.keep={keep} leaves {len(texts)} texts; they repeat up to {wanted}, the budget of all")
     facts["budget"] = {
@@ -91,6 +97,10 @@ def training_set(
         "completion_tokens": sum(len(text.completion_ids) for text in train),
     }
     return TrainingSet(train, val, facts)
+
+
+def _example_of(text: TrainingText) -> str:
+    return text.id.rpartition(":")[0]
 
 
 def repeated(texts: list[TrainingText], count: int, tokens: int, seed: int) -> list[TrainingText]:

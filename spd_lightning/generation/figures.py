@@ -9,7 +9,7 @@ from typing import Any
 from spd_lightning.errors import UserError
 from spd_lightning.generation.questions import Questions
 from spd_lightning.generation.requests import Generation
-from spd_lightning.scoring.verdicts import allowed_letters, holds_answer
+from spd_lightning.scoring.verdicts import holds_answer
 
 
 def statistics(
@@ -57,15 +57,21 @@ def statistics(
     return figures
 
 
-def corpus_figures(records: Sequence[dict[str, Any]], questions: Questions) -> dict[str, float]:
-    """`statistics` of a corpus with the share of completions that hold an answer of the task's type."""
-    answer_type = questions.task.answer_type
-    letters = allowed_letters(answer_type, questions.prompts)
+def corpus_figures(records: Sequence[dict[str, Any]], questions: Questions) -> dict[str, Any]:
+    """`statistics` of a corpus with the share of completions that hold an answer of their task's type.
+
+    Of several tasks, ``tasks`` has the same figures of each.
+    """
 
     def answered(record: dict[str, Any]) -> bool:
-        return holds_answer(questions.judged_part(record["completion"]), answer_type, letters, ())
+        asked = questions.of(record["id"])
+        return holds_answer(asked.judged_part(record["completion"]), asked.task.answer_type, asked.letters, ())
 
-    return statistics(records, answered)
+    figures: dict[str, Any] = dict(statistics(records, answered))
+    if len(questions.asked) > 1:
+        parts = questions.by_task(records, lambda record: str(record["id"]))
+        figures["tasks"] = {name: statistics(own, answered) for name, own in parts.items()}
+    return figures
 
 
 def side_by_side(records: Sequence[dict[str, Any]], unprojected: Sequence[Generation]) -> list[dict[str, str]]:

@@ -8,17 +8,26 @@ from typing import Any
 from spd_lightning.errors import UserError
 from spd_lightning.generation.questions import Questions
 from spd_lightning.health import Health, commonest, fewer_than_asked
+from spd_lightning.tasks.mix import shares, weights_of
 
 MOST_EMPTY, MOST_CUT, MOST_LOOPING, MOST_EQUAL = 0.1, 0.5, 0.2, 0.5  # shares from which on a warning is given
 FEW = 4  # fewer completions than this are never called all alike
 
 
-def corpus_health(records: Sequence[Mapping[str, Any]], questions: Questions) -> Health:
-    """The line of a finished corpus.
+def corpus_lines(records: Sequence[Mapping[str, Any]], questions: Questions) -> list[Health]:
+    """The line of a finished corpus; of several tasks, one for each."""
+    if len(questions.asked) == 1:
+        return [corpus_health(records, questions)]
+    return [corpus_health(own, questions, task) for task, own in questions.by_task(records, lambda r: r["id"]).items()]
+
+
+def corpus_health(records: Sequence[Mapping[str, Any]], questions: Questions, task: str = "") -> Health:
+    """One line.
 
     Args:
-        records: Its records.
+        records: Of the corpus, or of one task's part of it.
         questions: What was asked.
+        task: Whose they are, where there are several.
     """
     texts = [str(r["completion"]).strip() for r in records]
     held = [t for t in texts if t]
@@ -30,8 +39,15 @@ def corpus_health(records: Sequence[Mapping[str, Any]], questions: Questions) ->
         "looping": sum(loops(r["token_ids"]) for r in records) / n,
         "most_frequent": commonest(held)[1],
     }
-    counts, found = questions.counts, []
-    found += fewer_than_asked("data.num_prompts", questions.num_prompts, counts["prompts"], "prompts")
+    found: list[str] = []
+    counts, wanted, prompts, limit = questions.counts, questions.num_prompts, questions.prompts, questions.new_tokens
+    if task:
+        part = questions.asked[task]
+        counts, prompts, limit = questions.counts_of(task), part.prompts, part.new_tokens
+        wanted = shares(questions.num_prompts, weights_of(questions.tasks))[task]
+    if wanted is not None and counts["prompts"] < wanted:
+        whose = "" if not task else f" (its share of {questions.num_prompts})"
+        found += fewer_than_asked("data.num_prompts", wanted, counts["prompts"], f"prompts{whose}")
     for name, done in (("truncated", "cut"), ("rejected", "left out")):
         if counts[name]:
             figures[f"prompts_{done.replace(' ', '_')}"] = counts[name]
@@ -40,7 +56,7 @@ def corpus_health(records: Sequence[Mapping[str, Any]], questions: Questions) ->
         found.append(f"{lost} and would be trained as they were sampled. {_fuller(questions)}")
     if figures["cut"] > MOST_CUT:
         found.append(
-            f"{figures['cut']:.0%} of the completions are cut at {questions.new_tokens} tokens. Raise "
+            f"{figures['cut']:.0%} of the completions are cut at {limit} tokens. Raise "
             "--data.max_new_tokens, or end them with --data.stop."
         )
     if figures["looping"] > MOST_LOOPING:
@@ -49,13 +65,13 @@ def corpus_health(records: Sequence[Mapping[str, Any]], questions: Questions) ->
             "another --data.temperature, a larger --subspace.rank or a smaller --subspace.strength."
         )
     text, share = commonest(held)
-    if len(held) >= FEW and share > MOST_EQUAL and commonest(e.expected for e in questions.prompts)[1] < share / 2:
+    if len(held) >= FEW and share > MOST_EQUAL and commonest(e.expected for e in prompts)[1] < share / 2:
         alike = "All" if share == 1 else f"{share:.0%} of the"
         found.append(
             f"{alike} completions are alike ({text[:40]!r}), the expected answers are not. Raise --data.temperature or "
             "--subspace.rank, or look at the prompts: they may not reach the model as they were meant."
         )
-    return Health("generate", figures, tuple(found))
+    return Health(f"generate {task}".rstrip(), figures, tuple(found))
 
 
 def loops(ids: Sequence[int]) -> bool:

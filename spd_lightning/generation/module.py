@@ -48,7 +48,6 @@ class SelfGenerationModule(LightningModule):
     def __init__(self, recipe: Recipe, corpus: Corpus, device_map: str | None = None) -> None:
         super().__init__()
         self.recipe, self.corpus, self.device_map = recipe, corpus, device_map
-        self.params = recipe.sampling
         self.subspace = recipe.load_subspace()
         self.model: PreTrainedModel | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
@@ -95,6 +94,7 @@ class SelfGenerationModule(LightningModule):
         """
         bar = self.trainer.progress_bar_callback
         start, before, shown = time.perf_counter(), self.stats.draws, 0.0
+        limit = self.recipe.sampling_of(batch).max_new_tokens
 
         def show(step: int, rows: int) -> None:
             nonlocal shown
@@ -103,7 +103,7 @@ class SelfGenerationModule(LightningModule):
             if now - shown < REFRESH:
                 return
             shown, speed = now, (self.stats.draws - before) / (now - start)
-            bar.predict_progress_bar.n = round(batch_idx + step / self.params.max_new_tokens, 2)
+            bar.predict_progress_bar.n = round(batch_idx + step / limit, 2)
             bar.predict_progress_bar.set_postfix_str(f"{speed:.0f} tokens/s, {rows} of {len(batch)} rows open")
 
         return len(self.generate(batch, self.global_rank, show if isinstance(bar, TQDMProgressBar) else None))
@@ -119,7 +119,8 @@ class SelfGenerationModule(LightningModule):
             return []
         assert self.model is not None and self.tokenizer is not None
         try:
-            generations = generate_batch(self.model, self.tokenizer, batch, self.params, self.stats, on_step)
+            params = self.recipe.sampling_of(batch)
+            generations = generate_batch(self.model, self.tokenizer, batch, params, self.stats, on_step)
             self.corpus.append([g.record() for g in generations], rank=rank)
         except BaseException:
             self._folded.close()  # Lightning calls no hook of a module after an exception
@@ -143,4 +144,6 @@ class SelfGenerationModule(LightningModule):
         self._folded.close()
         if self.subspace is not None and self._trainer is not None and self.global_rank == 0:
             assert self.model is not None and self.tokenizer is not None
-            self.unprojected = generate_batch(self.model, self.tokenizer, self.recipe.compared(), self.params)
+            for batch in self.recipe.compared():
+                params = self.recipe.sampling_of(batch)
+                self.unprojected += generate_batch(self.model, self.tokenizer, batch, params)

@@ -1,24 +1,61 @@
-"""Stage 2: what is asked of the model. A task's training prompts, tokenised, cut where they are too long, and counted.
+"""Stage 2: what is asked of the model. Training prompts, tokenised, cut where they are too long, and counted.
 
-`recipe` says how they are answered.
+Those of several tasks are mixed: each task gives as many as its weight says, and they stand by turns. What depends on
+the task of a prompt (its solved examples, the system prompt, how an answer is read) is asked of its `Asked`. `recipe`
+says how they are answered.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.generation.requests import Request, Truncation, build_requests, check_context, encode_with_template
 from spd_lightning.generation.text import decode
 from spd_lightning.model.load import load_config, load_tokenizer
 from spd_lightning.scoring.answers import cut_at_stops, evaluation_stops
+from spd_lightning.scoring.verdicts import allowed_letters
 from spd_lightning.tasks import load_task
+from spd_lightning.tasks.mix import Tasks, by_turns, shares, weights_of
 from spd_lightning.tasks.task import Example, Rows, Task
+
+T = TypeVar("T")
+COUNTS = ("prompts", "truncated", "rejected", "requests")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One task's part of the questions.
+
+    Attributes:
+        task: The task.
+        prompts: Its prompts, in the data's order. Where there are several tasks, its name stands before each id.
+        prompt_format: Of all of them.
+        new_tokens: Limit of their completions.
+    """
+
+    task: Task
+    prompts: list[Example]
+    prompt_format: Literal["plain", "chat"]
+    new_tokens: int
+
+    @cached_property
+    def letters(self) -> str:
+        """The letters that its answers may be."""
+        return allowed_letters(self.task.answer_type, self.prompts)
+
+    def judged_part(self, completion: str) -> str:
+        """What of a completion is judged: the text before the stop strings of the standard evaluation."""
+        stops = evaluation_stops(self.task.answer_type, self.task.stop, "standard", self.prompt_format)
+        return cut_at_stops(completion, stops)
 
 
 @dataclass(frozen=True)
@@ -35,7 +72,7 @@ class Questions:
     """
 
     model_name_or_path: str
-    task_name: str
+    tasks: Tasks
     task_file: str | dict[str, Any] | None = None
     data_dir: str | None = None
     rows: Rows = "first"
@@ -58,23 +95,50 @@ class Questions:
                 f"num_prompts={self.num_prompts} leaves no prompt. Set --data.num_prompts to at least 1, or null for "
                 "all."
             )
+        shares(self.num_prompts, weights_of(self.tasks))
 
     @cached_property
-    def task(self) -> Task:
-        """The task object."""
-        return load_task(self.task_name, self.data_dir, self.task_file, "--subspace.task", self.rows, self.seed)
+    def asked(self) -> dict[str, Asked]:
+        """What is asked of each task, by its name, in alphabetical order.
+
+        Raises:
+            UserError: If a task gives no prompt.
+        """
+        found = {}
+        for name, count in shares(self.num_prompts, weights_of(self.tasks)).items():
+            task = load_task(name, self.data_dir, self.task_file, "--subspace.task", self.rows, self.seed)
+            prompts = task.examples("train", count)
+            if not prompts:
+                raise UserError(f"Task {name!r} has no training prompt. Choose another task (--subspace.task).")
+            if len(weights_of(self.tasks)) > 1:
+                prompts = [replace(e, id=f"{name}/{e.id}") for e in prompts]
+            found[name] = Asked(task, prompts, self.prompt_format, self.max_new_tokens or task.max_new_tokens)
+        return found
 
     @cached_property
     def prompts(self) -> list[Example]:
-        """The training prompts, in the data's order.
+        """The training prompts, in the data's order; those of several tasks by turns."""
+        return by_turns({name: part.prompts for name, part in self.asked.items()})
 
-        Raises:
-            UserError: If there is none.
+    @cached_property
+    def _task_of(self) -> dict[str, str]:
+        return {e.id: name for name, part in self.asked.items() for e in part.prompts}
+
+    def of(self, example_id: str) -> Asked:
+        """The part that an example is of."""
+        return self.asked[self._task_of[example_id]]
+
+    def by_task(self, rows: Iterable[T], id_of: Callable[[T], str]) -> dict[str, list[T]]:
+        """Rows by the task of their example, tasks in alphabetical order, rows in their own.
+
+        Args:
+            rows: Requests, records, texts.
+            id_of: The example's id of a row.
         """
-        prompts = self.task.examples("train", self.num_prompts)
-        if not prompts:
-            raise UserError(f"Task {self.task_name!r} has no training prompt. Choose another task (--subspace.task).")
-        return prompts
+        found: dict[str, list[T]] = defaultdict(list)
+        for row in rows:
+            found[self._task_of[id_of(row)]].append(row)
+        return {name: found[name] for name in self.asked if name in found}
 
     def read(self) -> None:
         """Read rows and tokens now, to be told now of what is wrong with them.
@@ -86,8 +150,8 @@ class Questions:
 
     @property
     def new_tokens(self) -> int:
-        """Limit of a completion in tokens: what was set, else the task's own."""
-        return self.max_new_tokens or self.task.max_new_tokens
+        """Limit of a completion in tokens: what was set, else the task's own; of several tasks the largest."""
+        return max(part.new_tokens for part in self.asked.values())
 
     @property
     def requests(self) -> list[Request]:
@@ -97,24 +161,33 @@ class Questions:
     @property
     def counts(self) -> dict[str, int]:
         """How many prompts there are, how many were cut or left out, and how many requests they make."""
-        return self._tokenised[1]
+        tasks = self._tokenised[1].values()
+        return {name: sum(counts[name] for counts in tasks) for name in COUNTS}
+
+    def counts_of(self, task: str) -> dict[str, int]:
+        """`counts` of one task."""
+        return self._tokenised[1][task]
 
     @cached_property
-    def _tokenised(self) -> tuple[list[Request], dict[str, int]]:
-        requests, counts = build_requests(
-            load_tokenizer(self.model_name_or_path),
-            [(example.id, example.prompt) for example in self.prompts],
-            num_generations=self.num_generations,
-            max_prompt_length=self.max_prompt_length,
-            prompt_format=self.prompt_format,
-            on_long=self.long_prompts,
-            truncation=self.truncation,
-            system=self.task.system_prompt,
-        )
-        self._say_long(counts)
-        # told before hours of work: the longest batch comes last
-        check_context(load_config(self.model_name_or_path), requests, self.new_tokens)
-        return requests, counts
+    def _tokenised(self) -> tuple[list[Request], dict[str, dict[str, int]]]:
+        tokenizer, made, counts = load_tokenizer(self.model_name_or_path), {}, {}
+        for name, part in self.asked.items():
+            own, counts[name] = build_requests(
+                tokenizer,
+                [(example.id, example.prompt) for example in part.prompts],
+                num_generations=self.num_generations,
+                max_prompt_length=self.max_prompt_length,
+                prompt_format=self.prompt_format,
+                on_long=self.long_prompts,
+                truncation=self.truncation,
+                system=part.task.system_prompt,
+            )
+            # told before hours of work: the longest batch comes last
+            check_context(load_config(self.model_name_or_path), own, part.new_tokens)
+            made.update({(request.id, request.sample): request for request in own})
+            self._say_long(counts[name])
+        order = [(e.id, sample) for e in self.prompts for sample in range(self.num_generations)]
+        return [made[key] for key in order if key in made], counts
 
     def _say_long(self, counts: dict[str, int]) -> None:
         if counts["truncated"]:
@@ -135,10 +208,14 @@ class Questions:
         Those whose text ends within the solved examples: a token that reaches into the question is the question's. What
         stands before them, such as the head of a chat template, counts with them; a prompt without any has 0.
         """
-        ends = {e.id: self.task.solved_end(e) for e in self.prompts}
-        solved = [e for e in self.prompts if ends[e.id]]
+        tokenizer = load_tokenizer(self.model_name_or_path)
+        return {i: n for part in self.asked.values() for i, n in self._solved_tokens(part, tokenizer).items()}
+
+    def _solved_tokens(self, part: Asked, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+        ends = {e.id: part.task.solved_end(e) for e in part.prompts}
+        solved = [e for e in part.prompts if ends[e.id]]
         heads = sorted({e.prompt[: ends[e.id]] for e in solved})
-        tokenizer, form = load_tokenizer(self.model_name_or_path), (self.prompt_format, self.task.system_prompt)
+        form = (self.prompt_format, part.task.system_prompt)
         of_heads = dict(zip(heads, encode_with_template(tokenizer, heads, *form)))
         counts = dict.fromkeys(ends, 0)
         for e, whole in zip(solved, encode_with_template(tokenizer, [e.prompt for e in solved], *form)):
@@ -152,16 +229,14 @@ class Questions:
             counts[e.id] = sum(place < end for place in left)
         return counts
 
-    def digests(self) -> dict[str, str]:
-        """SHA-256 of the prompts' texts, and of the tokens that template and cut made of them."""
-        prompts = [[e.id, e.prompt] for e in self.prompts]
-        tokens = [[r.id, *r.prompt_ids] for r in self.requests if r.sample == 0]
-        return {
-            "prompts": hashlib.sha256(json.dumps(prompts, ensure_ascii=True).encode()).hexdigest(),
-            "prompt_tokens": hashlib.sha256(json.dumps(tokens).encode()).hexdigest(),
-        }
-
-    def judged_part(self, completion: str) -> str:
-        """What of a completion is judged: the text before the stop strings of the standard evaluation."""
-        stops = evaluation_stops(self.task.answer_type, self.task.stop, "standard", self.prompt_format)
-        return cut_at_stops(completion, stops)
+    def digests(self) -> dict[str, Any]:
+        """SHA-256 of the prompts' texts, and of the tokens that template and cut made of them; by task, of several."""
+        tokens = self.by_task([r for r in self.requests if r.sample == 0], lambda r: r.id)
+        found = {}
+        for name, part in self.asked.items():
+            texts = json.dumps([[e.id, e.prompt] for e in part.prompts], ensure_ascii=True)
+            ids = json.dumps([[r.id, *r.prompt_ids] for r in tokens.get(name, [])])
+            found[name] = [hashlib.sha256(content.encode()).hexdigest() for content in (texts, ids)]
+        if len(found) == 1:
+            return dict(zip(("prompts", "prompt_tokens"), *found.values()))
+        return {what: {n: own[i] for n, own in found.items()} for i, what in enumerate(("prompts", "prompt_tokens"))}

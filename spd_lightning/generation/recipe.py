@@ -92,6 +92,14 @@ class Recipe:
         """Decoding settings of the method; PSR samples plainly, under the top-k alone that a model may bring along."""
         return self._sampling(self.questions.new_tokens)
 
+    def limit(self, request: Request) -> int:
+        """Most tokens of a completion, which is the task's own where nothing was set."""
+        return self.questions.of(request.id).new_tokens
+
+    def sampling_of(self, batch: Sequence[Request]) -> SamplingParams:
+        """`sampling` of a batch, which is of one task."""
+        return replace(self.sampling, max_new_tokens=self.limit(batch[0])) if batch else self.sampling
+
     def _sampling(self, max_new_tokens: int) -> SamplingParams:
         plain = self.method == "psr"
         typed = SamplingParams(
@@ -130,17 +138,23 @@ class Recipe:
         return subspace
 
     def key(self) -> dict[str, Any]:
-        """Exactly what the corpus depends on; its fingerprint names the corpus folder."""
+        """Exactly what the corpus depends on; its fingerprint names the corpus folder.
+
+        Of several tasks, weights are in it by the prompts that they choose.
+        """
         asked, params = self.questions, self.sampling
+        names, one = list(asked.asked), len(asked.asked) == 1
+        versions = {name: part.task.version for name, part in asked.asked.items()}
+        limits = {name: part.new_tokens for name, part in asked.asked.items()}
         return {
             "model": model_fingerprint(self.model_name_or_path),
-            "task": asked.task_name,
-            "task_version": asked.task.version,
+            "task": names[0] if one else names,
+            "task_version": versions[names[0]] if one else versions,
             "rows": asked.rows,
             **asked.digests(),
             "subspace": file_sha256(Path(self.subspace)) if self.method == "spd" and self.subspace else None,
             "num_generations": asked.num_generations,
-            "max_new_tokens": params.max_new_tokens,
+            "max_new_tokens": limits[names[0]] if one else limits,
             "max_prompt_length": asked.max_prompt_length,
             "long_prompts": asked.long_prompts,
             "truncation": asked.truncation,
@@ -159,13 +173,15 @@ class Recipe:
         }
 
     def batches(self) -> list[list[Request]]:
-        """All batches, formed from the whole list before they are dealt to processes."""
+        """All batches, each of one task, formed from the whole list before they are dealt to processes."""
         size = self.batch_size if self.batch_tokens is None else None
-        return form_batches(self.questions.requests, size, self.batch_tokens, self.questions.new_tokens)
+        tasks = self.questions.by_task(self.questions.requests, lambda request: request.id).values()
+        return [b for own in tasks for b in form_batches(own, size, self.batch_tokens, self.limit(own[0]))]
 
-    def compared(self) -> list[Request]:
-        """The few requests that are also answered without the projection."""
-        return [r for r in self.questions.requests if r.sample == 0][:COMPARED]
+    def compared(self) -> list[list[Request]]:
+        """The few requests that are also answered without the projection, in batches of one task each."""
+        first = [r for r in self.questions.requests if r.sample == 0][:COMPARED]
+        return list(self.questions.by_task(first, lambda request: request.id).values())
 
 
 def open_corpus(recipe: Recipe, store: ArtifactStore, folder: Path | None = None) -> Corpus:
@@ -237,6 +253,7 @@ def generate_with_vllm(recipe: Recipe, corpus: Corpus) -> None:
         recipe.sampling,
         dtype=dtype_name(dtype),
         on_batch=lambda done: corpus.append([g.record() for g in done]),
+        limit=recipe.limit,
     )
     shutil.rmtree(folder)
 

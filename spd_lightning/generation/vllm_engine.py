@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ def generate_vllm(
     tensor_parallel: int = 1,
     dtype: str = "auto",
     on_batch: Callable[[list[Generation]], None] | None = None,
+    limit: Callable[[Request], int] | None = None,
 ) -> list[Generation]:
     """Complete requests with vLLM.
 
@@ -107,6 +109,7 @@ def generate_vllm(
         tensor_parallel: GPUs that share one copy of the model.
         dtype: ``float32``, ``bfloat16`` or ``auto`` (the checkpoint's).
         on_batch: Called with the completions of every ``CHUNK`` requests, e.g. to write them.
+        limit: Most tokens of a request's completion; None for ``params.max_new_tokens``.
 
     Returns:
         The completions, in the order of the requests.
@@ -131,7 +134,8 @@ def generate_vllm(
     for start in range(0, len(requests), CHUNK):
         chunk = requests[start : start + CHUNK]
         prompts = [{"prompt_token_ids": list(r.prompt_ids)} for r in chunk]
-        outputs = llm.generate(prompts, [_settings(vllm, r, params, ends) for r in chunk])
+        asked = [replace(params, max_new_tokens=limit(r)) if limit else params for r in chunk]
+        outputs = llm.generate(prompts, [_settings(vllm, r, own, ends) for r, own in zip(chunk, asked)])
         completions = [
             _generation(tokenizer, r, output.outputs[0], params) for r, output in zip(chunk, outputs, strict=True)
         ]

@@ -22,6 +22,8 @@ from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
 from spd_lightning.report.render import Table
 from spd_lightning.report.runs import read_run
+from spd_lightning.subspace.kept import KeptMoments
+from spd_lightning.subspace.mixture import mixed
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -86,36 +88,43 @@ class Reference:
             raise UserError(f"check_against={path} holds a run of other settings ({what}). Use the same for both.")
 
     def check_extraction(
-        self, key: Mapping[str, Any], moments: Moments, subspace: Path, device: torch.device
+        self,
+        keys: Mapping[str, Mapping[str, Any]],
+        found: Mapping[str, Moments],
+        weights: Mapping[str, float],
+        subspace: Path,
+        device: torch.device,
     ) -> list[Check]:
         """Compare moments and subspace.
 
         Args:
-            key: What the moments depend on; both runs' are kept under it.
-            moments: Of the run that is checked.
+            keys: By task, what its moments depend on; both runs' are kept under it.
+            found: By task, moments of the run that is checked.
+            weights: By task; see `mixture.mixed`.
             subspace: Its own subspace file.
             device: That it ran on; the bound depends on it.
 
         Raises:
             UserError: If the other run's store holds no such moments.
         """
-        folder = self.store.folder("moments", key)
-        if not self.store.is_complete(folder):
+        kept = KeptMoments(self.store, keys)
+        if len(kept.there()) < len(keys):
             raise UserError(
                 f"check_against={self.folder.path}: its store {self.store.root} holds no moments of these settings "
                 "(another device or dtype?). Run it again on this machine."
             )
-        theirs = Moments.load(folder / "moments.safetensors")
+        theirs, _ = kept.load(keys)
         mine, other = CapabilitySubspace.load(subspace), CapabilitySubspace.load(self.folder.subspace)
         worst, energy, rows = 0.0, 0.0, 0
-        for site, reference in theirs.sites.items():
-            ours = moments.sites[site]
+        for task, site in ((task, site) for task, moments in theirs.items() for site in moments.sites):
+            ours, reference = found[task].sites[site], theirs[task].sites[site]
             worst = max(worst, relative(ours.second_moment, reference.second_moment), relative(ours.sum, reference.sum))
             rows += abs(ours.count - reference.count)
+        for site, reference in mixed(theirs, weights).sites.items():
             gram = reference.gram(bool(other.metadata["center"]))
             captured = [(b.double() * (gram @ b.double())).sum() for b in (mine.bases[site], other.bases[site])]
             energy = max(energy, float((captured[0] - captured[1]).abs() / gram.trace()))
-        bound = MOMENTS_CPU if device.type == "cpu" else MOMENTS_GPU[key["dtype"]]
+        bound = MOMENTS_CPU if device.type == "cpu" else MOMENTS_GPU[next(iter(keys.values()))["dtype"]]
         return [
             Check("moments", "relative difference, worst site", worst, bound),
             Check("moments", "rows of G more or less", rows),

@@ -13,6 +13,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 
 from spd_lightning.processes import is_rank_zero
+from spd_lightning.tasks.mix import names_of
 
 EXAMPLES = 2  # calibration pairs, training prompts, rows of every benchmark
 NEW_TOKENS = 16
@@ -25,8 +26,10 @@ def shorten(options: Any) -> None:
         options: Of a stage command, as they were parsed; changed in place.
     """
     options.subspace.num_examples = EXAMPLES
-    data = options.data
-    data.num_prompts, data.num_generations, data.min_completions, data.keep = EXAMPLES, 1, 0.0, "all"
+    data, names = options.data, names_of(options.subspace.task)
+    if len(names) > 1:  # two of each, whatever their weights
+        options.subspace.task = data.task = names
+    data.num_prompts, data.num_generations, data.min_completions, data.keep = EXAMPLES * len(names), 1, 0.0, "all"
     data.max_new_tokens = min(data.max_new_tokens or NEW_TOKENS, NEW_TOKENS)
     data.method = "ssd" if data.method == "filtered" else data.method
     options.evaluation.limit, options.evaluation.num_samples = EXAMPLES, 1

@@ -48,6 +48,7 @@ from spd_lightning.pipeline.tracking import describe_environment
 from spd_lightning.pipeline.trainers import main_trainer
 from spd_lightning.processes import barrier, is_rank_zero
 from spd_lightning.report.render import text_table
+from spd_lightning.tasks.mix import Tasks, label
 from spd_lightning.tasks.sources import commits_taken
 
 
@@ -223,7 +224,7 @@ def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None
     pipeline = _pipeline(run, method if trains else None)
     parts.benchmarks.suite.benchmarks()  # a wrong name is told now, not after hours
     if parts.benchmarks.suite.options.base_shots:
-        parts.benchmarks.suite.shots_benchmark()
+        parts.benchmarks.suite.shots_benchmarks()
     device = run.trainer.strategy.root_device
     reference, checks = None, []
     if check_against:
@@ -234,8 +235,7 @@ def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None
         own = pipeline.extract()
         if reference is not None:
             module = parts.extraction
-            assert module.moments is not None
-            checks = reference.check_extraction(module.moments_key(), module.moments, own, device)
+            checks = reference.check_extraction(module.moments_keys(), module.found, module.weights, own, device)
             pipeline.use_subspace(reference.folder.subspace)
     student = None
     if trains:
@@ -284,7 +284,7 @@ def _write_whole(name: str, student: Path, folder: Path) -> None:
     barrier()
 
 
-def _report(run: Run, pipeline: Pipeline, method: str, trained_on: str | None) -> None:
+def _report(run: Run, pipeline: Pipeline, method: str, trained_on: Tasks | None) -> None:
     """Write ``results.json`` and the report, print the one table, and where the page is."""
     from spd_lightning.report.page import write_report
     from spd_lightning.report.runs import read_run
@@ -295,7 +295,8 @@ def _report(run: Run, pipeline: Pipeline, method: str, trained_on: str | None) -
         return
     scored = pipeline.benchmarks.suite
     made = {"scores": scored.score_rows, "comparisons": scored.comparison_rows, "stages": pipeline.stages}
-    found = {"trained_on": trained_on, "method": method, **made, **pipeline.facts}
+    tasks = label(trained_on) if trained_on else None
+    found = {"trained_on": tasks, "method": method, **made, **pipeline.facts}
     whole = with_earlier(earlier_results(run.folder, run.fingerprint), found, run.added)
     whole.pop("schema", None)
     write_results(run.folder.path, **{**whole, "fingerprint": run.fingerprint})

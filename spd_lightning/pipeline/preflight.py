@@ -74,7 +74,7 @@ def _checks(run: Any, command: str, stages: Collection[str]) -> Iterator[Callabl
         yield check_login
     if "extract" in stages:
         yield parts.extraction.check_options
-        yield lambda: _ignore(parts.extraction.encoded)
+        yield lambda: _ignore([pairs.encoded for pairs in parts.extraction.pairs.values()])
     if "generate" in stages:
         yield lambda: parts.data.check_options(trains="fine_tune" in stages)
     if "fine_tune" in stages:

@@ -23,6 +23,7 @@ from spd_lightning.finetuning.student_key import key_of_checkpoint, same_student
 from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.processes import is_rank_zero
+from spd_lightning.tasks.mix import Tasks, names_of
 
 
 def key_of_student(
@@ -125,8 +126,8 @@ def checkpoint_to_continue(run: RunFolder, key: Mapping[str, Any], ckpt_path: st
     )
 
 
-def origin_of_student(student: Path, task: str, method: str, custom_task: bool) -> tuple[str, str]:
-    """Task and method that a student was trained with: those of its run folder, else those that are given.
+def origin_of_student(student: Path, task: Tasks, method: str, custom_task: bool) -> tuple[Tasks, str]:
+    """Task, or tasks, and method that a student was trained with: those of its run folder, else those that are given.
 
     Args:
         student: Its folder or checkpoint.
@@ -136,10 +137,11 @@ def origin_of_student(student: Path, task: str, method: str, custom_task: bool) 
     """
     saved = _run_of_student(student)
     try:
-        trained, by = str(saved["subspace"]["task"]), str(saved["data"]["method"])
+        trained, by = saved["subspace"]["task"], str(saved["data"]["method"])
+        names = names_of(trained)
     except (TypeError, KeyError):
         return task, method
-    return (trained if trained != "custom" or custom_task else task), by
+    return (trained if "custom" not in names or custom_task else task), by
 
 
 def format_of_student(student: Path) -> PromptFormat:

@@ -33,7 +33,7 @@ from spd_lightning.finetuning.student import save_student
 from spd_lightning.finetuning.student_key import StudentStore
 from spd_lightning.generation.corpus import Corpus, sole_writer
 from spd_lightning.generation.figures import corpus_figures
-from spd_lightning.generation.health import corpus_health
+from spd_lightning.generation.health import corpus_lines
 from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.recipe import finish, generate_with_vllm, open_corpus
 from spd_lightning.generation.requests import Generation
@@ -45,9 +45,10 @@ from spd_lightning.pipeline.tracking import log_corpus
 from spd_lightning.pipeline.trainers import NoTraining, stage_trainer, start_processes, take_best
 from spd_lightning.processes import agree, barrier, is_rank_zero
 from spd_lightning.subspace.calibration import calibration_health
+from spd_lightning.subspace.kept import KeptMoments
 from spd_lightning.subspace.module import SubspaceExtractionModule
-from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.stability import overlap_of_halves
+from spd_lightning.tasks.mix import label, of_each
 
 
 class Pipeline:
@@ -125,26 +126,24 @@ class Pipeline:
         """Moments from the store or from one pass over the calibration set; then the subspace, in milliseconds."""
         module = self.extraction
         module.check_options()
-        with self._stage("extract", f"{module.calibrated_task}: gradients of K and V on the correctness tokens") as row:
+        what = f"{label(module.calibrated_task)}: gradients of K and V on the correctness tokens"
+        with self._stage("extract", what) as row:
             self._refuse(self.run.changed_inputs("subspace", module.subspace_key()))
-            folder = self.store.folder("moments", module.moments_key())
-            file = folder / "moments.safetensors"
-            row["skipped"] = agree(self.store.is_complete(folder))
-            if row["skipped"]:
-                module.moments = Moments.load(file)
-                facts = self.store.facts(folder)["statistics"]
-            else:
+            kept = KeptMoments(self.store, module.moments_keys())
+            there = agree(kept.there())
+            row["skipped"] = len(there) == len(kept.keys)
+            module.found, facts = kept.load(there)
+            if not row["skipped"]:
                 self._say_cost("extract")
                 self._stage_trainer().predict(module, return_predictions=False)
-                facts = module.statistics.as_dict()
-                if is_rank_zero() and module.moments is not None:
-                    module.moments.save(file)
-                    self.store.complete(folder, module.moments_key(), statistics=facts)
+                for task in sorted(set(kept.keys) - set(there)):
+                    facts[task] = module.pairs[task].encoded[1].as_dict()
+                    kept.keep(task, module.found[task], facts[task])
                 barrier()
-            row["tokens"] = facts.get("num_tokens")
-            self.facts["calibration"] = facts
+            row["tokens"] = sum(own["num_tokens"] for t, own in facts.items() if row["skipped"] or t not in there)
+            self.facts["calibration"] = {"tasks": facts} if len(facts) > 1 else next(iter(facts.values()))
             path = self._save_subspace(module)
-        self._tell(calibration_health(module.num_examples, facts))
+        self._tell(*(calibration_health(module.num_examples, own, name) for name, own in of_each("", facts).items()))
         module.model = None  # its memory is wanted by the next stage
         if self.recipe.subspace is None:
             self.recipe = self.recipe.under(path)
@@ -181,7 +180,7 @@ class Pipeline:
     def generate(self) -> Path:
         """The corpus, continued where it stopped; batches that are there are not decoded again."""
         recipe, questions = self.recipe, self.recipe.questions
-        what = f"{len(questions.prompts)} prompts of {questions.task_name}, method {recipe.method}"
+        what = f"{len(questions.prompts)} prompts of {label(questions.tasks)}, method {recipe.method}"
         with self._stage("generate", what) as row:
             self._refuse(self.run.changed_inputs("corpus", recipe.key()))
             corpus = open_corpus(recipe, self.store, self.data.corpus_dir)
@@ -203,7 +202,7 @@ class Pipeline:
                 if not self.run.adapter.is_dir():  # a run that only repeats keeps its logs
                     lengths = [record["num_tokens"] for record in records]
                     log_corpus(self.trainer.loggers, figures, lengths, self.facts["corpus_samples"])
-        self._tell(corpus_health(records, questions))
+        self._tell(*corpus_lines(records, questions))
         return corpus.path
 
     def _decode(self, corpus: Corpus) -> None:
@@ -304,7 +303,8 @@ class Pipeline:
             if moved is not None:
                 moved["subspace"] = overlap_of_halves(module.moments, module.rank, module.center, module.basis)
             self.facts["moved"] = agree(moved)
-            sets = {"training prompts": self.recipe.questions.prompts}
+            asked, pairs = self.recipe.questions.asked, self.extraction.pairs
+            sets = of_each("training prompts", {task: part.prompts for task, part in asked.items()})
             if self.extraction.moments is not None:
-                sets["calibration"] = self.extraction.examples
+                sets |= of_each("calibration", {task: part.examples for task, part in pairs.items()})
             self.facts["overlap"] = bench.overlap_rows(sets)

@@ -66,7 +66,7 @@ def default_loggers(run_dir: Path, config: dict[str, Any]) -> list[Logger]:
 
 def log_corpus(
     loggers: Sequence[Logger],
-    statistics: Mapping[str, float],
+    statistics: Mapping[str, Any],
     lengths: Sequence[int],
     samples: Sequence[dict[str, str]],
 ) -> None:
@@ -81,8 +81,11 @@ def log_corpus(
     Ranks:
         For rank 0.
     """
+    figures = {name: value for name, value in statistics.items() if name != "tasks"}
+    for task, own in statistics.get("tasks", {}).items():
+        figures |= {f"{task}/{name}": value for name, value in own.items()}
     for logger in loggers:
-        logger.log_metrics({f"corpus/{name}": float(value) for name, value in statistics.items()}, step=0)
+        logger.log_metrics({f"corpus/{name}": float(value) for name, value in figures.items()}, step=0)
         if isinstance(logger, WandbLogger):
             import wandb  # a second to import, and not wanted by everyone
 

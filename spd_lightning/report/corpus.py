@@ -15,6 +15,14 @@ CORPUS_SHARES = {
     "distinct_1": "distinct tokens",
     "distinct_2": "distinct pairs of tokens",
 }
+CORPUS_COLUMNS = {
+    "n": "completions",
+    "tokens_total": "tokens",
+    "tokens_mean": "mean length",
+    "stopped": "stopped by itself",
+    "empty": "empty",
+    "answered": "with an answer",
+}
 CORPUS_FIGURES = {"n", "tokens_mean", "tokens_median", "tokens_max", "tokens_total", "stopped", "empty"}
 
 
@@ -24,6 +32,8 @@ def corpus_sections(run: Run) -> list[Section]:
     blocks: list[Block] = []
     if facts:
         blocks.append(tables.fact_table(facts, "The corpus in numbers"))
+        recorded = run.results.get("corpus")
+        blocks += tables.task_tables(recorded.get("tasks", {}) if isinstance(recorded, Mapping) else {}, CORPUS_COLUMNS)
     chart = figures.lengths(run)
     blocks += [] if chart is None else [Figure(chart, "lengths", "Lengths of the completions, in tokens.")]
     pairs = run.results.get("corpus_samples") or []
@@ -83,7 +93,7 @@ def corpus_facts(run: Run) -> dict[str, Any]:
             facts["texts to train on"] = value["texts"]
         elif name in CORPUS_SHARES:
             facts[CORPUS_SHARES[name]] = f"{100 * value:.1f}%"
-        elif not ("n" in figures and name in CORPUS_FIGURES):
+        elif name != "tasks" and not ("n" in figures and name in CORPUS_FIGURES):
             facts[name] = value
     return facts
 

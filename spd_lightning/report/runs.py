@@ -96,20 +96,23 @@ class Run:
         found = options(self.config)
         corpus, subspace = self.keys.get("corpus") or {}, self.keys.get("subspace") or {}
         moments = subspace.get("moments") or {}
-        # rows that the seed draws are other ones for each seed, as they should be
-        drawn = is_generated(corpus.get("task") or moments.get("task") or "")
+        keys = {str(moments["task"]): moments} if isinstance(moments.get("task"), str) else moments
+        some: Mapping[str, Any] = next(iter(keys.values()), {})
+        prompts, versions = corpus.get("prompts"), corpus.get("task_version")
+        if isinstance(corpus.get("task"), str):
+            prompts, versions = {corpus["task"]: prompts}, {corpus["task"]: versions}
         content = {
-            "model": corpus.get("model") or moments.get("model"),
-            "prompts": None if drawn else corpus.get("prompts"),
-            "calibration": None if drawn else moments.get("examples"),
-            "task_version": corpus.get("task_version") or moments.get("task_version"),
+            "model": corpus.get("model") or some.get("model"),
+            "prompts": _content(prompts or {}),
+            "calibration": _content({task: key.get("examples") for task, key in keys.items()}),
+            "task_version": _content(versions or {task: key.get("task_version") for task, key in keys.items()}, True),
         }
         if not any(content.values()):  # a run that does not say: then the folder must do
             content = {"data_dir": self.config.get("data_dir")}
         found |= {f"content.{name}": value for name, value in content.items() if value is not None}
         packages = self.environment.get("packages") or {}
-        versions = {n: packages[n] for n in COMPUTE if n in packages} | (self.environment.get("stages") or {})
-        return found | {f"versions.{name}": value for name, value in versions.items()}
+        known = {n: packages[n] for n in COMPUTE if n in packages} | (self.environment.get("stages") or {})
+        return found | {f"versions.{name}": value for name, value in known.items()}
 
     def option(self, name: str, default: Any = None) -> Any:
         """An option by its dotted name, e.g. ``subspace.rank``, or another of the `conditions`."""
@@ -163,6 +166,17 @@ class Run:
                         if name and value and row.get("step") and name.split("_")[0] in ("train/loss", "val/loss"):
                             curves.setdefault(name, {})[int(float(row["step"]))] = float(value)
         return {name: sorted(points.items()) for name, points in sorted(curves.items())}
+
+
+def _content(of_tasks: Mapping[str, Any], drawn: bool = False) -> Any:
+    """What a run's tasks hold, by task, of one task as it is; None for nothing.
+
+    Args:
+        of_tasks: By task.
+        drawn: Whether generated tasks count: rows that the seed draws are other ones for each seed, as they should be.
+    """
+    found = {task: value for task, value in of_tasks.items() if value and (drawn or not is_generated(task))}
+    return found if len(of_tasks) > 1 and found else next(iter(found.values()), None)
 
 
 def read_run(run_dir: str | Path) -> Run:

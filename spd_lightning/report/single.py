@@ -16,6 +16,15 @@ from spd_lightning.report.sections import arithmetic_blocks, caveats, group_bloc
 from spd_lightning.report.wording import benchmark_name, format_value, method_order
 from spd_lightning.scoring.verdicts import is_share
 
+CALIBRATION_COLUMNS = {
+    "weight": "weight",
+    "num_examples": "examples",
+    "num_tokens": "tokens",
+    "num_correctness_tokens": "correctness-defining",
+    "num_skipped": "skipped",
+    "num_cut": "cut by max_length",
+}
+
 
 def one_run(run: Run) -> list[Section]:
     """All sections for a single run."""
@@ -87,7 +96,8 @@ def _calibration(run: Run) -> list[Block]:
     return [
         f"{facts['basis']} basis from {facts['num_examples']} examples of {facts['task']} in {facts['dtype']}: "
         f"{facts['num_tokens']:,} tokens, {facts['num_correctness_tokens']:,} of them correctness-defining. "
-        f"{facts['num_skipped']} examples skipped{skipped}; {facts['num_cut']} with a span cut by max_length."
+        f"{facts['num_skipped']} examples skipped{skipped}; {facts['num_cut']} with a span cut by max_length.",
+        *tables.task_tables(facts.get("tasks", {}), CALIBRATION_COLUMNS),
     ]
 
 

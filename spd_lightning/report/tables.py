@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from spd_lightning.evaluation.across import ONE_STUDENT
 from spd_lightning.evaluation.power import smallest_difference
 from spd_lightning.evaluation.statistics import ALPHA
-from spd_lightning.report.render import Table, text_table
+from spd_lightning.report.render import Block, Table, text_table
 from spd_lightning.report.runs import Run
 from spd_lightning.report.wording import (
     benchmark_name,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from spd_lightning.evaluation.contamination import Recall
     from spd_lightning.subspace.compare import SiteComparison
 
+SHARES = {"weight", "stopped", "empty", "answered"}  # fractions of a task's row
 MARK = "†"
 SMALLEST = "smallest effect seen"  # the true difference that a comparison shows in 4 of 5 trials
 
@@ -178,6 +179,20 @@ def record_table(records: Sequence[Mapping[str, Any]], caption: str = "") -> Tab
     texts = {j for j, name in enumerate(names) if not all(isinstance(r.get(name), int | float) for r in records)}
     rows = [tuple(format_any(r.get(name)) for name in names) for r in records]
     return Table(tuple(names), rows, text_columns=frozenset(texts), caption=caption)
+
+
+def task_tables(tasks: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str]) -> list[Block]:
+    """A table with a row for each of several tasks; none for one.
+
+    Args:
+        tasks: What is known of each.
+        columns: Field to heading; a fraction that is named in `SHARES` is shown in per cent.
+    """
+    rows = []
+    for task, own in tasks.items():
+        shown = {name: f"{100 * own[name]:.1f}%" if name in SHARES else own[name] for name in columns if name in own}
+        rows.append({"task": task, **{columns[name]: value for name, value in shown.items()}})
+    return [record_table(rows, "By task")] if rows else []
 
 
 def subspace_table(run: Run) -> Table:

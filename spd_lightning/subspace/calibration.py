@@ -144,11 +144,25 @@ def moments_key(
 
 
 def subspace_key(
-    moments: Mapping[str, Any], *, rank: Rank, center: bool, basis: Basis, strength: float, seed: int
+    moments: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, float],
+    *,
+    rank: Rank,
+    center: bool,
+    basis: Basis,
+    strength: float,
+    seed: int,
 ) -> dict[str, Any]:
-    """Everything that the subspace depends on, as JSON values; the seed only where it is drawn from."""
+    """Everything that the subspace depends on, as JSON values; the seed only where it is drawn from.
+
+    Args:
+        moments: Keys of the tasks' moments, by task.
+        weights: By task; see `mixture`. Of one task alone neither its weight nor its name beside the key counts.
+    """
+    keys = {name: dict(moments[name]) for name in weights}
+    several = {"moments": keys, "weights": dict(weights)}
     return {
-        "moments": dict(moments),
+        **(several if len(keys) > 1 else {"moments": next(iter(keys.values()))}),
         "rank": rank,
         "center": center,
         "basis": basis,
@@ -181,12 +195,13 @@ def metadata(
     }
 
 
-def calibration_health(asked: int | None, facts: Mapping[str, Any]) -> Health:
+def calibration_health(asked: int | None, facts: Mapping[str, Any], task: str = "") -> Health:
     """Stage 1's line: how many calibration examples were lost, and why.
 
     Args:
         asked: ``subspace.num_examples``.
         facts: Of `CalibrationStatistics`.
+        task: Whose they are, where there are several.
     """
     used, lost, cut = facts["num_examples"], facts["num_skipped"], len(facts["cut"])
     found = fewer_than_asked("subspace.num_examples", asked, used + lost, "examples")
@@ -199,4 +214,4 @@ def calibration_health(asked: int | None, facts: Mapping[str, Any]) -> Health:
     if cut > lost:
         found.append(f"{cut - lost} examples used lose a part of their spans. Raise --subspace.max_length.")
     figures = {"examples": used, "lost": lost / max(used + lost, 1), "tokens_in_S": facts["num_correctness_tokens"]}
-    return Health("extract", figures, tuple(found))
+    return Health(f"extract {task}".rstrip(), figures, tuple(found))

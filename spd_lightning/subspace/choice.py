@@ -19,6 +19,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.sites import Side, SiteKey
 from spd_lightning.subspace.subspace import CapabilitySubspace
+from spd_lightning.tasks.mix import Tasks, label, names_of
 
 Basis = Literal["capability", "random", "complement", "other"]
 Rank = int | str
@@ -109,10 +110,10 @@ def choice_problems(basis: str, strength: float) -> list[str]:
     return problems
 
 
-def other_problems(basis: str, task: str, basis_task: str | None) -> list[str]:
+def other_problems(basis: str, task: Tasks, basis_task: str | None) -> list[str]:
     """What is wrong with the task of basis ``other``, one sentence each; empty if nothing is."""
-    if basis == "other" and basis_task in (None, task):
-        return [f"basis=other needs another task than {task}. Set --subspace.basis_task to one."]
+    if basis == "other" and basis_task in (None, *names_of(task)):
+        return [f"basis=other needs another task than {label(task)}. Set --subspace.basis_task to one."]
     if basis != "other" and basis_task is not None:
         return [f"basis_task={basis_task} is the task of basis other, and basis={basis}. Set --subspace.basis other."]
     return []

@@ -29,15 +29,17 @@ from spd_lightning.model.source import model_fingerprint
 from spd_lightning.options import check_options
 from spd_lightning.processes import Batches
 from spd_lightning.subspace import calibration
-from spd_lightning.subspace.capture import BATCH_TOKENS, Batch, capture_gradients, collate, for_moments, form_batches
+from spd_lightning.subspace.capture import BATCH_TOKENS, Batch, capture_gradients, collate, for_moments
 from spd_lightning.subspace.choice import Rank, choice_problems, other_problems, subspace_from_moments
-from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample, encode_examples
+from spd_lightning.subspace.correctness import EncodedExample
 from spd_lightning.subspace.layout_check import check_layout
+from spd_lightning.subspace.mixture import mixed
 from spd_lightning.subspace.moments import Moments
+from spd_lightning.subspace.pairs import Pairs, batches_of
 from spd_lightning.subspace.sites import KVSite, SiteKey, kv_sites, weights_digest
 from spd_lightning.subspace.subspace import CapabilitySubspace
-from spd_lightning.tasks import load_task
-from spd_lightning.tasks.task import Example, Task
+from spd_lightning.tasks.mix import Tasks, weights_of
+from spd_lightning.tasks.task import Example
 
 
 class SubspaceExtractionModule(LightningModule):
@@ -45,11 +47,13 @@ class SubspaceExtractionModule(LightningModule):
 
     Args:
         model_name_or_path: Base model: hub id, folder, .gguf file, smollm2-135m-instruct or gemma3-270m (make gemma).
-        task: Capability to calibrate on: gsm8k, mbpp, mmlu, arithmetic, custom, ...
+        task: Capability to calibrate on: gsm8k, mbpp, mmlu, arithmetic, custom, ... Several count alike as a list,
+            [gsm8k, mmlu], and by their weights as {gsm8k: 1, mmlu: 2}: in the subspace (each task's gradients are
+            divided by their size first) and in the number of prompts.
         task_file: Rows of the task custom: a path, or {path, columns, score, normalise}; see docs/own_data.md.
         data_dir: Folder of data sets; null takes SPD_DATA_DIR, else the hub.
-        num_examples: Calibration pairs, the first of the training split; null is the task's default (50; multiple
-            choice 500). The paper finds results flat from 20 to 500.
+        num_examples: Calibration pairs of each task, the first of its training split; null is the task's default (50;
+            multiple choice 500). The paper finds results flat from 20 to 500.
         max_length: Longest calibration text, tokens; the rest is cut off and counted.
         rank: Columns of the basis: half (of kv_dim, the paper), an integer, or energy:0.95 (smallest rank that holds
             that share of the squared singular values, per layer and side).
@@ -78,7 +82,7 @@ class SubspaceExtractionModule(LightningModule):
     def __init__(
         self,
         model_name_or_path: str = "smollm2-135m-instruct",
-        task: str = "arithmetic",
+        task: Tasks = "arithmetic",
         task_file: str | dict[str, Any] | None = None,
         data_dir: str | None = None,
         num_examples: int | None = None,
@@ -101,25 +105,41 @@ class SubspaceExtractionModule(LightningModule):
     ) -> None:
         super().__init__()
         check_options(SubspaceExtractionModule, locals(), "subspace")
-        self.model_name_or_path, self.task = model_name_or_path, task
-        self.task_file, self.data_dir = task_file, data_dir
-        self.num_examples, self.max_length, self.layers = num_examples, max_length, layers
+        self.model_name_or_path, self.task, self.layers = model_name_or_path, task, layers
+        self.num_examples, self.max_length = num_examples, max_length
         self.rank: Rank = int(rank) if isinstance(rank, str) and rank.isdigit() else rank
         self.sides, self.loss, self.span_rule = sides, loss, span_rule
         self.center, self.strength, self.basis = center, strength, basis
         self.basis_task, self.calibrated_task = basis_task, task if basis_task is None else basis_task
+        self.weights = weights_of(self.calibrated_task)
         self.model_dtype: Dtype = dtype
-        self.seed, self.rows, self.batch_tokens, self.device_map = seed, rows, batch_tokens, device_map
+        self.seed, self.batch_tokens, self.device_map = seed, batch_tokens, device_map
         self.prompt_format: PromptFormat = prompt_format or "plain"
         self.model: PreTrainedModel | None = None
-        self.tokenizer: PreTrainedTokenizerBase | None = None
-        self.moments: Moments | None = None
-        self._reading = {"task": self.calibrated_task, "loss": loss, "span_rule": span_rule, "max_length": max_length}
-        self._reading |= {"prompt_format": "chat"} if self.prompt_format == "chat" else {}  # plain text: keys as before
-        self._batches: list[list[EncodedExample]] = []
+        self.found: dict[str, Moments] = {}
+        option = f"--subspace.{'task' if basis_task is None else 'basis_task'}"
+        read = (task_file, data_dir, num_examples, max_length, loss, span_rule, seed, rows, self.prompt_format)
+        self.pairs = {name: Pairs(name, lambda: self.tokenizer, *read, option) for name in self.weights}
+        self._batches: list[tuple[str, int, list[EncodedExample]]] = []
         self._sites: dict[SiteKey, KVSite] = {}
-        self._running = Moments()
+        self._running: dict[str, Moments] = {}
         self._packed = contextlib.ExitStack()
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's."""
+        return load_tokenizer(self.model_name_or_path)
+
+    @property
+    def moments(self) -> Moments | None:
+        """Moments of the task, or of all tasks by their weights (`mixture.mixed`); None until each has some."""
+        return mixed(self.found, self.weights) if self.weights.keys() <= self.found.keys() else None
+
+    @moments.setter
+    def moments(self, moments: Moments) -> None:
+        """Those of the one task; of several, put each one's into ``found``."""
+        (name,) = self.weights
+        self.found = {name: moments}
 
     @cached_property
     def target_sites(self) -> dict[SiteKey, int]:
@@ -139,29 +159,17 @@ class SubspaceExtractionModule(LightningModule):
         problems = calibration.count_problems(self.num_examples, self.batch_tokens)
         problems += choice_problems(self.basis, self.strength) + other_problems(self.basis, self.task, self.basis_task)
         try:
-            _ = (self.resolved_dtype, self.basis_task and self._task())
+            _ = (self.resolved_dtype, self.basis_task and [part.task for part in self.pairs.values()])
             calibration.target_sites(self.model_name_or_path, self.layers, self.sides, self.rank)
         except UserError as error:
             problems.append(str(error))
         if problems:
             raise UserError("\n".join(problems))
 
-    @cached_property
-    def examples(self) -> list[Example]:
-        """The calibration pairs: the first rows of the task's training split."""
-        return calibration.first_examples(self._task(), self.num_examples)
-
-    @cached_property
-    def encoded(self) -> tuple[list[EncodedExample], CalibrationStatistics]:
-        """The tokenised pairs with a non-empty S, and what became of all."""
-        self.tokenizer = self.tokenizer or load_tokenizer(self.model_name_or_path)
-        form = (self.prompt_format, self._task().system_prompt)
-        return encode_examples(self.tokenizer, self.examples, self.max_length, self.span_rule, self.loss, *form)
-
     @property
-    def statistics(self) -> CalibrationStatistics:
-        """Examples used, skipped and why, cut by max_length; tokens, and tokens in S."""
-        return self.encoded[1]
+    def examples(self) -> list[Example]:
+        """The calibration pairs of all tasks."""
+        return [example for part in self.pairs.values() for example in part.examples]
 
     @property
     def resolved_dtype(self) -> torch.dtype:
@@ -169,40 +177,23 @@ class SubspaceExtractionModule(LightningModule):
         own = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return resolve_dtype(self.model_dtype, own if self._trainer is None else self.trainer.strategy.root_device)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Fingerprint of the model's files."""
-        return model_fingerprint(self.model_name_or_path)
-
-    def moments_key(self) -> dict[str, Any]:
-        """Everything that the moments depend on, as JSON values; rank, center, basis and strength are not among it."""
-        return calibration.moments_key(
-            self.fingerprint,
-            self._reading,
-            task_version=self._task().version,
-            rows=self.rows,
-            examples=self.examples,
-            sites=self.target_sites,
-            dtype=self.resolved_dtype,
-            batch_tokens=self.batch_tokens,
-            tokens=self.encoded[0] if self.prompt_format == "chat" or self._task().system_prompt else None,
-        )
+    def moments_keys(self) -> dict[str, dict[str, Any]]:
+        """By task, everything that its moments depend on, as JSON values; not rank, center, basis, strength, weight."""
+        model, sites, dtype = model_fingerprint(self.model_name_or_path), self.target_sites, self.resolved_dtype
+        return {name: part.key(model, sites, dtype, self.batch_tokens) for name, part in self.pairs.items()}
 
     def subspace_key(self) -> dict[str, Any]:
         """Everything that the subspace depends on, as JSON values."""
-        key, seed = self.moments_key(), self.seed
+        keys, seed = self.moments_keys(), self.seed
         return calibration.subspace_key(
-            key, rank=self.rank, center=self.center, basis=self.basis, strength=self.strength, seed=seed
+            keys, self.weights, rank=self.rank, center=self.center, basis=self.basis, strength=self.strength, seed=seed
         )
 
-    def _task(self) -> Task:
-        option = f"--subspace.{'task' if self.basis_task is None else 'basis_task'}"
-        return load_task(self.calibrated_task, self.data_dir, self.task_file, option, self.rows, self.seed)
-
     def setup(self, stage: str) -> None:
-        """Check the options and mark S, before the weights are loaded."""
+        """Check the options and mark S, before the weights are loaded; moments in ``found`` need no pass."""
         self.check_options()
-        self._batches = form_batches(self.encoded[0], self.batch_tokens)
+        missing = [part for name, part in self.pairs.items() if name not in self.found]
+        self._batches = batches_of(missing or self.pairs.values(), self.batch_tokens)
 
     def configure_model(self) -> None:
         """Load the frozen model, once; one that was assigned to ``model`` is kept.
@@ -227,7 +218,7 @@ class SubspaceExtractionModule(LightningModule):
         A process without a batch gets an empty one, so that it still takes part in the collective at the end.
         """
         batches = self._batches[self.global_rank :: self.trainer.world_size]
-        return Batches(batches or [[]], collate)
+        return Batches([batch for _, _, batch in batches] or [[]], collate)
 
     def on_predict_start(self) -> None:
         """Find the sites in the loaded model, check them once, and pack its linear layers while the stage lasts.
@@ -240,8 +231,11 @@ class SubspaceExtractionModule(LightningModule):
         check_layout(self.model, sites)
         self._sites = {key: site for key, site in sites.items() if key in self.target_sites}
         self._packed.enter_context(packed_linears(self.model))
-        self._running, self._started, self._tokens = Moments(half=Moments()), time.perf_counter(), 0
-        rank_zero_info(f"Stage 1, {self.calibrated_task}: {calibration.where(self.model, sites)}; {self.statistics}")
+        self._running = {name: Moments(half=Moments()) for name, _, _ in self._batches}
+        self._started, self._tokens = time.perf_counter(), 0
+        where = calibration.where(self.model, sites)
+        for name in self._running:
+            rank_zero_info(f"Stage 1, {name}: {where}; {self.pairs[name].encoded[1]}")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> int:
         """Add one batch's gradients to the moments.
@@ -260,8 +254,8 @@ class SubspaceExtractionModule(LightningModule):
             with torch.inference_mode(False), torch.autocast(self.device.type, enabled=False):
                 batch = Batch(*(tensor.clone() for tensor in batch))
                 gradients = capture_gradients(self.model, batch, self._sites)
-                before = self._batches[: self.global_rank + batch_idx * self.trainer.world_size]
-                self._running.update(*for_moments(gradients, batch, sum(map(len, before))))
+                name, before, _ = self._batches[self.global_rank + batch_idx * self.trainer.world_size]
+                self._running[name].update(*for_moments(gradients, batch, before))
         except BaseException:
             self._packed.close()  # Lightning calls no hook of a module after an exception
             raise
@@ -284,26 +278,28 @@ class SubspaceExtractionModule(LightningModule):
         assert self.model is not None
         seconds = time.perf_counter() - self._started
         self._packed.close()
-        self._running.ensure(self.target_sites)
-        self._running.all_reduce(self.device)
-        moments, dtype, statistics = self._running, dtype_name(self.resolved_dtype), self.statistics
-        if not moments.finite():
-            calibration.check_weights(self.model, self.model_name_or_path)
-        moments.check(dtype)
-        name, digest = self.model_name_or_path, weights_digest(self._sites)
-        moments.metadata = calibration.metadata(name, self.fingerprint, digest, self._reading, dtype, statistics)
-        self.moments = moments
-        rank_zero_info(f"Stage 1: {statistics.num_tokens / seconds:.0f} tokens/s, {seconds:.1f} s")
+        dtype, done, name = dtype_name(self.resolved_dtype), 0, self.model_name_or_path
+        content = (name, model_fingerprint(name), weights_digest(self._sites))
+        for task, moments in self._running.items():
+            moments.ensure(self.target_sites)
+            moments.all_reduce(self.device)
+            if not moments.finite():
+                calibration.check_weights(self.model, name)
+            moments.check(dtype)
+            moments.metadata = self.pairs[task].metadata(*content, dtype)
+            self.found[task] = moments
+            done += self.pairs[task].encoded[1].num_tokens
+        rank_zero_info(f"Stage 1: {done / seconds:.0f} tokens/s, {seconds:.1f} s")
 
     @property
     def subspace(self) -> CapabilitySubspace:
         """The subspace of the moments, by rank, center, basis and strength; cheap, no model needed.
 
-        Set ``module.moments = Moments.load(path)`` to use cached ones.
+        Set ``module.moments = Moments.load(path)`` to use cached ones (of several tasks, ``found[task]``).
 
         Raises:
             UserError: If there are no moments yet.
         """
-        if self.moments is None:
+        if (moments := self.moments) is None:
             raise UserError("There are no moments yet. Run Trainer.predict(module) first, or load them.")
-        return subspace_from_moments(self.moments, self.rank, self.center, self.basis, self.strength, self.seed)
+        return subspace_from_moments(moments, self.rank, self.center, self.basis, self.strength, self.seed)

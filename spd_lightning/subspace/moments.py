@@ -41,6 +41,11 @@ class SiteMoments:
             return self.second_moment
         return self.second_moment - torch.outer(self.sum, self.sum) / self.count
 
+    def without(self, part: SiteMoments) -> SiteMoments:
+        """The moments of the rows that are not those of ``part``."""
+        second, total = self.second_moment - part.second_moment, self.sum - part.sum
+        return SiteMoments(second, total, self.count - part.count)
+
 
 @dataclass
 class Moments:
@@ -120,16 +125,7 @@ class Moments:
 
     def without(self, part: Moments) -> Moments:
         """The moments of the rows that are not those of ``part``, which has the same sites."""
-        return Moments(
-            {
-                key: SiteMoments(
-                    site.second_moment - part.sites[key].second_moment,
-                    site.sum - part.sites[key].sum,
-                    site.count - part.sites[key].count,
-                )
-                for key, site in self.sites.items()
-            }
-        )
+        return Moments({key: site.without(part.sites[key]) for key, site in self.sites.items()})
 
     def all_reduce(self, device: torch.device | str = "cpu", group: dist.ProcessGroup | None = None) -> None:
         """Sum over processes, so that every one holds the moments of all rows; they are on the CPU afterwards.

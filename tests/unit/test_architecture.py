@@ -113,6 +113,8 @@ TESTED_IN = {
     "scoring/answers_numbers.py": "unit/scoring/test_answers.py",
     "scoring/isolation.py": "unit/scoring/test_execution.py",
     "subspace/calibration.py": "unit/subspace/test_module.py",
+    "subspace/kept.py": "integration/test_several_tasks.py",
+    "subspace/pairs.py": "unit/subspace/test_module.py",
     "subspace/layouts.py": "unit/subspace/test_layout_check.py",
     "sweep/grid.py": "integration/test_sweep.py",
     "sweep/runner.py": "integration/test_sweep.py",

@@ -274,7 +274,7 @@ def test_base_scores_are_computed_once_and_again_only_for_another_setting(tmp_pa
 
     def evaluate(benchmark: Benchmark, **changes: Any) -> BenchmarkResult:
         settings = {"method": "base", "store": store, "key": {"model": "m", "dtype": "float32"}, "seed": 1, **changes}
-        return evaluate_model(load, [benchmark], trained_task="number", trained_domain="math", **settings)[0]
+        return evaluate_model(load, [benchmark], trained={"number": "math"}, **settings)[0]
 
     first = evaluate(make("letter"))
     again = evaluate(make("letter"))
@@ -402,18 +402,21 @@ def test_intervals_of_scores_without_a_spread() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trained", "domain", "task", "other", "split"),
+    ("trained", "task", "domain", "split"),
     [
-        ("gsm8k", "math", "gsm8k", "math", "in"),
-        ("mbpp", "code", "mbpp_sanitized", "code", "in"),
-        ("arithmetic", "math", "arithmetic:hard", "math", "in"),
-        ("gsm8k", "math", "svamp", "math", "transfer"),
-        ("gsm8k", "math", "mmlu", "qa", "out"),
-        (None, None, "mmlu", "qa", None),
+        ({"gsm8k": "math"}, "gsm8k", "math", "in"),
+        ({"mbpp": "code"}, "mbpp_sanitized", "code", "in"),
+        ({"arithmetic": "math"}, "arithmetic:hard", "math", "in"),
+        ({"gsm8k": "math"}, "svamp", "math", "transfer"),
+        ({"gsm8k": "math"}, "mmlu", "qa", "out"),
+        ({}, "mmlu", "qa", None),
+        ({"gsm8k": "math", "mmlu": "qa"}, "mmlu", "qa", "in"),
+        ({"mmlu": "qa", "gsm8k": "math"}, "svamp", "math", "transfer"),
+        ({"gsm8k": "math", "mmlu": "qa"}, "mbpp", "code", "out"),
     ],
 )
-def test_split(trained: str | None, domain: str | None, task: str, other: str, split: str | None) -> None:
-    assert domain_split(trained, domain, task, other) == split
+def test_split_is_that_of_the_nearest_task(trained: dict[str, str], task: str, domain: str, split: str | None) -> None:
+    assert domain_split(trained, task, domain) == split
 
 
 def test_what_tokenizer_and_template_make_of_the_prompts_is_in_the_key(tokenizer: Any) -> None:

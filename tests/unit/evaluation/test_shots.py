@@ -72,6 +72,6 @@ def test_their_task_must_be_scored(tiny_model_dir: str, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"base_shots=\[3\] gives answers of arithmetic to the base, which is not among"
     ):
-        suite.shots_benchmark()
+        suite.shots_benchmarks()
     with pytest.raises(UserError, match="base_shots=0 is not possible"):
         make(tiny_model_dir, tmp_path, tasks=["letters"], base_shots=[0])

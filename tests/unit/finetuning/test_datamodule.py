@@ -210,7 +210,11 @@ def written(data: SelfGenerationDataModule, completions: list[str]) -> SelfGener
 def test_raw_output_has_no_stop_strings_unless_asked(make: Any) -> None:
     for task in ("arithmetic", "letters", "functions"):
         data = make(task=task, task_file=None, num_prompts=2)
-        assert data.recipe.questions.task.stop and data.recipe.sampling.stop == () and data.recipe.key()["stop"] == []
+        assert (
+            data.recipe.questions.asked[task].task.stop
+            and data.recipe.sampling.stop == ()
+            and data.recipe.key()["stop"] == []
+        )
     asked = make(task="letters", task_file=None, stop=["\n", "Q:"])
     assert asked.recipe.sampling.stop == ("\n", "Q:") and asked.recipe.key()["stop"] == ["\n", "Q:"]
 
@@ -222,7 +226,10 @@ def test_what_is_judged_is_cut_and_what_is_trained_is_not(make: Any) -> None:
     right = [f" #### {gold[0]}{later}", f" It is {gold[1]}.", "\nQuestion: #### " + gold[2], " #### 777777"]
     written(data, right)
     assert data.facts["kept"] == {"rule": "correct", "kept": 2, "of": 4}
-    assert [data.recipe.questions.judged_part(text) for text in right[:2]] == [f" #### {gold[0]}", right[1]]
+    assert [data.recipe.questions.asked["arithmetic"].judged_part(text) for text in right[:2]] == [
+        f" #### {gold[0]}",
+        right[1],
+    ]
     tokenizer = byte_tokenizer()
     assert [tokenizer.decode(t.completion_ids) for t in data.train_texts] == 2 * [text + "<eos>" for text in right[:2]]
 

@@ -132,7 +132,7 @@ def test_numbers_that_are_not_in_the_question_become_others_of_their_length(make
 def test_a_number_of_the_solved_examples_is_not_one_of_the_question(make: Any) -> None:
     """All prompts have the same three, and most one-digit answers stand somewhere in them."""
     data = make(num_prompts=4, keep="renumbered")
-    solved = re.findall(r"\d+", data.recipe.questions.task.solved)
+    solved = re.findall(r"\d+", next(iter(data.recipe.questions.asked.values())).task.solved)
     completions = []
     for e in data.recipe.questions.prompts:
         free = [n for n in solved if n not in re.findall(r"\d+", e.meta["question"])]
@@ -222,7 +222,7 @@ def test_solved_examples_carry_no_loss_when_the_question_is_learned(make: Any) -
             tokenizer.decode([i for i, label in zip(ids, labels) if label != -100], skip_special_tokens=True)
             for ids, labels in zip(batch["input_ids"].tolist(), batch["labels"].tolist())
         }
-        solved = data.recipe.questions.task.solved
+        solved = next(iter(data.recipe.questions.asked.values())).task.solved
         prompts = [e.prompt.removeprefix(solved) for e in data.recipe.questions.prompts]
         begin = 0 if head else 1  # a text's first token is never predicted
         assert learned == {p[begin:] + c for p, c in zip(prompts, (" a", " b", " c"))}
@@ -273,3 +273,40 @@ def test_json_facts(make: Any) -> None:
     data = make(num_prompts=2, keep="shuffled")
     trained(data, [" a", " b"])
     assert json.loads(json.dumps(data.facts)) == data.facts
+
+
+@pytest.mark.parametrize("keep", ["correct", "wrong", "shuffled", "drop_shortest", "renumbered"])
+def test_of_several_tasks_each_is_kept_by_its_own_rule_and_keeps_its_share(make: Any, keep: str) -> None:
+    """Numbers and letters, judged as such; arithmetic is right once, letters thrice, and both stay at four texts."""
+    data = make(["letters", "arithmetic"], num_prompts=8, keep=keep)
+    asked = data.recipe.questions.asked
+    right = {e.id: f" #### {e.expected}" if name == "arithmetic" else f" {e.expected}"
+             for name, part in asked.items() for e in part.prompts}  # fmt: skip
+    wrong = {*(e.id for e in asked["arithmetic"].prompts[1:]), asked["letters"].prompts[0].id}
+    written = [" 4242" if r.id in wrong else right[r.id] for r in data.recipe.questions.requests]
+    texts = trained(data, written)
+    counts = {name: sum(i.startswith(name) for i, _ in texts) for name in asked}
+    assert counts == {"arithmetic": 4, "letters": 4}
+    by_id = dict(texts)
+    kept = {i.rpartition(":")[0] for i in by_id}
+    if keep in ("correct", "wrong"):
+        assert kept == (wrong if keep == "wrong" else right.keys() - wrong)
+    elif keep == "shuffled":
+        for name in asked:
+            own = [i for i in by_id if i.startswith(name)]
+            before = [t for r, t in zip(data.recipe.questions.requests, written) if r.id.startswith(name)]
+            assert sorted(by_id[i] for i in own) == sorted(before), "completions stay within their task"
+    else:
+        assert kept == right.keys(), "a tenth of four is none"
+
+
+def test_a_task_that_would_vanish_ends_the_run_and_majority_is_asked_of_each(make: Any) -> None:
+    data = make(["letters", "arithmetic"], num_prompts=4, keep="correct")
+    letters = {e.id: f" {e.expected}" for e in data.recipe.questions.asked["letters"].prompts}
+    with pytest.raises(UserError, match="keep=correct: 0 of 2 completions of arithmetic agree with the gold answer"):
+        trained(data, [letters.get(r.id, " none") for r in data.recipe.questions.requests])
+    with pytest.raises(UserError, match="numbers or letters; those of functions are of type program"):
+        make(["letters", "functions"], num_prompts=4, num_generations=2, keep="majority").check_options()
+    with pytest.raises(UserError, match="keep=shuffled needs at least two prompts of arithmetic"):
+        make({"letters": 3, "arithmetic": 1}, num_prompts=4, keep="shuffled").check_options()
+    make(["letters", "arithmetic"], num_prompts=4, num_generations=2, keep="majority").check_options()

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from spd_lightning.generation.questions import Questions
 from spd_lightning.generation.recipe import Recipe
+from spd_lightning.generation.requests import form_batches
+from spd_lightning.tasks import load_task
 
 # Named otherwise in the key, or there by what they lead to: the prompts, the tokens, the sampling.
-ELSEWHERE = {"questions", "model_name_or_path", "task_name", "task_file", "data_dir", "num_prompts", "method", "say"}
+ELSEWHERE = {"questions", "model_name_or_path", "tasks", "task_file", "data_dir", "num_prompts", "method", "say"}
 
 
-def small(model: str) -> Recipe:
-    questions = Questions(model, "arithmetic", num_prompts=2, max_prompt_length=1024)
-    return Recipe(questions, method="ssd", dtype="float32")
+def small(model: str, tasks: Any = "arithmetic", num_prompts: int = 2, **options: Any) -> Recipe:
+    questions = Questions(model, tasks, num_prompts=num_prompts, max_prompt_length=1024, **options)
+    return Recipe(questions, method="ssd", dtype="float32", batch_size=2)
 
 
 def test_every_option_is_in_the_key_or_there_by_what_it_leads_to(tiny_model_dir: str) -> None:
@@ -32,3 +35,39 @@ def test_a_settled_recipe_keeps_the_questions_that_were_read(tiny_model_dir: str
     settled = dataclasses.replace(recipe, dtype="auto").on(torch.device("cpu")).under(Path("a.safetensors"))
     assert settled.questions.requests is read and settled.subspace == "a.safetensors"
     assert settled.dtype in ("float32", "bfloat16") and settled.on("cpu") == settled
+
+
+def test_one_task_has_the_key_that_it_always_had_however_it_is_written(tiny_model_dir: str) -> None:
+    key = small(tiny_model_dir).key()
+    assert key["task"] == "arithmetic" and isinstance(key["task_version"], int)
+    assert isinstance(key["prompts"], str) and isinstance(key["prompt_tokens"], str) and key["max_new_tokens"] == 96
+    assert key == small(tiny_model_dir, ["arithmetic"]).key() == small(tiny_model_dir, {"arithmetic": 3}).key()
+    assert [r.id for r in small(tiny_model_dir).questions.requests] == ["train/s42/0", "train/s42/1"]
+
+
+def test_several_tasks_are_mixed_by_weight_and_the_order_of_their_names_changes_nothing(tiny_model_dir: str) -> None:
+    one, other = (small(tiny_model_dir, {n: 1 + (n == "letters") for n in names}, 6) for names in
+                  (["arithmetic", "letters"], ["letters", "arithmetic"]))  # fmt: skip
+    assert one.key() == other.key() and one.questions.requests == other.questions.requests
+    ids = [r.id for r in one.questions.requests]
+    assert [i.split("/")[0] for i in ids] == ["letters", "arithmetic", "letters", "letters", "arithmetic", "letters"]
+    alone = {n: [r.prompt_ids for r in small(tiny_model_dir, n, c).questions.requests]
+             for n, c in (("arithmetic", 2), ("letters", 4))}  # fmt: skip
+    for name, prompts in alone.items():
+        assert [r.prompt_ids for r in one.questions.requests if r.id.startswith(name)] == prompts, "the first rows"
+    assert one.key() != small(tiny_model_dir, ["arithmetic", "letters"], 6).key(), "other weights, other prompts"
+    assert one.questions.counts == {"prompts": 6, "truncated": 0, "rejected": 0, "requests": 6}
+
+
+def test_a_batch_is_of_one_task_and_has_its_limit(tiny_model_dir: str) -> None:
+    recipe = small(tiny_model_dir, ["arithmetic", "letters"], 6)
+    names = [{r.id.split("/")[0] for r in batch} for batch in recipe.batches()]
+    assert names == [{"arithmetic"}, {"arithmetic"}, {"letters"}, {"letters"}]
+    limits = [recipe.sampling_of(batch).max_new_tokens for batch in recipe.batches()]
+    own = [load_task(name).max_new_tokens for name in ("arithmetic", "letters")]
+    assert limits == [own[0], own[0], own[1], own[1]] and own[0] != own[1]
+    assert recipe.key()["max_new_tokens"] == dict(zip(("arithmetic", "letters"), own))
+    same = small(tiny_model_dir, ["arithmetic", "letters"], 6, max_new_tokens=7)
+    assert {same.sampling_of(batch).max_new_tokens for batch in same.batches()} == {7}
+    one = small(tiny_model_dir, "letters", 5)
+    assert one.batches() == form_batches(one.questions.requests, 2, None, one.questions.new_tokens)

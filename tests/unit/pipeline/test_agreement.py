@@ -30,6 +30,11 @@ def some_moments() -> Moments:
     return Moments({(0, "k"): SiteMoments(rows.T @ rows, rows.sum(0), 50)}, {"model": "m"})
 
 
+def own(moments: Moments) -> tuple[Any, Any, Any]:
+    """Key, moments and weight of the one task."""
+    return {"t": KEY}, {"t": moments}, {"t": 1.0}
+
+
 def make_run(folder: Path) -> Path:
     """A finished run of its own store, with every file that is compared."""
     run, moments = folder / "run", some_moments()
@@ -45,7 +50,7 @@ def make_run(folder: Path) -> Path:
     subspace_from_moments(moments, rank=3).save(run / "subspace" / "subspace.safetensors")
     store = ArtifactStore(folder / ".artifacts")
     moments.save(store.folder("moments", KEY) / "moments.safetensors")
-    store.complete(store.folder("moments", KEY), KEY)
+    store.complete(store.folder("moments", KEY), KEY, statistics={})
     return run
 
 
@@ -95,9 +100,9 @@ def test_moments_are_bound_by_1e_10(runs: tuple[Path, Path], change: float, hold
     moments = some_moments()
     moments.sites[0, "k"].second_moment *= 1 + change
     subspace = runs[1] / "subspace" / "subspace.safetensors"
-    checks = reference(runs).check_extraction(KEY, moments, subspace, torch.device("cpu"))
+    checks = reference(runs).check_extraction(*own(moments), subspace, torch.device("cpu"))
     assert [c.holds for c in checks] == [holds, True, True]
-    gpu = reference(runs).check_extraction(KEY, moments, subspace, torch.device("cuda"))
+    gpu = reference(runs).check_extraction(*own(moments), subspace, torch.device("cuda"))
     assert all(c.holds for c in gpu), "a GPU's attention adds gradients in no fixed order"
 
 
@@ -105,7 +110,7 @@ def test_another_subspace_or_count_is_found(runs: tuple[Path, Path], tmp_path: P
     moments = some_moments()
     moments.sites[0, "k"].count = 51
     subspace_from_moments(some_moments(), rank=3, basis="complement").save(tmp_path / "other.safetensors")
-    checks = reference(runs).check_extraction(KEY, moments, tmp_path / "other.safetensors", torch.device("cpu"))
+    checks = reference(runs).check_extraction(*own(moments), tmp_path / "other.safetensors", torch.device("cpu"))
     assert [(c.artifact, c.holds) for c in checks] == [("moments", True), ("moments", False), ("subspace", False)]
 
 
@@ -126,7 +131,7 @@ def test_moments_of_another_dtype_are_refused(runs: tuple[Path, Path], monkeypat
     monkeypatch.setitem(KEY, "dtype", "bfloat16")
     with pytest.raises(UserError, match=r"holds no moments of these settings"):
         reference(runs).check_extraction(
-            KEY, some_moments(), runs[1] / "subspace" / "subspace.safetensors", torch.device("cpu")
+            *own(some_moments()), runs[1] / "subspace" / "subspace.safetensors", torch.device("cpu")
         )
 
 

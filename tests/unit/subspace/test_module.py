@@ -63,7 +63,7 @@ def test_moments_equal_those_of_plain_autograd(tiny_model_dir, task_file):
 
     module = run(module_of(tiny_model_dir, task_file, layers="all"))
     model = tiny_model()
-    encoded, statistics = module.encoded
+    encoded, statistics = module.pairs["custom"].encoded
     stacked = {key: [] for key in module.target_sites}
     for example in encoded:
         for key, rows in plain(model, example, [0, 1]).items():
@@ -102,12 +102,12 @@ def test_rank_centring_and_basis_use_cached_moments_without_a_model(tiny_model_d
     first = run(module_of(tiny_model_dir, task_file))
     path = first.moments.save(tmp_path / "moments.safetensors")
     second = module_of(tiny_model_dir, task_file, rank=3, center=True, basis="complement")
-    assert second.moments_key() == first.moments_key() and second.subspace_key() != first.subspace_key()
+    assert second.moments_keys() == first.moments_keys() and second.subspace_key() != first.subspace_key()
     with pytest.raises(UserError, match="no moments yet"):
         _ = second.subspace
     second.moments = Moments.load(path)
     assert second.subspace.basis(1, "k").shape == (16, 3) and second.model is None
-    assert second.subspace.metadata["num_tokens"] == first.statistics.num_tokens
+    assert second.subspace.metadata["num_tokens"] == first.pairs["custom"].encoded[1].num_tokens
     again = module_of(tiny_model_dir, task_file)
     again.moments = Moments.load(path)
     one, two = tmp_path / "one", tmp_path / "two"
@@ -118,16 +118,16 @@ def test_keys_hold_what_matters_and_nothing_else(tiny_model_dir, task_file, tmp_
     base = module_of(tiny_model_dir, task_file)
     json.dumps(base.subspace_key())
     for same in ({"rank": 3}, {"center": True}, {"basis": "random"}, {"strength": 0.5}, {"seed": 1}):
-        assert module_of(tiny_model_dir, task_file, **same).moments_key() == base.moments_key()
+        assert module_of(tiny_model_dir, task_file, **same).moments_keys() == base.moments_keys()
     others = ({"layers": [0]}, {"sides": "k"}, {"loss": "full"}, {"max_length": 9}, {"span_rule": "contained"})
     for other in (*others, {"dtype": "bfloat16"}, {"num_examples": 3}):
-        assert module_of(tiny_model_dir, task_file, **other).moments_key() != base.moments_key()
+        assert module_of(tiny_model_dir, task_file, **other).moments_keys() != base.moments_keys()
     assert module_of(tiny_model_dir, task_file, seed=1).subspace_key() == base.subspace_key()
     one, two = (module_of(tiny_model_dir, task_file, basis="random", seed=s).subspace_key() for s in (1, 2))
     assert one != two
     changed = tmp_path / "changed.jsonl"
     changed.write_text(Path(task_file).read_text().replace("12", "13"))
-    assert module_of(tiny_model_dir, str(changed)).moments_key() != base.moments_key()
+    assert module_of(tiny_model_dir, str(changed)).moments_keys() != base.moments_keys()
 
 
 @pytest.mark.parametrize(
@@ -271,10 +271,10 @@ def test_basis_other_is_the_capability_of_another_task(tiny_model_dir, tmp_path)
     other = SubspaceExtractionModule(task="arithmetic", basis="other", basis_task="letters", **options)
     letters = SubspaceExtractionModule(task="letters", **options)
     own = SubspaceExtractionModule(task="arithmetic", **options)
-    assert other.moments_key() == letters.moments_key() != own.moments_key()
+    assert other.moments_keys() == letters.moments_keys() != own.moments_keys()
     assert other.subspace_key() != letters.subspace_key()
     run(other)
-    letters.moments = other.moments
+    letters.found = {"letters": other.found["letters"]}
     for key in letters.subspace.bases:
         assert torch.equal(other.subspace.bases[key], letters.subspace.bases[key])
     assert (other.subspace.metadata["basis"], other.subspace.metadata["task"]) == ("other", "letters")
@@ -299,7 +299,7 @@ def test_the_random_basis_is_another_one_for_each_seed(tiny_model_dir):
     options = {"model_name_or_path": tiny_model_dir, "task": "letters", "num_examples": 2, "basis": "random"}
     first, again, second = (SubspaceExtractionModule(seed=seed, **options) for seed in (1, 1, 2))
     run(first)
-    again.moments = second.moments = first.moments
+    again.found = second.found = first.found
     assert first.subspace_key() == again.subspace_key() != second.subspace_key()
     for key in first.subspace.bases:
         assert torch.equal(first.subspace.bases[key], again.subspace.bases[key])

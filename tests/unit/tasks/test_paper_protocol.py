@@ -240,7 +240,7 @@ def test_rows_are_one_option_and_part_of_every_key(data_dir: str, tiny_model_dir
         for rows in ("first", "reference"):
             extraction = SubspaceExtractionModule(**given, num_examples=3, max_length=800, rows=rows)  # type: ignore[arg-type]
             data = SelfGenerationDataModule(**given, num_prompts=3, method="ssd", rows=rows)  # type: ignore[arg-type]
-            keys.append((extraction.moments_key(), data.recipe.key()))
+            keys.append((extraction.moments_keys(), data.recipe.key()))
             texts.append([e.prompt + e.target for e in extraction.examples])
             assert [e.prompt for e in data.recipe.questions.prompts] == [e.prompt for e in extraction.examples]
         assert keys[0][0] != keys[1][0] and keys[0][1] != keys[1][1]
