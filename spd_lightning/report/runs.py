@@ -96,16 +96,17 @@ class Run:
         found = options(self.config)
         corpus, subspace = self.keys.get("corpus") or {}, self.keys.get("subspace") or {}
         moments = subspace.get("moments") or {}
-        keys = {str(moments["task"]): moments} if isinstance(moments.get("task"), str) else moments
-        some: Mapping[str, Any] = next(iter(keys.values()), {})
-        prompts, versions = corpus.get("prompts"), corpus.get("task_version")
-        if isinstance(corpus.get("task"), str):
-            prompts, versions = {corpus["task"]: prompts}, {corpus["task"]: versions}
+        several = bool(moments) and all(isinstance(key, Mapping) for key in moments.values())
+        keys: dict[str, Any] = moments if several else {str(moments.get("task") or corpus.get("task") or ""): moments}
+        prompts, versions = corpus.get("prompts") or {}, corpus.get("task_version") or {}
+        if not isinstance(prompts, Mapping):
+            prompts, versions = ({str(corpus.get("task") or ""): value} for value in (prompts, versions))
         content = {
-            "model": corpus.get("model") or some.get("model"),
-            "prompts": _content(prompts or {}),
+            "model": corpus.get("model") or next(iter(keys.values())).get("model"),
+            "prompts": _content(prompts),
             "calibration": _content({task: key.get("examples") for task, key in keys.items()}),
-            "task_version": _content(versions or {task: key.get("task_version") for task, key in keys.items()}, True),
+            "task_version": _content(versions, True)
+            or _content({task: key.get("task_version") for task, key in keys.items()}, True),
         }
         if not any(content.values()):  # a run that does not say: then the folder must do
             content = {"data_dir": self.config.get("data_dir")}
