@@ -70,8 +70,11 @@ class Owners:
             name: Of the artifact's folder.
             key: What it depends on; empty for an unfinished one.
         """
-        asked = {**key, **key.get("moments", {})}  # a subspace's key holds that of its moments
+        moments = key.get("moments", {})  # a subspace's key holds that of its moments, of several tasks each's
+        several = [own for own in moments.values() if isinstance(own, dict)]
+        asked = {**key, **(several[0] | {"task": list(moments)} if several else moments)}
         model = str(asked.get("base") or asked.get("model") or "-")  # a student's key has the options of stage 3, too
         task = asked.get("task") or self.tasks.get(name, "-")
+        task = " + ".join(task) if isinstance(task, list) else task
         users = ", ".join(self.runs.get(name, [])) or "no run"
         return f"{self.models.get(model, model[:12])}  {task}  {users}"

@@ -12,9 +12,9 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.runs import find_runs, reached, summarise
 
 
-def begun(path: Path, model: str = "tiny", method: str = "spd") -> RunFolder:
+def begun(path: Path, model: str = "tiny", method: str = "spd", task: str = "arithmetic") -> RunFolder:
     path.mkdir(parents=True)
-    text = f"subspace: {{task: arithmetic, model_name_or_path: {model}}}\ndata: {{method: {method}}}\n"
+    text = f"subspace: {{task: {task}, model_name_or_path: {model}}}\ndata: {{method: {method}}}\n"
     (path / "config.yaml").write_text(text)
     (path / "environment.json").write_text("{}")
     return RunFolder(path)

@@ -40,6 +40,10 @@ def test_runs_are_listed_by_what_is_asked_for(root: Path, capsys: pytest.Capture
     assert start.main(["runs", "list"]) == 0
     line = capsys.readouterr().out.splitlines()[1]
     assert line.split()[:9] == ["runs/high", "arithmetic", "spd", "tiny", "scored", "arithmetic", "20.0", "->", "50.0"]
+    begun(root / "several", task="{letters: 2, arithmetic: 1}")
+    assert listed(capsys, "--task=letters") == ["runs/several"] and len(listed(capsys, "--task=arithmetic")) == 4
+    assert start.main(["runs", "list", "--task=letters"]) == 0
+    assert "letters + arithmetic  spd" in capsys.readouterr().out
     assert start.main(["runs", "list", "--task=mmlu"]) == 0
     assert capsys.readouterr().out == "No run of --task mmlu in runs.\n"
 

@@ -18,6 +18,8 @@ def test_artifacts_say_what_they_are_of_and_who_uses_them(tmp_path: Path, capsys
     keys = {
         "moments": {"model": model, "task": "gsm8k"},
         "subspace": {"moments": {"model": model, "task": "gsm8k"}, "rank": 4},
+        "mixed": {"moments": {name: {"model": model, "task": name} for name in ("gsm8k", "mmlu")}, "rank": 4},
+        "mix": {"model": model, "task": ["gsm8k", "mmlu"]},
         "student": {"base": model, "model": {"lora_r": 8}},
         "scores": {"model": "b" * 64, "task": "svamp"},
     }
@@ -34,6 +36,8 @@ def test_artifacts_say_what_they_are_of_and_who_uses_them(tmp_path: Path, capsys
         "corpus": "-  -  no run",
         "moments": "tiny-llama  gsm8k  one, two",
         "subspace": "tiny-llama  gsm8k  one",
+        "mixed": "tiny-llama  gsm8k + mmlu  one",
+        "mix": "tiny-llama  gsm8k + mmlu  one",
         "student": "tiny-llama  arithmetic  one",
         "scores": "bbbbbbbbbbbb  svamp  no run",
     }

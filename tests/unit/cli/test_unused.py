@@ -61,3 +61,10 @@ def test_the_points_of_a_sweep_count_as_a_file(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("SPD_SWEEP", "1")
     with pytest.raises(SystemExit, match="0"):
         main(["fit", "--data.method=psr", "--subspace.rank=4", "--print_config"])
+
+
+def test_a_part_of_an_option_that_every_command_reads_is_read_too() -> None:
+    """`--subspace.task_file.path`, `--subspace.task.letters`: refused by `test`, which scores that task by default."""
+    words = ["test", "--subspace.task=custom", "--subspace.task_file.path=mine.jsonl"]
+    options = make_parser().parse_args(words).test
+    assert list(without_effect("test", options, ["subspace.task_file.path", "subspace.task.letters"])) == []
