@@ -110,7 +110,11 @@ def test_what_changes_no_weight_is_in_no_key_of_a_student() -> None:
 
 def test_what_an_artifact_needs() -> None:
     """The moments' own words for what comes after them are the parameters of the subspace's key."""
-    later = set(inspect.signature(subspace_key).parameters) - {"moments", "seed"}
+    later = set(inspect.signature(subspace_key).parameters) - {
+        "moments",
+        "weights",
+        "seed",
+    }  # weights stand in subspace.task
     assert {name for name, found in SETTINGS.items() if found.chosen_later} == {f"subspace.{n}" for n in later}
     assert not is_needed("subspace.rank", "moments") and is_needed("subspace.rank", "corpus")
     assert is_needed("subspace.layers", "moments") and not is_needed("subspace.layers", "scores")

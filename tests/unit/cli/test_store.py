@@ -9,6 +9,7 @@ import pytest
 
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cli import start
+from spd_lightning.cli.store import Owners
 from tests.unit.artifacts.test_runs import begun
 
 
@@ -18,8 +19,6 @@ def test_artifacts_say_what_they_are_of_and_who_uses_them(tmp_path: Path, capsys
     keys = {
         "moments": {"model": model, "task": "gsm8k"},
         "subspace": {"moments": {"model": model, "task": "gsm8k"}, "rank": 4},
-        "mixed": {"moments": {name: {"model": model, "task": name} for name in ("gsm8k", "mmlu")}, "rank": 4},
-        "mix": {"model": model, "task": ["gsm8k", "mmlu"]},
         "student": {"base": model, "model": {"lora_r": 8}},
         "scores": {"model": "b" * 64, "task": "svamp"},
     }
@@ -36,11 +35,12 @@ def test_artifacts_say_what_they_are_of_and_who_uses_them(tmp_path: Path, capsys
         "corpus": "-  -  no run",
         "moments": "tiny-llama  gsm8k  one, two",
         "subspace": "tiny-llama  gsm8k  one",
-        "mixed": "tiny-llama  gsm8k + mmlu  one",
-        "mix": "tiny-llama  gsm8k + mmlu  one",
         "student": "tiny-llama  arithmetic  one",
         "scores": "bbbbbbbbbbbb  svamp  no run",
     }
+    mixed = {"moments": {name: {"model": model, "task": name} for name in ("gsm8k", "mmlu")}, "rank": 4}
+    for key in (mixed, {"model": model, "task": ["gsm8k", "mmlu"]}):  # a subspace and a corpus of two tasks
+        assert Owners(tmp_path).describe("another", key) == "tiny-llama  gsm8k + mmlu  no run"
 
 
 def test_a_run_uses_what_was_asked_for_and_is_whole(tmp_path: Path) -> None:
