@@ -24,19 +24,23 @@ from spd_lightning.cli.store import artifacts
 from spd_lightning.errors import UserError
 
 
-def report(run_dir: list[str], *, out: str | None = None) -> None:
+def report(run_dir: list[str], *, out: str | None = None, format: str = "md,html,json", plots: str = "png") -> None:
     """Write results.json, report.md, report.html and plots for one run or several.
 
     Args:
         run_dir: Run folders.
         out: Folder to write; null is the only run's own.
+        format: Any of md, html, json (results.json), csv and latex (both under tables/), with commas between.
+        plots: Any of png, svg and pdf, with commas between: files under plots/ for papers, fonts embedded. The page has
+            its figures inside. Empty writes none.
     """
     from spd_lightning.report.page import write_report
 
     runs = [Path(p) for p in run_dir]
     if out is None and len(runs) > 1:
         raise UserError(f"{len(runs)} run folders were given and no --out. Set --out to a folder for their report.")
-    print(f"Report: {write_report(runs, Path(out) if out else runs[0])}")
+    kinds, files = ([name.strip() for name in text.split(",") if name.strip()] for text in (format, plots))
+    print(f"Report: {write_report(runs, Path(out) if out else runs[0], kinds, files)}")
 
 
 def export(run_dir: str, *, form: Literal["adapter", "merged", "projected"], out: str) -> None:

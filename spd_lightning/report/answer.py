@@ -53,8 +53,13 @@ class Answer:
         return [self.verdict, *self.beside, *order, *self.figures]
 
 
-def answer_of_run(run: Run) -> Answer:
-    """The first screen of one run."""
+def answer_of_run(run: Run, unfinished: Mapping[str, str] | None = None) -> Answer:
+    """The first screen of one run.
+
+    Args:
+        run: The run.
+        unfinished: Name of a run that belongs to it, and is not there, to the reason.
+    """
     found, splits = against_base(run), splits_of([run])
     rows = [
         Row(
@@ -69,7 +74,13 @@ def answer_of_run(run: Run) -> Answer:
     charts = [_forest(rows, caption), _flows((run.results.get("moved") or {}).get("answers") or []), _time([run])]
     facts = [f"seed {run.seed}"] if run.seed is not None else []
     facts += [f"run {run.name}", f"fingerprint {run.results['fingerprint']}"]
-    return Answer(question([run]), sentence_of_run(run), [", ".join(facts)], notices([run]), [c for c in charts if c])
+    return Answer(
+        question([run]),
+        sentence_of_run(run),
+        [", ".join(facts)],
+        notices([run], unfinished=unfinished),
+        [c for c in charts if c],
+    )
 
 
 def answer_of_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], unfinished: Mapping[str, str]) -> Answer:

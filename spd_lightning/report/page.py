@@ -1,69 +1,105 @@
-"""The report itself: an answer and the sections behind it, as one page and as Markdown beside its plots."""
+"""The report itself: an answer and the sections behind it, as one page, as Markdown beside its plots, as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from spd_lightning.artifacts.files import write_atomic, write_json
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.report.across import across_rows
-from spd_lightning.report.answer import answer_of_run, answer_of_runs
+from spd_lightning.report.answer import Answer, answer_of_run, answer_of_runs
+from spd_lightning.report.exports import csv_tables, latex_tables, one_line
 from spd_lightning.report.html import render_page
-from spd_lightning.report.render import Block, Figure, flat, render_markdown
-from spd_lightning.report.runs import read_run
+from spd_lightning.report.render import Block, Code, Figure, Section, flat, render_markdown
 from spd_lightning.report.several import combined_results, several_runs
 from spd_lightning.report.single import one_run
+from spd_lightning.report.unfinished import read_runs
+
+FORMATS = ("md", "html", "json", "csv", "latex")
+PLOTS = ("png", "svg", "pdf")
 
 
 def write_report(
     run_dirs: Sequence[str | Path],
     out: str | Path,
+    formats: Collection[str] = ("md", "html", "json"),
     plots: Collection[str] = ("png",),
-    unfinished: Mapping[str, str] | None = None,
 ) -> Path:
     """Write ``results.json``, ``report.md``, ``report.html`` and ``plots/`` for one run or several.
 
     Args:
-        run_dirs: Run folders; runs that differ only in the seed are averaged.
+        run_dirs: Run folders; runs that differ only in the seed are averaged. Of several, those that were not scored
+            are left out and named.
         out: Folder to write; for a single run it may be the run folder, whose ``results.json`` is then left as it is.
-        plots: Formats of the files under ``plots/``, of ``png``, ``svg`` and ``pdf``; the page has its figures inside.
-        unfinished: Runs that belong to these and are not there, e.g. failed points of a sweep: name to reason.
+        formats: Of `FORMATS`: ``csv`` and ``latex`` write ``tables/``, ``json`` is ``results.json``.
+        plots: Of `PLOTS`: formats of the files under ``plots/``; the page has its figures inside.
 
     Returns:
-        Path of ``report.html``.
+        Path of ``report.html``, or the folder where no page was asked for.
 
     Raises:
-        UserError: If a folder is no finished run, no folder is given, or ``out`` is one of several runs.
+        UserError: If a folder is no run, none of several was scored, no folder is given, a format is not known, or
+            ``out`` is one of several runs.
 
     Ranks:
         Call it on rank zero only.
     """
     out = Path(out)
+    for option, given, known in (("format", formats, FORMATS), ("plots", plots, PLOTS)):
+        if unknown := [name for name in given if name not in known]:
+            raise UserError(f"{option}={','.join(unknown)} (--{option}) is not known. Choose from {','.join(known)}.")
     folders = list(dict.fromkeys(Path(d).resolve() for d in run_dirs))
     if not folders:
         raise UserError("No run folder given. Type: python -m spd_lightning report RUN_DIR [RUN_DIR ...] [--out DIR]")
-    runs = [read_run(folder) for folder in folders]
     inside = out.resolve() in folders
-    if inside and len(runs) > 1:
+    if inside and len(folders) > 1:
         raise UserError(
-            f"--out {out} is one of the {len(runs)} runs; its results would be overwritten. Choose another."
+            f"--out {out} is one of the {len(folders)} runs; its results would be overwritten. Choose another."
         )
+    runs, missing = read_runs(folders)
+    if not runs:
+        raise UserError(f"None of the {len(folders)} runs was scored: {'; '.join(map(': '.join, missing.items()))}")
+    across: list[dict[str, Any]] = []
+    results: Mapping[str, Any] = runs[0].results
     if len(runs) == 1:
-        answer, sections, results = answer_of_run(runs[0]), one_run(runs[0]), runs[0].results
+        answer, sections = answer_of_run(runs[0], missing), one_run(runs[0])
     else:
         across = across_rows(runs)
-        answer, sections = answer_of_runs(runs, across, unfinished or {}), several_runs(runs, across)
+        answer, sections = answer_of_runs(runs, across, missing), several_runs(runs, across)
         results = combined_results(runs, across)
-    if not inside:
+    if line := one_line(runs, across):
+        sections[0] = Section(sections[0].title, sections[0].headline, [*sections[0].blocks, Code(line, "To paste")])
+    if "json" in formats and not inside and not runs[0].half_done:
         write_json(RunFolder(out).results, results)
-    blocks: list[Block] = [*answer.blocks(), *flat(sections)]
-    kind = "png" if "png" in plots else "svg" if "svg" in plots else None
+    if "csv" in formats:
+        for name, text in csv_tables(results).items():
+            write_atomic(out / "tables" / f"{name}.csv", text)
+    if "latex" in formats:
+        write_atomic(out / "tables" / "report.tex", latex_tables(sections))
+    _write_plots([*answer.figures, *flat(sections)], out / "plots", plots)
+    return _write_pages(answer, sections, out, formats, plots)
+
+
+def _write_plots(blocks: Sequence[Block], folder: Path, plots: Collection[str]) -> None:
+    """The figures as files; matplotlib is loaded for these alone."""
     for block in blocks if plots else ():
         if isinstance(block, Figure):
             from spd_lightning.report.plots import write_chart
 
-            write_chart(block.chart, out / "plots", block.name, plots)
-    write_atomic(out / "report.md", render_markdown(answer.question, blocks, kind))
-    return write_atomic(out / "report.html", render_page(answer, sections))
+            write_chart(block.chart, folder, block.name, plots)
+
+
+def _write_pages(
+    answer: Answer, sections: Sequence[Section], out: Path, formats: Collection[str], plots: Collection[str]
+) -> Path:
+    """Markdown and page."""
+    if "md" in formats:
+        kind = next((kind for kind in ("png", "svg") if kind in plots), None)
+        blocks = [*answer.blocks(), *flat(sections)]
+        write_atomic(out / "report.md", render_markdown(answer.question, blocks, kind))
+    if "html" in formats:
+        return write_atomic(out / "report.html", render_page(answer, sections))
+    return out

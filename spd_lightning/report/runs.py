@@ -199,11 +199,21 @@ def read_run(run_dir: str | Path) -> Run:
     results = check_results(_read_json(folder.results), folder.results)
     if "runs" in results:
         raise UserError(f"{path} is itself a report over several runs. Give the run folders it was made from.")
-    config = _read_config(folder.config_file) if has_config else {}
+    return assemble(folder, results)
+
+
+def assemble(folder: RunFolder, results: dict[str, Any], half_done: str = "") -> Run:
+    """A run of what stands in its folder beside its results.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
+    config = _read_config(folder.config_file) if folder.config_file.is_file() else {}
     environment = _read_json(folder.environment_file) if folder.environment_file.is_file() else {}
     metadata, spectra = _read_subspace(folder.subspace)
     keys = _read_json(folder.keys_file) if folder.keys_file.is_file() else {}
-    return Run(path, config, environment if isinstance(environment, dict) else {}, results, metadata, spectra, keys)
+    environment = environment if isinstance(environment, dict) else {}
+    return Run(folder.path, config, environment, results, metadata, spectra, keys, half_done)
 
 
 def _read_json(path: Path) -> Any:

@@ -100,6 +100,7 @@ TESTED_IN = {
     "report/figures.py": "unit/report/test_report.py",
     "report/fonts.py": "unit/report/test_plots.py",
     "report/single.py": "unit/report/test_report.py",
+    "report/unfinished.py": "unit/report/test_exports.py",
     "report/verdict.py": "unit/report/test_answer.py",
     "report/render.py": "unit/report/test_report.py",
     "report/runs.py": "unit/report/test_report.py",
