@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo gemma test test-slow lint install clean
+.PHONY: demo gemma browser test test-slow lint install clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -30,6 +30,13 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What the tests of the report's page need, skipped without: Debian's Chromium and fonts (as root), and axe-core from npm.
+FONTS := fonts-droid-fallback fonts-symbola
+browser: .venv/installed-test
+	test -n "$$(command -v chromium)" -a -n "$$(command -v npm)" || { apt-get -qq update && \
+	    apt-get -qq install -y --no-install-recommends chromium npm $(FONTS) >/dev/null; }
+	npm install --silent --no-audit --no-fund --no-save --prefix .venv/browser axe-core@4.14.1
 
 # Two files of tests side by side, each on a thread of its own; those that start processes take one port each.
 test: export OMP_NUM_THREADS := 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import itertools
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +20,10 @@ from typing import Any
 
 CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 PATIENCE = 60.0  # seconds for one answer
+ON_3_AND_4 = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
+"""The protocol stands on descriptors 3 and 4 of the browser."""
 
 
 class Browser:
@@ -94,6 +100,11 @@ class Browser:
         while not self._loaded:
             self._next()
 
+    def close(self) -> None:
+        """End the browser."""
+        self._session = None
+        self.call("Browser.close")
+
     def run(self, script: str) -> Any:
         """The value of an expression in the page, awaited if it is a promise."""
         answer = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
@@ -125,29 +136,38 @@ def browser() -> Iterator[Browser]:
         raise FileNotFoundError("chromium")
     to_browser, send = os.pipe()
     receive, from_browser = os.pipe()
+    handed = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (to_browser, from_browser)]  # away from 3 and 4
+    os.close(to_browser)
+    os.close(from_browser)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        # the protocol stands on descriptors 3 and 4 of the browser
-        shell = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
-        quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-        with subprocess.Popen(
-            ["sh", "-c", shell, CHROMIUM, *options, *quiet, f"--user-data-dir={home}", "about:blank"],
-            pass_fds=(to_browser, from_browser),
+        options += ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                ON_3_AND_4,
+                *map(str, handed),
+                CHROMIUM,
+                *options,
+                f"--user-data-dir={home}",
+            ],
+            pass_fds=handed,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "HOME": home},
-        ) as process:
-            os.close(to_browser)
-            os.close(from_browser)
-            try:
-                found = Browser(send, receive)
-                yield found
-            finally:
-                with suppress(OSError, RuntimeError, TimeoutError):
-                    found._session = None
-                    found.call("Browser.close")
-                os.close(send)
-                os.close(receive)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(10)
-                process.kill()
+        )
+        for fd in handed:
+            os.close(fd)
+        try:
+            found = Browser(send, receive)
+            yield found
+            with suppress(OSError, RuntimeError, TimeoutError):
+                found.close()
+        finally:
+            os.close(send)
+            os.close(receive)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+            process.wait()

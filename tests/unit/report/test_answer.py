@@ -122,7 +122,7 @@ def test_a_sweep_asks_for_its_settings_and_shows_so_many_rows(tmp_path: Path) ->
     answer = several(runs, {"point-15": "its command failed with status 1"})
     assert answer.question == "Which rank of SPD on arithmetic helps tiny?"
     assert len(answer.figures[0].chart.rows) == MOST_ROWS  # type: ignore[union-attr]
-    assert "12 of 14 comparisons" in answer.figures[0].caption
+    assert "6 of 14 comparisons" in answer.figures[0].caption
     assert answer.notices[0] == "point-15 is not in this report: its command failed with status 1"
 
 
