@@ -193,7 +193,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -515,10 +515,11 @@ def test_report_of_one_run(tmp_path: Path) -> None:
     page = Page(text)
     assert page.open == [] and page.tags.count("script") == 2 and page.tags.count("svg") == 6 and "img" not in page.tags
     assert all(a.startswith("#") for a in page.addresses), "the page refers to nothing outside"
-    for words in ("no consent to run code", "training prompts", "spd against base", "1 wrong became right", "reused"):
+    for words in ("no consent to run code", "training prompts", "base, spd; right or wrong changed in 2", "reused"):
         assert words in text
     assert "alert(&#34;1&#34;)" in text and "\x1b" not in text
     markdown = (path / "report.md").read_text(encoding="utf-8")
+    assert "spd against base, sample by sample: 1 wrong became right" in markdown
     assert set(re.findall(r"\]\((plots/[^)]+)\)", markdown)) == {f"plots/{p.name}" for p in (path / "plots").iterdir()}
     outside = re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", markdown)
     assert "<script" not in outside and "<img" not in outside, "model text stays inside its fence"
