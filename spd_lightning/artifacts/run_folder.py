@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from spd_lightning.artifacts.checksums import passing
 from spd_lightning.artifacts.files import file_sha256, whole_file, whole_folder, write_atomic, write_json
+from spd_lightning.artifacts.manifest import Manifest
+from spd_lightning.artifacts.reading import read_object, read_yaml
 from spd_lightning.artifacts.settings import differences, settings_of
 from spd_lightning.errors import UserError
 
+AGAIN = "Put it back as it was, or set --run_dir to a new folder; what the store holds is not computed again."
 CLONE = 0x40049409  # ioctl FICLONE: a copy that shares its blocks until one of the two is changed
 
 
@@ -31,14 +37,14 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = path = Path(path)
         self.config_file, self.environment_file = path / "config.yaml", path / "environment.json"
-        self.keys_file, self.manifest_file = path / "keys.json", path / "manifest.json"
-        self.lock_file = path / ".lock"
+        self.keys_file, self.lock_file = path / "keys.json", path / ".lock"
         self.subspace = path / "subspace" / "subspace.safetensors"
         self.corpus = path / "corpus" / "generations.jsonl"
         self.adapter = path / "adapter"  # a PEFT folder, or a checkpoint after full fine-tuning; there once it is whole
         self.adapter_weights = self.adapter / "adapter_model.safetensors"
         self.checkpoints, self.checkpoint = path / "checkpoints", path / "checkpoints" / "last.ckpt"
         self.samples, self.results, self.logs = path / "samples", path / "results.json", path / "logs"
+        self.manifest = Manifest(path, (self.logs.name, self.checkpoints.name))
         self.round_base, self.round_student = path / "base", path / "student"  # of a later round's own folder
 
     # -- rounds ------------------------------------------------------------------------------------------------------
@@ -74,21 +80,27 @@ class RunFolder:
 
     def configuration(self) -> dict[str, Any]:
         """What `claim` wrote to ``config.yaml``; empty where there is none."""
-        import yaml
-
-        return yaml.safe_load(self.config_file.read_text(encoding="utf-8")) if self.config_file.is_file() else {}
+        return read_yaml(self.config_file, AGAIN) if self.config_file.is_file() else {}
 
     def environment(self) -> dict[str, Any]:
         """What stands in ``environment.json``; empty where there is none."""
-        file = self.environment_file
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return read_object(self.environment_file, AGAIN) if self.environment_file.is_file() else {}
 
-    def claim(self, config: Mapping[str, Any], dump: str, environment: Mapping[str, Any]) -> None:
+    def claim(
+        self,
+        config: Mapping[str, Any],
+        dump: str,
+        environment: Mapping[str, Any],
+        say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    ) -> None:
         """Take the folder for a configuration: a new one is made, one of the same configuration is continued.
+
+        ``config.yaml`` is written last: a folder without it is nobody's, whatever a killed process had begun.
 
         Args:
             config: The configuration.
-            dump: Its text for ``config.yaml``, with the comments that the user may want.
+            dump: Its text for ``config.yaml``.
+            say: Is told if ``config.yaml`` was changed by hand.
             environment: Written to ``environment.json``; its ``fingerprint`` is that of the run, its ``content`` what
                 that covers beside the options.
 
@@ -98,28 +110,46 @@ class RunFolder:
         Ranks:
             Rank 0 only.
         """
+        digest = hashlib.sha256(dump.encode()).hexdigest()
         if self.config_file.is_file():
             known, there = self.configuration(), self.environment()
             old, new = settings_of(known), settings_of(config)
+            edited = there.get("config_sha256", "") not in ("", file_sha256(self.config_file))
             if there.get("fingerprint") == environment["fingerprint"] and old.get("template_date") == new.get(
                 "template_date"
             ):
                 self._sweep()
+                if edited:
+                    say(f"{self.config_file} was changed by hand since this run was begun: it is written anew.")
+                    write_atomic(self.config_file, dump)
+                    write_json(self.environment_file, {**there, "config_sha256": digest})
+                if self.manifest.changed(only={self.results.name}) and self.results.is_file():
+                    raise UserError(  # its rows would be kept as the run's own
+                        f"{self.results} was changed by hand since the run ended. Put it back as it was, or remove it "
+                        "to have it written anew."
+                    )
+                self.manifest.take_away()
                 return
+            if edited:
+                raise UserError(
+                    f"{self.config_file} was changed by hand since this run was begun, and is not what is asked for "
+                    "now. Put it back as it was, or set --run_dir to a new folder."
+                )
             differ = differences(old, new) or differences(there.get("content", {}), environment.get("content", {}))
             what = "; ".join(differ) or "it was written by another version of this program"
             raise UserError(
                 f"run_dir={self.path} holds another configuration ({what}). Leave --run_dir out, or choose another."
             )
         self.check_owned()
-        write_json(self.environment_file, environment)
-        write_atomic(self.config_file, dump)
+        write_json(self.environment_file, {**environment, "config_sha256": digest})
+        write_atomic(self.config_file, dump)  # from here on the folder is this run's
 
     def check_owned(self) -> None:
-        """Refuse a folder that holds something, and no run."""
+        """Refuse a folder that holds something, and no run; what `claim` was writing when it was killed is nothing."""
         if self.config_file.is_file() or not self.path.is_dir():
             return
-        if any(p != self.lock_file for p in self.path.iterdir()):
+        begun = {self.lock_file.name, self.environment_file.name}
+        if any(p.name not in begun and not passing(p.name) for p in self.path.iterdir()):
             raise UserError(
                 f"run_dir={self.path} is not empty and holds no run. Leave --run_dir out, or choose another."
             )
@@ -132,9 +162,12 @@ class RunFolder:
     def release(self) -> None:
         """Give the folder back if it holds nothing but what `claim` wrote: a mistake was found before any work.
 
+        The manifest of a run that was not changed is put back.
+
         Ranks:
             Rank 0 only.
         """
+        self.manifest.put_back()
         claimed = [self.config_file, self.environment_file]
         if all(p in claimed or p == self.lock_file or p.is_dir() for p in self.path.rglob("*")):
             for file in claimed:
@@ -207,8 +240,7 @@ class RunFolder:
 
     def keys(self) -> dict[str, Any]:
         """What was recorded, by stage."""
-        file = self.keys_file
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return read_object(self.keys_file, AGAIN) if self.keys_file.is_file() else {}
 
     def note_artifacts(self, names: Iterable[str]) -> None:
         """Note in ``keys.json`` which artifacts of the store the run uses, by the names of their folders.
@@ -252,16 +284,6 @@ class RunFolder:
                 f"Cannot write {target}: {error.strerror or error}. Free space, or choose another folder."
             ) from error
         return target
-
-    def write_manifest(self) -> None:
-        """List every finished file with its SHA-256; logs and checkpoints, which change, are left out."""
-        left_out = {p.name for p in (self.logs, self.checkpoints, self.manifest_file, self.lock_file)}
-        files = {}
-        for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
-            name = path.relative_to(self.path).as_posix()
-            if name.split("/")[0] not in left_out:
-                files[name] = file_sha256(path)
-        write_json(self.manifest_file, files)
 
 
 def _copy(source: str | Path, target: str | Path) -> None:

@@ -2,6 +2,10 @@
 
 An artifact is a folder ``<stage>-<fingerprint>/``. The fingerprint covers exactly what it depends on and the version of
 the stage, so another setting is another folder: nothing stale is ever reused, and nothing is overwritten.
+
+It is finished by its record, ``complete.json``, which is written last: what it depends on, what was seen, the SHA-256
+of every file, and that of the record itself. All are compared whenever it is taken. What does not match is set aside
+as ``<name>.damaged`` and made anew.
 """
 
 from __future__ import annotations
@@ -9,15 +13,20 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from spd_lightning.artifacts.checksums import changes, checksums, is_sealed, sealed
 from spd_lightning.artifacts.files import write_json
+from spd_lightning.artifacts.reading import read_object
+from spd_lightning.errors import UserError
 
 # Raised by hand when a stage's arithmetic or file format changes, so that older artifacts are not reused.
-STAGE_VERSION = {"moments": 4, "subspace": 2, "corpus": 3, "student": 2, "scores": 7, "movement": 1, "run": 3}
+STAGE_VERSION = {"moments": 5, "subspace": 3, "corpus": 4, "student": 3, "scores": 8, "movement": 2, "run": 3}
 COMPLETE = "complete.json"
+DAMAGED = ".damaged"  # ends the name of what was set aside
 
 
 def fingerprint(stage: str, **key: Any) -> str:
@@ -30,15 +39,20 @@ def fingerprint(stage: str, **key: Any) -> str:
     return hashlib.sha256(payload.encode()).hexdigest()[:16]
 
 
+def _to_user(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 class ArtifactStore:
     """Folder of artifacts that runs share.
 
     Args:
         root: The store's folder; made on first use.
+        say: Is told of what was set aside.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | Path, say: Callable[[str], None] = _to_user) -> None:
+        self.root, self.say = Path(root), say
         self._asked: dict[Path, None] = {}
 
     def folder(self, stage: str, key: Mapping[str, Any]) -> Path:
@@ -52,16 +66,67 @@ class ArtifactStore:
         return [folder.name for folder in self._asked if self.is_complete(folder)]
 
     def is_complete(self, folder: Path) -> bool:
-        """Whether an artifact was finished: its ``complete.json`` is the last file written."""
+        """Whether an artifact was finished; `take` also looks whether it still is what was written."""
         return (folder / COMPLETE).is_file()
 
-    def complete(self, folder: Path, key: Mapping[str, Any], **facts: Any) -> None:
-        """Mark an artifact as finished and record what it depends on (``key``) and what was seen (``facts``)."""
-        write_json(folder / COMPLETE, {"key": dict(key), **facts})
+    def complete(self, folder: Path, key: Mapping[str, Any], left_out: Collection[str] = (), **facts: Any) -> None:
+        """Mark an artifact as finished: record what it depends on (``key``), holds, and what was seen (``facts``).
+
+        Files in ``left_out`` are about to be removed.
+        """
+        record = {"key": dict(key), **facts, "files": checksums(folder, {COMPLETE, *left_out})}
+        write_json(folder / COMPLETE, sealed(json.loads(json.dumps(record))))
 
     def facts(self, folder: Path) -> dict[str, Any]:
-        """What `complete` recorded."""
-        return json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+        """What `complete` recorded.
+
+        Raises:
+            UserError: If that cannot be read.
+        """
+        return read_object(folder / COMPLETE, f"Remove {folder} to have it made again.")
+
+    def damage(self, folder: Path) -> list[str]:
+        """What of a finished artifact is not as it was written, a few words each; all its files are read."""
+        try:
+            record = self.facts(folder)
+        except UserError as error:
+            return [str(error).partition(". ")[0].replace(f"{folder}/", "")]
+        if not is_sealed(record):
+            return [f"{COMPLETE} was changed"]
+        return changes(folder, record["files"])
+
+    def take(self, folder: Path) -> dict[str, Any] | None:
+        """What `complete` recorded of an artifact that is whole; None where it has to be made.
+
+        A damaged one is named and set aside.
+
+        Ranks:
+            For one process: it changes what the others would find.
+        """
+        if not self.is_complete(folder):
+            return None
+        if damage := self.damage(folder):
+            self.set_aside(folder, "; ".join(damage))
+            return None
+        return self.facts(folder)
+
+    def set_aside(self, folder: Path, why: str) -> Path:
+        """Rename an artifact that is not to be used to ``<name>.damaged``, and say so.
+
+        Raises:
+            UserError: If it cannot be renamed.
+        """
+        others = len(list(self.root.glob(f"{folder.name}{DAMAGED}*")))
+        aside = folder.with_name(f"{folder.name}{DAMAGED}{others + 1 if others else ''}")
+        try:
+            folder.rename(aside)
+        except OSError as error:
+            raise UserError(
+                f"{folder} is damaged ({why}) and cannot be set aside: {error.strerror}. Remove it, or set "
+                "--artifact_dir to another folder."
+            ) from error
+        self.say(f"{folder} is damaged ({why}): set aside as {aside.name}; it is made anew.")
+        return aside
 
     def list(self) -> list[dict[str, Any]]:
         """One row per artifact: stage, fingerprint, whether complete, size in bytes, time of last use (s)."""
@@ -75,7 +140,7 @@ class ArtifactStore:
                 {
                     "stage": stage,
                     "fingerprint": digest,
-                    "complete": self.is_complete(folder),
+                    "complete": self.is_complete(folder) and DAMAGED not in folder.name,
                     "bytes": sum(p.stat().st_size for p in files),
                     "used": max((p.stat().st_mtime for p in files), default=0.0),
                     "path": folder,

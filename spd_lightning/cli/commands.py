@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser
 from spd_lightning import shipped
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
+from spd_lightning.cli.checks import told_changes, verify
 from spd_lightning.cli.doctor import doctor
 from spd_lightning.cli.run_config import run_config
 from spd_lightning.cli.runs import runs
@@ -39,6 +40,8 @@ def report(run_dir: list[str], *, out: str | None = None, format: str = "md,html
     runs = [Path(p) for p in run_dir]
     if out is None and len(runs) > 1:
         raise UserError(f"{len(runs)} run folders were given and no --out. Set --out to a folder for their report.")
+    for run in runs:
+        told_changes(RunFolder(run))
     kinds, files = ([name.strip() for name in text.split(",") if name.strip()] for text in (format, plots))
     print(f"Report: {write_report(runs, Path(out) if out else runs[0], kinds, files)}")
 
@@ -186,7 +189,7 @@ def configs(action: Literal["list", "copy"], name: str | None = None, *, out: st
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
-    for command in (sample, report, export, compare, contamination, runs, artifacts, configs, sweep, doctor)
+    for command in (sample, report, export, compare, contamination, runs, artifacts, configs, sweep, doctor, verify)
 }
 
 # What `add_function_arguments` has no way for: named several times, left out, or given without a value.

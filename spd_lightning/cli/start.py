@@ -16,7 +16,7 @@ from spd_lightning.errors import UserError
 if TYPE_CHECKING:
     from spd_lightning.cli.typed import Typed
 
-LIGHT = ("report", "artifacts", "runs", "configs")  # they load no model
+LIGHT = ("report", "artifacts", "runs", "configs", "verify")  # they load no model
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -100,8 +100,8 @@ def _stored(
     """The records and facts that rank 0 finds in the store, on every process; None if they are not there."""
     found: list[Any] = []
     folder = store.folder("scores", key)
-    if rank == 0 and store.is_complete(folder):
-        found = [list(read_jsonl(folder / "records.jsonl")), store.facts(folder)["facts"]]
+    if rank == 0 and (known := store.take(folder)) is not None:
+        found = [list(read_jsonl(folder / "records.jsonl")), known["facts"]]
     if gather is not None:
         found = gather(found)[0]
     if not found:

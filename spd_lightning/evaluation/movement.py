@@ -146,9 +146,9 @@ def _divergences(base: Base, adapter: str | Path, sets: dict[str, list[Work]], s
     key = base.key(adapter=weights_sha256(Path(adapter)), texts=digest)
     store = suite.context.store
     folder = None if store is None else store.folder("movement", key)
-    if store is not None and folder is not None and store.is_complete(folder):
-        found: dict[str, Any] = store.facts(folder)["found"]
-        return found
+    known = None if store is None or folder is None else store.take(folder)
+    if known is not None:
+        return known["found"]
     student = load_student(base.name, adapter, base.dtype, base.device, base.device_map)
     apart = all_weights_trained(adapter) or read_record(base.name) is not None
     other = base.load() if apart else None

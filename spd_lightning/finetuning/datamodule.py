@@ -22,11 +22,10 @@ from spd_lightning.generation.health import corpus_lines, refuse_few
 from spd_lightning.generation.methods import Method
 from spd_lightning.generation.module import SelfGenerationModule
 from spd_lightning.generation.questions import Questions
-from spd_lightning.generation.recipe import Recipe, finish, generate_with_vllm, open_corpus
+from spd_lightning.generation.recipe import Recipe, finish, finished, generate_with_vllm, open_corpus
 from spd_lightning.generation.requests import DEFAULT_BATCH_SIZE, Truncation
 from spd_lightning.model.load import Dtype, load_tokenizer
 from spd_lightning.options import check_options
-from spd_lightning.processes import agree
 from spd_lightning.tasks.mix import Tasks
 from spd_lightning.tasks.task import Rows
 
@@ -222,9 +221,9 @@ class SelfGenerationDataModule(LightningDataModule):
         if stage != "fit" or self.train_texts:
             return
         corpus = self.corpus()
-        if not agree(corpus.is_final()):
+        if finished(corpus, self.store) is None:
             with sole_writer(corpus, rank_zero_info):
-                if not agree(corpus.is_final()):
+                if finished(corpus, self.store) is None:
                     self._generate(corpus)
         self._read(corpus)
 

@@ -1,7 +1,8 @@
 """Stage 2: the corpus on disk, appended to as batches finish, resumable after any interruption.
 
 While it grows, each process writes ``part-<rank>.jsonl``: a first line with the corpus's fingerprint, then one record a
-line, a whole batch at a time. At the end the parts are sorted into ``generations.jsonl``, which is all that stays.
+line with its CRC-32 behind it, a whole batch at a time. At the end the parts are sorted into ``generations.jsonl``,
+which is all that stays.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,14 +68,14 @@ class Corpus:
             Each process has a file of its own. Issues no collective.
         """
         part = self.folder / f"part-{rank}.jsonl"
-        data = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode()
+        data = b"".join(_line(record) for record in records)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if part not in self._opened:
                 self._mend(part)
                 self._opened.add(part)
             if not part.exists() or part.stat().st_size == 0:
-                data = (json.dumps({"fingerprint": self.fingerprint}) + "\n").encode() + data
+                data = _line({"fingerprint": self.fingerprint}) + data
             with open(part, "ab", buffering=0) as file:
                 before = os.fstat(file.fileno()).st_size
                 try:
@@ -90,11 +92,11 @@ class Corpus:
             ) from error
 
     def is_final(self) -> bool:
-        """Whether ``generations.jsonl`` is there, so that nothing is left to generate."""
+        """Whether ``generations.jsonl`` is there; `recipe.finished` knows whether it is to be trusted."""
         return self.path.is_file()
 
     def finalise(self, requests: Sequence[Request]) -> Path:
-        """Sort all parts into ``generations.jsonl`` (atomically), then remove them.
+        """Sort all parts into ``generations.jsonl`` (atomically); they stay until `remove_parts`.
 
         Args:
             requests: Every completion the corpus must have; they give the order of the file.
@@ -103,8 +105,7 @@ class Corpus:
             The path of ``generations.jsonl``.
 
         Raises:
-            UserError: If records are missing, every completion is empty, or the folder cannot be written; the parts
-                then stand.
+            UserError: If records are missing, every completion is empty, or the folder cannot be written.
 
         Ranks:
             For one process, after all others have written.
@@ -119,24 +120,28 @@ class Corpus:
             )
         chosen = [records[key] for key in order]
         refuse_empty(chosen)
-        path = write_jsonl(self.path, chosen)
-        for part in self._parts():
-            part.unlink()
-        return path
+        return write_jsonl(self.path, chosen)
+
+    def remove_parts(self) -> None:
+        """Remove what `finalise` sorted, once the finished file has its record."""
+        for part in self.parts():
+            part.unlink(missing_ok=True)
 
     def read(self) -> list[dict[str, Any]]:
         """The records of the finished corpus."""
         return list(read_jsonl(self.path))
 
-    def _parts(self) -> list[Path]:
+    def parts(self) -> list[Path]:
+        """The part files that are there."""
         return sorted(self.folder.glob("part-*.jsonl"))
 
     def _records(self) -> dict[Key, dict[str, Any]]:
         """Every whole record on disk; a batch that was begun twice gives each record once."""
         records: dict[Key, dict[str, Any]] = {}
-        if self.path.exists():
+        parts = self.parts()
+        if not parts and self.path.exists():
             records = {(r["id"], r["sample"]): r for r in read_jsonl(self.path)}
-        for part in self._parts():
+        for part in parts:
             for record in self._part_records(part):
                 records.setdefault((record["id"], record["sample"]), record)
         return records
@@ -146,14 +151,18 @@ class Corpus:
         if rest and part not in self._torn_parts:
             self._torn_parts.add(part)
             self.torn += 1
-        for number, line in enumerate(whole.splitlines() if whole else [], start=1):
+        for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
+            text, _, crc = line.rpartition(b"\t")
             try:
-                row = json.loads(line)
-            except ValueError as error:
+                row = json.loads(text)
+                whole_line = isinstance(row, dict) and f"{zlib.crc32(text):08x}".encode() == crc
+            except ValueError:
+                whole_line = False
+            if not whole_line:
                 raise UserError(
-                    f"{part}, line {number}: not valid JSON. Remove this part file and give the same command again; "
-                    "its completions are then generated anew."
-                ) from error
+                    f"{part}, line {number}: not as it was written. Remove this part file and give the same command "
+                    "again; its completions are then generated anew."
+                )
             if number > 1:
                 yield row
             elif row != {"fingerprint": self.fingerprint}:
@@ -173,6 +182,12 @@ class Corpus:
             os.truncate(part, size)
         else:
             part.unlink()
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    """A line of a part: JSON, a tab (JSON holds none), and the CRC-32 of what stands before it, eight digits."""
+    text = json.dumps(row, ensure_ascii=False).encode()
+    return text + f"\t{zlib.crc32(text):08x}\n".encode()
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

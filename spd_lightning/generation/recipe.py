@@ -31,7 +31,7 @@ from spd_lightning.model.anatomy import dtype_name
 from spd_lightning.model.load import Dtype, load_tokenizer, resolve_dtype
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.options import check_options
-from spd_lightning.processes import agree
+from spd_lightning.processes import agree, is_rank_zero
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
 COMPARED = 4  # prompts that are also answered without the projection, to be shown side by side
@@ -205,9 +205,16 @@ def _foreign(corpus: Corpus, key: dict[str, Any], store: ArtifactStore) -> str |
     if not corpus.is_final():
         return None
     if not store.is_complete(corpus.folder):
+        if corpus.parts():  # the parts are still there: it was being finished
+            return None
         return (
             f"data.corpus_dir={corpus.folder} holds a generations.jsonl without the record of what it was made "
             f"from ({COMPLETE}). Set --data.corpus_dir to a folder that this program wrote whole, or to a new one."
+        )
+    if damage := store.damage(corpus.folder):
+        return (
+            f"data.corpus_dir={corpus.folder} holds a corpus that is not as it was written ({'; '.join(damage)}). "
+            "Remove that folder to have it generated anew, or set --data.corpus_dir to another."
         )
     made = store.facts(corpus.folder)
     differ = differences(made["key"], key)
@@ -219,6 +226,26 @@ def _foreign(corpus: Corpus, key: dict[str, Any], store: ArtifactStore) -> str |
         f"data.corpus_dir={corpus.folder} holds a corpus of other settings ({'; '.join(differ)}). Set "
         "--data.corpus_dir to a new folder, leave it out, or set the options to those of the corpus."
     )
+
+
+def finished(corpus: Corpus, store: ArtifactStore) -> dict[str, Any] | None:
+    """What `finish` recorded of a corpus that is whole; None where completions are missing.
+
+    A damaged one is set aside, and so is a finished file that came without a record.
+
+    Ranks:
+        Collective; rank 0 looks.
+    """
+    return agree(_finished(corpus, store) if is_rank_zero() else None)
+
+
+def _finished(corpus: Corpus, store: ArtifactStore) -> dict[str, Any] | None:
+    known = store.take(corpus.folder)
+    if known is not None:
+        corpus.remove_parts()  # a killed process may have left some
+    elif corpus.is_final() and not corpus.parts():
+        store.set_aside(corpus.folder, f"{corpus.path.name} has no record of what it was made from")
+    return known
 
 
 def pending_batches(recipe: Recipe, corpus: Corpus, rank: int = 0, world_size: int = 1) -> list[list[Request]]:
@@ -261,6 +288,8 @@ def generate_with_vllm(recipe: Recipe, corpus: Corpus) -> None:
 def finish(recipe: Recipe, corpus: Corpus, store: ArtifactStore, unprojected: Sequence[Generation] = ()) -> None:
     """Sort the parts into the finished corpus, and record in its folder what it depends on and what was seen.
 
+    The record makes it finished; until it stands, the parts do.
+
     Args:
         recipe: Of the corpus.
         corpus: With all its parts written.
@@ -271,7 +300,8 @@ def finish(recipe: Recipe, corpus: Corpus, store: ArtifactStore, unprojected: Se
         For one process, after all others have written.
     """
     key, version = recipe.key(), STAGE_VERSION["corpus"]
-    store.complete(corpus.folder, key, version=version)  # a finished file is never without its record
     corpus.finalise(recipe.questions.requests)
     samples = side_by_side(corpus.read(), unprojected)
-    store.complete(corpus.folder, key, version=version, samples=samples, torn_lines=corpus.torn)
+    parts = [part.name for part in corpus.parts()]
+    store.complete(corpus.folder, key, parts, version=version, samples=samples, torn_lines=corpus.torn)
+    corpus.remove_parts()

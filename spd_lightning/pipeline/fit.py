@@ -107,10 +107,10 @@ def claimed(run: Run) -> Iterator[None]:
             raise
         finally:
             folder.note_revisions(commits_taken())
-            if folder.config_file.is_file() and not folder.manifest_file.is_file():  # it goes on another time
+            if folder.config_file.is_file() and not folder.manifest.file.is_file():  # it goes on another time
                 folder.note_artifacts(run.store.used())
         folder.note_artifacts(run.store.used())
-        folder.write_manifest()
+        folder.manifest.write()
 
 
 def attach_benchmarks(options: Any, parts: Parts, method: str | None, **place: Any) -> None:

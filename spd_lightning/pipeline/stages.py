@@ -35,7 +35,7 @@ from spd_lightning.generation.corpus import Corpus, sole_writer
 from spd_lightning.generation.figures import corpus_figures
 from spd_lightning.generation.health import corpus_lines
 from spd_lightning.generation.module import SelfGenerationModule
-from spd_lightning.generation.recipe import finish, generate_with_vllm, open_corpus
+from spd_lightning.generation.recipe import finish, finished, generate_with_vllm, open_corpus
 from spd_lightning.generation.requests import Generation
 from spd_lightning.health import Health
 from spd_lightning.pipeline.interruption import held, in_stage
@@ -155,7 +155,7 @@ class Pipeline:
         folder = self.store.folder("subspace", key)
         path = folder / "subspace.safetensors"
         if is_rank_zero():
-            if not self.store.is_complete(folder):
+            if self.store.take(folder) is None:
                 module.subspace.save(path)
                 self.store.complete(folder, key)
             self.run.add(path, self.run.subspace)
@@ -184,18 +184,16 @@ class Pipeline:
         with self._stage("generate", what) as row:
             self._refuse(self.run.changed_inputs("corpus", recipe.key()))
             corpus = open_corpus(recipe, self.store, self.data.corpus_dir)
-            row["skipped"] = agree(corpus.is_final())
-            if not row["skipped"]:
+            made, row["skipped"] = finished(corpus, self.store), True
+            if made is None:
                 with sole_writer(corpus, rank_zero_info):
-                    row["skipped"] = agree(corpus.is_final())  # by the run that was waited for
-                    if not row["skipped"]:
-                        self._decode(corpus)
+                    if (made := finished(corpus, self.store)) is None:  # nor by the run that was waited for
+                        made, row["skipped"] = self._decode(corpus), False
             records = corpus.read()
             figures = corpus_figures(records, questions)
             row["tokens"] = figures["tokens_total"]
-            made = self.store.facts(corpus.folder) if self.store.is_complete(corpus.folder) else {}
-            self.facts["corpus"] = {**figures, "torn_lines": made.get("torn_lines", 0), "prompts": questions.counts}
-            self.facts["corpus_samples"] = made.get("samples", [])
+            self.facts["corpus"] = {**figures, "torn_lines": made["torn_lines"], "prompts": questions.counts}
+            self.facts["corpus_samples"] = made["samples"]
             if is_rank_zero():
                 self.run.add(corpus.path, self.run.corpus)
                 self.run.record("corpus", recipe.key())
@@ -205,7 +203,7 @@ class Pipeline:
         self._tell(*corpus_lines(records, questions))
         return corpus.path
 
-    def _decode(self, corpus: Corpus) -> None:
+    def _decode(self, corpus: Corpus) -> dict[str, Any]:
         recipe = self.recipe
         rank_zero_info(
             f"[generate] {len(corpus.finished())} of {len(recipe.questions.requests)} completions are there already"
@@ -222,6 +220,7 @@ class Pipeline:
         if is_rank_zero():
             finish(recipe, corpus, self.store, unprojected)
         barrier()
+        return self.store.facts(corpus.folder)
 
     # Stage 3
 

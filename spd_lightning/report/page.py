@@ -20,6 +20,7 @@ from spd_lightning.report.unfinished import read_runs
 
 FORMATS = ("md", "html", "json", "csv", "latex")
 PLOTS = ("png", "svg", "pdf")
+WRITTEN = ("plots", "tables", "report.md", "report.html")  # in a run's own folder
 
 
 def write_report(
@@ -80,7 +81,10 @@ def write_report(
     if "latex" in formats:
         write_atomic(out / "tables" / "report.tex", latex_tables(sections))
     _write_plots([*answer.figures, *flat(sections)], out / "plots", plots)
-    return _write_pages(answer, sections, out, formats, plots)
+    page = _write_pages(answer, sections, out, formats, plots)
+    if inside:
+        RunFolder(out).manifest.wrote(WRITTEN)
+    return page
 
 
 def _write_plots(blocks: Sequence[Block], folder: Path, plots: Collection[str]) -> None:

@@ -6,7 +6,6 @@ Everything a report shows comes from the files of a run; nothing is measured her
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from spd_lightning.artifacts.files import read_jsonl
+from spd_lightning.artifacts.reading import read_object
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import flatten, is_compared
 from spd_lightning.errors import UserError
@@ -24,6 +23,7 @@ from spd_lightning.report.schema import check_results
 from spd_lightning.subspace.files import read_safetensors, site_keys
 from spd_lightning.tasks import is_generated
 
+NOT_READ = ("adapter", "plots", "tables", "report.md", "report.html")  # of what a run's manifest lists, by a report
 COMPUTE = ("spd_lightning", "torch", "lightning", "transformers", "tokenizers", "peft", "numpy")  # what numbers need
 
 
@@ -59,6 +59,7 @@ class Run:
         spectra: One entry per site of the subspace, by layer and side.
         keys: What its artifacts were made from (``keys.json``); empty where absent.
         half_done: What a run that was not scored lacks, in a sentence; empty for a finished one.
+        changed: What is read here and is not as the run wrote it, a few words each.
     """
 
     path: Path
@@ -69,6 +70,7 @@ class Run:
     spectra: tuple[Spectrum, ...]
     keys: dict[str, Any] = field(default_factory=dict)
     half_done: str = ""
+    changed: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -196,7 +198,8 @@ def read_run(run_dir: str | Path) -> Run:
             )
         what = "is not a run folder (no config.yaml, no results.json)" if path.is_dir() else "does not exist"
         raise UserError(f"{path} {what}. Give a folder that fit or test wrote, e.g. runs/<name>.")
-    results = check_results(_read_json(folder.results), folder.results)
+    again = "Run the evaluation again to write it anew."
+    results = check_results(read_object(folder.results, again), folder.results)
     if "runs" in results:
         raise UserError(f"{path} is itself a report over several runs. Give the run folders it was made from.")
     return assemble(folder, results)
@@ -208,27 +211,10 @@ def assemble(folder: RunFolder, results: dict[str, Any], half_done: str = "") ->
     Raises:
         UserError: If a file cannot be read.
     """
-    config = _read_config(folder.config_file) if folder.config_file.is_file() else {}
-    environment = _read_json(folder.environment_file) if folder.environment_file.is_file() else {}
     metadata, spectra = _read_subspace(folder.subspace)
-    keys = _read_json(folder.keys_file) if folder.keys_file.is_file() else {}
-    environment = environment if isinstance(environment, dict) else {}
-    return Run(folder.path, config, environment, results, metadata, spectra, keys, half_done)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}). Run the evaluation again to write it anew.") from error
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({error}). Restore it, or run again.") from error
-    return config if isinstance(config, dict) else {}
+    small = (folder.configuration(), folder.environment(), results, metadata, spectra, folder.keys())
+    changed = folder.manifest.changed(left_out={*NOT_READ, *(p.path.name for p in folder.rounds())}) or ()
+    return Run(folder.path, *small, half_done, tuple(changed))
 
 
 def _read_subspace(path: Path) -> tuple[dict[str, Any], tuple[Spectrum, ...]]:

@@ -25,7 +25,8 @@ SHOWN_PROGRAMS = 5  # of those that were judged otherwise in one process
 
 def health_lines(run: Run) -> list[str]:
     """What the stages warned of; nothing where nothing is out of order."""
-    return [f"{row['stage']}: {text}" for row in run.results.get("health") or () for text in row["warnings"]]
+    lines = [f"By hand, since the run ended: {text}." for text in run.changed]
+    return lines + [f"{row['stage']}: {text}" for row in run.results.get("health") or () for text in row["warnings"]]
 
 
 def caveats(run: Run, several: bool = False) -> list[str]:

@@ -29,8 +29,15 @@ class KeptMoments:
     keys: Mapping[str, Mapping[str, Any]]
 
     def there(self) -> list[str]:
-        """The tasks whose moments are there."""
-        return [task for task, key in self.keys.items() if self.store.is_complete(self.store.folder("moments", key))]
+        """The tasks whose moments are there, whole; damaged ones are set aside.
+
+        Ranks:
+            Rank 0 looks; the others find none.
+        """
+        if not is_rank_zero():
+            return []
+        folders = {task: self.store.folder("moments", key) for task, key in self.keys.items()}
+        return [task for task, folder in folders.items() if self.store.take(folder) is not None]
 
     def load(self, tasks: Iterable[str]) -> tuple[dict[str, Moments], dict[str, dict[str, Any]]]:
         """Moments of tasks, and what became of their examples (`CalibrationStatistics`)."""

@@ -39,6 +39,7 @@ def run(folder: Path, rank: int = 0, world_size: int = 1, stop_after: int | None
     generate(model, tokenizer, requests, PARAMS, 4, None, rank, world_size, write, corpus.finished())
     if rank == world_size - 1:
         corpus.finalise(requests)
+        corpus.remove_parts()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -80,6 +81,7 @@ write = lambda batch: corpus.append([g.record() for g in batch], rank)
 generate(model, tokenizer, requests, params, 3, None, rank, world_size, write, finished)
 if "finalise" in sys.argv:
     corpus.finalise(requests)
+    corpus.remove_parts()
 """
 
 

@@ -48,6 +48,8 @@ LONG = {
 
 # Modules whose tests stand in a file of another name, under tests/.
 TESTED_IN = {
+    "artifacts/manifest.py": "integration/test_corruptions.py",
+    "cli/checks.py": "integration/test_corruptions.py",
     "cli/commands.py": "integration/test_cli_fit.py",
     "cli/messages.py": "unit/cli/test_mistakes.py",
     "cli/run_config.py": "unit/cli/test_sample.py",

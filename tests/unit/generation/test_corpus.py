@@ -43,6 +43,7 @@ def test_parts_become_one_file_in_the_order_of_the_requests(tmp_path: Path) -> N
     assert corpus.finished() == {("a", 0), ("b", 0), ("c", 0), ("d", 0)}
     path = corpus.finalise(requests("a", "b", "c", "d"))
     assert corpus.is_final() and corpus.read() == [record(i) for i in "abcd"]
+    corpus.remove_parts()
     assert [p.name for p in (tmp_path / "c").iterdir()] == [path.name] == ["generations.jsonl"]
     assert path.read_bytes().count(b"\n") == 4
     assert Corpus(tmp_path / "c", "f1").finished() == corpus.finished()
@@ -66,14 +67,14 @@ def test_torn_line_is_dropped_counted_and_written_over(tmp_path: Path) -> None:
     assert corpus.read() == [record("a"), record("b")], "a record that was written twice stands once"
 
 
-def test_killed_between_the_final_file_and_the_removal_of_parts(tmp_path: Path) -> None:
+def test_until_the_parts_are_removed_they_are_what_counts(tmp_path: Path) -> None:
+    """Killed before the finished file has its record: it is sorted from the parts again, whatever stands in it."""
     corpus = Corpus(tmp_path, "f1")
     corpus.append([record("a")])
-    part = (tmp_path / "part-0.jsonl").read_bytes()
     first = corpus.finalise(requests("a")).read_bytes()
-    (tmp_path / "part-0.jsonl").write_bytes(part)
+    corpus.path.write_text('{"id": "z", "sample": 0}\n')
+    assert Corpus(tmp_path, "f1").finished() == {("a", 0)}
     assert Corpus(tmp_path, "f1").finalise(requests("a")).read_bytes() == first
-    assert not (tmp_path / "part-0.jsonl").exists()
 
 
 def test_part_of_another_fingerprint_is_refused(tmp_path: Path) -> None:
@@ -92,9 +93,10 @@ def test_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
     Corpus(tmp_path, "f1").append([record("a"), record("b")])
     part = tmp_path / "part-0.jsonl"
     lines = part.read_bytes().splitlines(keepends=True)
-    part.write_bytes(lines[0] + b'{"id": "a", \n' + lines[2])
-    with pytest.raises(UserError, match=r"part-0.jsonl, line 2: not valid JSON"):
-        Corpus(tmp_path, "f1").finished()
+    for damaged in (b'{"id": "a", \n', lines[1].replace(b" 7", b" 8"), lines[1].replace(b"\t", b""), b"[1]\n", b"\n"):
+        part.write_bytes(lines[0] + damaged + lines[2])
+        with pytest.raises(UserError, match=r"part-0.jsonl, line 2: not as it was written"):
+            Corpus(tmp_path, "f1").finished()
 
 
 def test_missing_records_are_named_and_parts_stay(tmp_path: Path) -> None:

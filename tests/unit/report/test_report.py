@@ -258,7 +258,7 @@ def test_results_schema_names_the_wrong_field(tmp_path: Path, change: dict[str, 
 def test_broken_file_is_named(tmp_path: Path, name: str, text: str) -> None:
     path = make_run(tmp_path / "r")
     (path / name).write_text(text)
-    with pytest.raises(UserError, match=f"{name}: not valid"):
+    with pytest.raises(UserError, match=f"{name} cannot be read as"):
         read_run(path)
 
 

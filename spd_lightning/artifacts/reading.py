@@ -1,0 +1,106 @@
+"""Files that may be damaged, cut, empty or of another kind: read, or refused in one sentence that says what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from spd_lightning.errors import UserError
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, what: str, advice: str) -> Iterator[None]:
+    """Turn whatever is raised while a file is read into one `UserError`, which a `UserError` stays.
+
+    Libraries raise what they like on a damaged file, another thing with every version, so nothing is picked out.
+
+    Args:
+        path: The file.
+        what: What it should be, with its article: "a safetensors file".
+        advice: What to do, a sentence.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} {foreign(path) or _unreadable(what, error)}. {advice}") from error
+
+
+def _unreadable(what: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return f"cannot be read as {what} ({type(error).__name__}{f': {reason}' if reason else ''})"
+
+
+def foreign(path: str | Path) -> str | None:
+    """What stands in a file's place, as the rest of a sentence that its path begins; None where it may be the file."""
+    path = Path(path)
+    if path.is_dir():
+        return "is a folder, not a file"
+    if not path.exists():
+        return "is a link to a file that is not there" if path.is_symlink() else "does not exist"
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if not head:
+        return "is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself"
+    if head.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
+        return "is a web page (HTML) that was saved in its place"
+    return None
+
+
+def read_text(path: str | Path, what: str, advice: str) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    with reading(path, what, advice):
+        return Path(path).read_text(encoding="utf-8")
+
+
+def read_json(path: str | Path, advice: str) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UserError: If it cannot be read, or holds text that cannot be encoded.
+    """
+    with reading(path, "JSON", advice):
+        found = json.loads(read_text(path, "JSON", advice))
+        json.dumps(found, ensure_ascii=False).encode()  # half a character (a lone surrogate) could never be written
+        return found
+
+
+def read_object(path: str | Path, advice: str) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        UserError: If it cannot be read, or holds something else.
+    """
+    return _mapping(path, read_json(path, advice), "JSON object", advice)
+
+
+def read_yaml(path: str | Path, advice: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds; empty for an empty one.
+
+    Raises:
+        UserError: If it cannot be read, or holds something else.
+    """
+    import yaml
+
+    with reading(path, "YAML", advice):
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    return {} if found is None else _mapping(path, found, "mapping of names to values", advice)
+
+
+def _mapping(path: str | Path, found: Any, what: str, advice: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds {type(found).__name__} where a {what} is needed. {advice}")
+    return found

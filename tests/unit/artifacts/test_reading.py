@@ -1,0 +1,58 @@
+"""A file that is none of what it should be gives one sentence with its path, the reason and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spd_lightning.artifacts.reading import foreign, read_json, read_object, read_yaml, reading
+from spd_lightning.errors import UserError
+
+WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "absent": (lambda p: None, "does not exist"),
+    "empty": (lambda p: p.touch(), "is empty"),
+    "folder": (lambda p: p.mkdir(), "is a folder, not a file"),
+    "dangling": (lambda p: p.symlink_to("nowhere"), "is a link to a file that is not there"),
+    "pointer": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer"),
+    "page": (lambda p: p.write_text("\n<!DOCTYPE html><html>"), "is a web page"),
+    "cut": (lambda p: p.write_text('{"a": [1, '), r"cannot be read as JSON \(JSONDecodeError"),
+    "deep": (lambda p: p.write_text("[" * 100_000), r"cannot be read as JSON \(RecursionError"),
+    "latin": (lambda p: p.write_bytes(b'{"a": "\xe9"}'), r"cannot be read as JSON \(UnicodeDecodeError"),
+    "half a character": (lambda p: p.write_text('{"a": "\\ud83d"}'), r"cannot be read as JSON \(UnicodeEncodeError"),
+    "list": (lambda p: p.write_text("[1]"), "holds list where a JSON object is needed"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_said_in_one_sentence(name: str, tmp_path: Path) -> None:
+    make, what = WRONG[name]
+    path = tmp_path / "file.json"
+    make(path)
+    with pytest.raises(UserError, match=rf"^{path} {what}[^\n]*\. Do this\.$"):
+        read_object(path, "Do this.")
+
+
+def test_whole_files_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text('{"a": "é"}', encoding="utf-8")
+    assert read_json(path, "") == read_object(path, "") == read_yaml(path, "") == {"a": "é"}
+    path.write_text("# nothing\n")
+    assert read_yaml(path, "") == {} and foreign(path) is None
+    for text in ("a: [", "- 1", "!!python/object/apply:os.system [id]", "a: \x00"):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"Do this\.$"):
+            read_yaml(path, "Do this.")
+
+
+def test_what_a_library_raises_is_one_kind_and_a_signal_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    said = r"cannot be read as a stone \(ZeroDivisionError: two lines\)\. Throw it\."
+    with pytest.raises(UserError, match=said), reading(tmp_path / "file", "a stone", "Throw it."):
+        raise ZeroDivisionError("two\nlines")
+    with pytest.raises(UserError, match=r"^mine$"), reading(tmp_path / "file", "a stone", "Throw it."):
+        raise UserError("mine")
+    with pytest.raises(KeyboardInterrupt), reading(tmp_path / "file", "a stone", "Throw it."):
+        raise KeyboardInterrupt
