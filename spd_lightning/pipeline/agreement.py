@@ -20,6 +20,7 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
+from spd_lightning.processes import agree
 from spd_lightning.report.render import Table
 from spd_lightning.report.runs import read_run
 from spd_lightning.subspace.kept import KeptMoments
@@ -108,7 +109,7 @@ class Reference:
             UserError: If the other run's store holds no such moments.
         """
         kept = KeptMoments(self.store, keys)
-        if len(kept.there()) < len(keys):
+        if len(agree(kept.there())) < len(keys):
             raise UserError(
                 f"check_against={self.folder.path}: its store {self.store.root} holds no moments of these settings "
                 "(another device or dtype?). Run it again on this machine."
