@@ -42,6 +42,7 @@ from spd_lightning.model.load import load_config, load_tokenizer
 from spd_lightning.model.source import hub_id, model_fingerprint, resolve_source
 from spd_lightning.pipeline import fit
 from spd_lightning.pipeline.dry_run import NEW_TOKENS, removed, shorten
+from spd_lightning.pipeline.estimate import estimate
 from spd_lightning.pipeline.fit import Run
 from spd_lightning.pipeline.interruption import STANDING, Interrupted
 from spd_lightning.pipeline.parts import Parts
@@ -187,7 +188,7 @@ class SPDCLI(CommandLine):
             COMMANDS[subcommand](**vars(options))
             return
         if self.parts is not None:
-            print(fit.estimate(options, self.parts, subcommand))
+            print(estimate(options, self.parts, subcommand, stages_run(subcommand, options)))
             return
         assert self.run is not None
         ckpt_path = options.get("ckpt_path")

@@ -61,10 +61,16 @@ def near(word: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+def _alike(a: str, b: str) -> bool:
+    """Whether two words are one, but for a letter or so: ``task`` and ``tasks``."""
+    return difflib.SequenceMatcher(a=a, b=b).ratio() >= 0.8
+
+
 def options_meant(word: str, known: Collection[str]) -> list[str]:
     """The options that a name which is none may stand for, the likeliest first; empty where none is near.
 
-    The order of the guesses: dashes for underscores, a word of other tools, a name without its section, letters.
+    The order of the guesses: dashes for underscores, a word of other tools, nearly the same word in the section that
+    was named, the same word in another one, letters.
 
     Args:
         word: As it was typed, without the dashes before it.
@@ -76,6 +82,10 @@ def options_meant(word: str, known: Collection[str]) -> list[str]:
     section, _, last = plain.rpartition(".")
     meant = [name for name in OPTIONS_MEANT.get(last.lower(), ()) if name in known]
     if found := [name for name in meant if not section or name.startswith(f"{section}.")]:
+        return found
+    if found := [
+        name for name in known if name.rpartition(".")[0] == section and _alike(name.rpartition(".")[2], last)
+    ]:
         return found
     if found := [name for name in known if "." in name and name.rpartition(".")[2] == last]:
         return sorted(found)

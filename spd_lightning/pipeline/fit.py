@@ -23,7 +23,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info
 
-from spd_lightning import hub
 from spd_lightning.artifacts.files import file_lock
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
@@ -140,18 +139,6 @@ def check(run: Run, command: str, stages: Collection[str]) -> None:
     student = options.evaluation.adapter or options.get("ckpt_path") or run.folder.student()
     attach_benchmarks(options, parts, method if command != "test" or student else None)
     preflight(run, command, stages, lambda: Plan(*vars(parts).values()).disk(stages))
-
-
-def estimate(options: Any, parts: Parts, command: str) -> str:
-    """What each stage of a command is going to cost, as a table; no weights are loaded.
-
-    The hub is asked only where a config or texts are not here yet.
-    """
-    attach_benchmarks(options, parts, parts.data.recipe.method)
-    plan = Plan(parts.extraction, parts.data, parts.student, parts.benchmarks, parts.trainer)
-    with hub.unasked(), contextlib.suppress(UserError):
-        return plan.table(command)
-    return plan.table(command)
 
 
 def _pipeline(run: Run, method: str | None) -> Pipeline:

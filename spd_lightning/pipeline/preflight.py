@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,31 +45,53 @@ def preflight(run: Any, command: str, stages: Collection[str], needed: Callable[
     Ranks:
         Every process may ask; issues no collective.
     """
+    problems = refused(_run_checks(run, command, stages))
+    problems = problems or refused([lambda: _check_disk(run, needed())])
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def refused(checks: Iterable[Callable[[], None]]) -> list[str]:
+    """What checks find wrong, each once."""
     problems: list[str] = []
-    for check in _checks(run, command, stages):
+    for check in checks:
         try:
             check()
         except UserError as error:
             problems += str(error).splitlines()
-    if not problems:
-        try:
-            _check_disk(run, needed())
-        except UserError as error:
-            problems.append(str(error))
-    if problems:
-        raise UserError("\n".join(dict.fromkeys(problems)))
+    return list(dict.fromkeys(problems))
 
 
-def _checks(run: Any, command: str, stages: Collection[str]) -> Iterator[Callable[[], None]]:
-    """What the stages ask, in their order."""
-    parts, options, name = run.parts, run.options, run.options.subspace.model_name_or_path
-    ckpt_path, check_against = options.get("ckpt_path"), options.get("check_against")
+def _run_checks(run: Any, command: str, stages: Collection[str]) -> Iterator[Callable[[], None]]:
+    """What a run asks of its places, and then of its stages."""
+    check_against = run.options.get("check_against")
     yield run.folder.check_owned
     yield lambda: _check_places(run)
-    if ckpt_path is not None:
-        yield lambda: check_checkpoint_of(ckpt_path, name)
     if check_against:
         yield lambda: _ignore(Reference(Path(check_against), run.folder, run.store, run.config))
+    if command == "test":
+        own = run.folder.subspace if run.folder.subspace.is_file() else None
+        run.parts.benchmarks.suite.enter(replace(run.parts.benchmarks.suite.context, subspace=own))
+    where = (str(run.trainer.precision), run.trainer.strategy.root_device)
+    yield from stage_checks(run.options, run.parts, command, stages, *where)
+
+
+def stage_checks(
+    options: Any, parts: Parts, command: str, stages: Collection[str], precision: str, device: torch.device
+) -> Iterator[Callable[[], None]]:
+    """What the stages ask, in their order.
+
+    Args:
+        options: Of the command, as they were parsed.
+        parts: The objects of the stages; the benchmarks know the run already.
+        command: The command.
+        stages: Those that it runs.
+        precision: The trainer's, by its whole name.
+        device: That the stages run on.
+    """
+    name, ckpt_path = options.subspace.model_name_or_path, options.get("ckpt_path")
+    if ckpt_path is not None:
+        yield lambda: check_checkpoint_of(ckpt_path, name)
     if options.trainer.logger in (None, True):
         yield check_login
     if "extract" in stages:
@@ -78,13 +100,15 @@ def _checks(run: Any, command: str, stages: Collection[str]) -> Iterator[Callabl
     if "generate" in stages:
         yield lambda: parts.data.check_options(trains="fine_tune" in stages)
     if "fine_tune" in stages:
-        yield lambda: check_student(parts.student.hparams, str(run.trainer.precision))
-        yield lambda: check_rounds(parts, run.trainer.strategy.root_device)
+        yield lambda: check_student(parts.student.hparams, precision)
+        yield lambda: check_rounds(parts, device)
     yield lambda: check_subspace(options.data.subspace, name)
     yield lambda: check_subspace(options.evaluation.subspace, name)
     if "evaluate" in stages:
         if command == "test" and options.evaluation.adapter is not None:
             yield lambda: check_adapter(options.evaluation.adapter, name)
+        if command == "test" and "projected" in parts.benchmarks.suite.options.methods:
+            yield lambda: _ignore(parts.benchmarks.suite.subspace())
         yield lambda: check_benchmarks(parts, name)
 
 

@@ -39,6 +39,27 @@ def test_every_stage_command_estimates_and_writes_nothing(
     stages = {"fit": 4, "extract": 1, "generate": 2, "test": 1}[command]
     assert len(re.findall(r"^(?:extract|generate|fine_tune|evaluate) .* [MK]iB ", out, re.MULTILINE)) == stages
     assert "Nothing was loaded" in out and "GFLOP/s" in out
+    assert ("before its first stage" in out) == (command == "test"), "which has no subspace to project into"
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_would_be_refused_is_told_behind_the_table(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [f"--subspace.model_name_or_path={tiny_model_dir}", *in_file(SETTINGS), "--estimate"]
+    wrong = ["--model.lora_dropout=1", "--data.keep=majority", "--evaluation.adapter=gone"]
+    assert main(["fit", *given, *wrong[:2]]) == 0
+    table, told = capsys.readouterr().out.split("\nThe command would end before its first stage:\n")
+    assert "total " in table and len(told.splitlines()) == 2
+    assert "- keep=majority needs several samples a prompt" in told
+    assert "- lora_dropout=1.0 is not a probability below 1. Set --model.lora_dropout." in told
+    assert main(["test", *given, wrong[2], "--evaluation.methods=[base, projected, student]"]) == 0
+    told = capsys.readouterr().out.split("first stage:\n")[1]
+    assert "- adapter='gone': there is no such folder." in told
+    assert (
+        "- methods names projected, but there is no subspace. Set subspace (--evaluation.subspace) to a file." in told
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -54,7 +75,7 @@ def test_a_config_alone_is_enough_and_devices_count(
     out = capsys.readouterr().out
     assert "8 process(es), each on a GPU" in out and "sharded" in out
     assert re.search(r"^generate .*bfloat16$", out, re.MULTILINE)
-    assert "a quarter of the texts' bytes" in out
+    assert "a quarter of the texts' bytes" in out and "would refuse the options was not looked at" in out
     assert re.search(r"^total .* -  ", out, re.MULTILINE), "no GPU here, so no time"
 
 

@@ -89,6 +89,7 @@ TESTED_IN = {
     "model/kinds.py": "zoo/damaged/test_damaged.py",
     "model/source.py": "unit/model/test_checkpoint_files.py",
     "model/text_part.py": "zoo/test_differing_layers.py",
+    "pipeline/estimate.py": "integration/test_estimate.py",
     "pipeline/fit.py": "integration/test_cli_fit.py",
     "pipeline/formats.py": "integration/test_prompt_format.py",
     "pipeline/interruption.py": "unit/cli/test_lifetime.py",

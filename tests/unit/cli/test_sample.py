@@ -6,11 +6,16 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.cli.run_config import run_config
 from spd_lightning.cli.sample import read_prompts, sample
 from spd_lightning.errors import UserError
+from spd_lightning.finetuning.lora import add_lora
+from spd_lightning.finetuning.student import save_adapter
+from spd_lightning.model.load import load_model
+from tests.conftest import byte_tokenizer, tiny_model
 from tests.unit.artifacts.test_runs import begun
 
 
@@ -76,3 +81,18 @@ def test_two_sources_of_prompts_are_one_too_many() -> None:
 def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is not a run folder: it has no config.yaml\. Give a folder that fit wrote"):
         run_config(RunFolder(tmp_path))
+
+
+def test_a_student_of_another_model_is_refused_before_a_weight_is_loaded(
+    base_run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was copied in from elsewhere: its record and its config name the base that it is of."""
+    other = tmp_path / "other"
+    tiny_model(seed=1).save_pretrained(other)
+    byte_tokenizer().save_pretrained(other)
+    wrapped = add_lora(load_model(str(other), torch.float32), 4, 8, 0.0, None, 1, str(other))
+    save_adapter(wrapped, RunFolder(base_run).adapter)
+    for name in ("load_model", "load_student"):
+        monkeypatch.setattr(f"spd_lightning.model.load.{name}", lambda *args: pytest.fail("weights were loaded"))
+    with pytest.raises(UserError, match=r"was trained on .*other, not on .*tiny-llama"):
+        sample(base_run, prompt="a")

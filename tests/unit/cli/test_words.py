@@ -7,7 +7,15 @@ import pytest
 from spd_lightning.cli.parser import make_parser
 from spd_lightning.cli.words import COMMANDS_MEANT, OPTIONS_MEANT, options_meant
 
-KNOWN = ("data.num_prompts", "data.batch_size", "model.batch_size", "model.learning_rate", "run_dir")
+KNOWN = (
+    "subspace.task",
+    "evaluation.tasks",
+    "data.num_prompts",
+    "data.batch_size",
+    "model.batch_size",
+    "model.learning_rate",
+    "run_dir",
+)
 
 
 @pytest.mark.parametrize(
@@ -19,6 +27,11 @@ KNOWN = ("data.num_prompts", "data.batch_size", "model.batch_size", "model.learn
         ("lr", ["model.learning_rate"]),
         ("model.lr", ["model.learning_rate"]),
         ("data.num_promts", ["data.num_prompts"]),
+        ("evaluation.task", ["evaluation.tasks"]),
+        ("subspace.tasks", ["subspace.task"]),
+        ("data.learning_rate", ["model.learning_rate"]),
+        ("evaluation.batch_size", ["data.batch_size", "model.batch_size"]),
+        ("tasks", ["evaluation.tasks"]),
         ("zzz", []),
     ],
 )

@@ -124,3 +124,11 @@ def test_a_subspace_of_another_model_is_told(
     CapabilitySubspace({(0, "k"): basis}, {(0, "k"): values}, {"model": "other", "fingerprint": "f" * 64}).save(file)
     line = told(tiny_model_dir, f"--data.subspace {file}", tmp_path, capsys)
     assert line.startswith("The subspace belongs to other (fingerprint ffffffffffffffff), not to the model")
+
+
+def test_a_projection_without_a_subspace_is_told_before_the_folder_is_taken(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "--evaluation.methods [projected] --evaluation.tasks [letters] --evaluation.limit 2"
+    said = told(tiny_model_dir, options, tmp_path, capsys, "test")
+    assert said == "methods names projected, but there is no subspace. Set subspace (--evaluation.subspace) to a file."
