@@ -174,7 +174,7 @@ def example(args: argparse.Namespace) -> None:
                 machine, torch.float32
             ),
             estimate_generate(shape, prompts, new, half, 128, gpus).timed(machine, half),
-            estimate_fine_tune(shape, texts, 5, 8, 32, half, half, gpus).timed(machine, half),
+            estimate_fine_tune(shape, texts, 5, 8, 32, half, half, gpus, device_type="cuda").timed(machine, half),
             estimate_fine_tune(shape, texts, 5, 8, 32, half, half, gpus, sharded=True).timed(machine, half),
             estimate_fine_tune(shape, texts, 5, None, 32, torch.float32, half, gpus, sharded=True).timed(machine, half),
         ]

@@ -16,6 +16,7 @@ import torch
 
 from spd_lightning.cost.machine import Machine
 from spd_lightning.cost.shape import ModelShape
+from spd_lightning.finetuning.cross_entropy import logits_held
 from spd_lightning.model.anatomy import dtype_name
 
 # Share of the machine's speed (of the binding limit) that a stage reaches; SmolLM2 on 2 CPU cores, docs/scaling.md.
@@ -193,12 +194,16 @@ def estimate_fine_tune(
     accumulate: int = 1,
     checkpointing: bool = False,
     sharded: bool = False,
+    device_type: str = "cpu",
 ) -> StageEstimate:
     """Stage 3: forward, gradients of activations, and gradients of the trained weights alone.
 
     LoRA ``4 (W + H) T + 14 L a sum(s^2) + 6 P_lora T`` operations an epoch, all weights ``6 (W + H) T + ...``;
     gradient checkpointing adds a forward. Each optimiser step exchanges ``4 P_trained 2 (G-1)/G`` bytes; with sharded
     weights each micro-batch gathers all of them twice, ``2 P (G-1)/G`` numbers, as well.
+
+    Logits are held in parts (`finetuning/cross_entropy.py`), but those of a micro-batch, their gradient and what a cap
+    keeps of them, where the projection is trained or sharded or the model changes what it makes.
 
     Args:
         shape: The model.
@@ -212,6 +217,7 @@ def estimate_fine_tune(
         accumulate: Micro-batches of an optimiser step.
         checkpointing: Whether layers are computed again in backward.
         sharded: Whether weights are spread over the processes (FSDP).
+        device_type: ``cpu`` or ``cuda``: what is held of the logits at once differs.
     """
     tokens, squares = float(sum(lengths)), float(sum(s * s for s in lengths))
     trained = shape.lora_parameters(lora_r)
@@ -229,6 +235,10 @@ def estimate_fine_tune(
     base = shape.parameters * weights.itemsize
     state = 16.0 * trained - (base if lora_r is None else 0)  # float32: weight, gradient, two moments
     held = (base + state) / processes + 2 * base / shape.num_layers if sharded else base + state
+    if lora_r is None or sharded or shape.changes_logits:
+        logits = (2.0 + shape.changes_logits) * shape.vocab_size * micro * compute.itemsize
+    else:
+        logits = logits_held(shape.vocab_size, micro, device_type, compute.itemsize)
     exchanged = steps * _all_reduced(4.0 * trained, processes)
     if sharded:
         exchanged += steps * accumulate * 2.0 * base * (processes - 1) / processes
@@ -240,7 +250,7 @@ def estimate_fine_tune(
         ),
         flops=epochs * flops / processes,
         traffic=0.0,
-        memory=held + kept + 3.0 * shape.vocab_size * micro * compute.itemsize,
+        memory=held + kept + logits,
         disk=4.0 * trained + 12.0 * trained,
         exchanged=exchanged,
     )

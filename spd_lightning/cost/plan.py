@@ -187,6 +187,7 @@ class Plan:
             int(self.trainer["accumulate_grad_batches"] or 1),
             h.gradient_checkpointing,
             str(self.trainer["strategy"]).startswith("fsdp"),
+            self.device.type,
         )
 
     def _epochs(self, steps: int) -> int:

@@ -34,6 +34,8 @@ class ModelShape:
         kv_layers: Layers with keys and values of their own.
         lora_width: Input and output features of a layer's adapted projections, the mean: LoRA has ``lora_r`` times as
             many weights a layer.
+        changes_logits: Whether logits are capped, scaled or cast behind the vocabulary projection: training then holds
+            those of all its tokens at once.
     """
 
     parameters: int
@@ -48,6 +50,7 @@ class ModelShape:
     kv_width: int
     kv_layers: tuple[int, ...]
     lora_width: float
+    changes_logits: bool
 
     @property
     def products(self) -> int:
@@ -61,6 +64,7 @@ class ModelShape:
 
 def model_shape(config: Any) -> ModelShape:
     """Count an architecture from its transformers config, on the meta device (no memory)."""
+    from spd_lightning.finetuning.cross_entropy import changes_logits
     from spd_lightning.finetuning.lora import lora_targets
 
     model = skeleton(config)
@@ -91,6 +95,7 @@ def model_shape(config: Any) -> ModelShape:
         kv_width=sum((2 if site.both else 1) * site.kv_dim * len(site.modules) for site in sites.values()),
         kv_layers=kv_layers,
         lora_width=sum(sum(w.shape) for w in adapted) / len(layers),
+        changes_logits=changes_logits(model.bfloat16()),  # in which some cast them to float32
     )
 
 

@@ -53,6 +53,38 @@ def logits_or_hidden(model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, Hea
     return model(**inputs).logits, None
 
 
+def changes_logits(skeleton: Any) -> bool:
+    """Whether a model caps, scales or casts the logits that its vocabulary projection makes.
+
+    Args:
+        skeleton: The model without weights, on the meta device. Its decoder is left out for good.
+
+    Returns:
+        True too where a class asks for more of its decoder than hidden states: then it cannot be told here.
+    """
+    head = skeleton.get_output_embeddings().weight
+    hidden = torch.empty(1, 1, head.shape[1], dtype=head.dtype, device="meta")
+    skeleton.base_model.forward = lambda *args, **kwargs: _Decoded(hidden)
+    inputs = {"input_ids": torch.zeros(1, 1, dtype=torch.long, device="meta"), "use_cache": False}
+    try:
+        return logits_or_hidden(skeleton.requires_grad_(False), inputs)[1] is None
+    except Exception:
+        return True
+
+
+@dataclass
+class _Decoded:
+    """What a decoder gives, by position or by name: hidden states, and nothing else."""
+
+    last_hidden_state: Tensor
+
+    def __getitem__(self, index: int) -> Tensor | None:
+        return self.last_hidden_state if index == 0 else None
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
 def _random_state(where: Tensor) -> tuple[Tensor, Tensor | None]:
     return torch.get_rng_state(), torch.cuda.get_rng_state(where.device) if where.is_cuda else None
 
@@ -87,6 +119,12 @@ def _left_out(module: nn.Module) -> Iterator[_LeftOut]:
         module.__dict__.pop("forward")
         if before is not None:
             module.forward = before
+
+
+def logits_held(vocabulary: int, positions: float, device_type: str, itemsize: int) -> float:
+    """Bytes of logits, and of their float32 softmax, that `head_loss_sum` holds at once for so many positions."""
+    held, wide = (max(1, most[device_type] // vocabulary) for most in (HELD, WIDE))
+    return vocabulary * (min(held, positions) * itemsize + min(wide, positions) * 2 * 4)
 
 
 def head_loss_sum(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int) -> Tensor:
@@ -138,6 +176,7 @@ class _HeadLossSum(torch.autograd.Function):
             total += loss_and_gradient(held, targets[start : start + rows], held if wanted else None)
             if gradient is not None:
                 gradient[start : start + rows] = torch.autograd.grad(logits, part, held[None])[0][0]
+            del logits, held  # before the next ones are made
         ctx.save_for_backward(*([gradient] if wanted else []))
         return total
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from spd_lightning.cost.formulas import (
@@ -30,7 +33,7 @@ from spd_lightning.subspace.capture import Batch, capture_gradients
 from spd_lightning.subspace.choice import subspace_from_moments
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.sites import kv_sites
-from tests.conftest import tiny_model
+from tests.conftest import TINY, tiny_model
 
 WIDE = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 4}
 KINDS = ("llama", "qwen2", "gpt2")
@@ -140,6 +143,43 @@ def test_fine_tuning_operations(kind: str, lora_r: int | None) -> None:
     assert spread.memory < estimate.memory and spread.exchanged > twice.exchanged
     again = estimate_fine_tune(shape, [60] * 4, 1, lora_r, 4, torch.float32, torch.float32, checkpointing=True)
     assert again.memory < estimate.memory and again.flops > 1.2 * estimate.flops
+
+
+class Peak(TorchDispatchMode):
+    """Bytes of the tensors that operators made and that are alive, and the most of them at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, int] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage())._cdata not in self.alive:
+                self.alive[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self.alive.pop, storage._cdata)
+        self.most = max(self.most, sum(self.alive.values()))
+        return made
+
+
+@pytest.mark.parametrize(("kind", "lora_r"), [("Llama", 4), ("Llama", None), ("Granite", 4), ("Gemma2", 4)])
+def test_fine_tuning_memory_with_a_large_vocabulary(kind: str, lora_r: int | None) -> None:
+    """The logits of all tokens count where they are held: a trained projection, scaled ones (Granite), capped ones."""
+    config = getattr(transformers, f"{kind}Config")(
+        **{**TINY, **WIDE, "vocab_size": 2**16, "head_dim": 16, "attn_implementation": "eager"}
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(lora_r is None)
+    shape = model_shape(config)
+    student = model if lora_r is None else add_lora(model, lora_r, 4, 0.0, None, 0, "x")
+    ids = torch.arange(800).view(4, 200)
+    estimate = estimate_fine_tune(shape, [200] * 4, 1, lora_r, 4, torch.float32, torch.float32)
+    with Peak() as peak:
+        token_loss_sum(student, {"input_ids": ids, "labels": ids}).backward()
+    there = 4 * shape.parameters * (1 if lora_r is not None else 3)  # weights, and two moments of each
+    assert 0.8 <= estimate.memory / (peak.most + there) <= 1.5
+    all_logits = 4 * 800 * 2**16
+    assert (peak.most > 2 * all_logits) == (lora_r is None or kind != "Llama") == (estimate.memory > 2 * all_logits)
 
 
 def test_decoding_operations_and_cache() -> None:
