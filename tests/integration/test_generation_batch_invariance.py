@@ -76,10 +76,10 @@ def test_256_prompts_of_128_tokens(noise: float, tokenizer, monkeypatch: pytest.
 
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 2e-4])
-def test_pretrained_model(noise: float, smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_model(noise: float, pretrained: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from spd_lightning.model.load import load_model, load_tokenizer
 
-    model, tokenizer = load_model(smollm2, torch.float32), load_tokenizer(smollm2)
+    model, tokenizer = load_model(pretrained, torch.float32), load_tokenizer(pretrained)
     texts = [(str(i), f"Question: Tom has {i} apples and eats {i % 3}. How many are left?\nAnswer:") for i in range(24)]
     requests, _ = build_requests(tokenizer, texts)
     add_noise(monkeypatch, noise)

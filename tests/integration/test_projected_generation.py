@@ -87,11 +87,11 @@ def test_hooks_and_folded_weights_choose_the_same_greedy_tokens(kind: str, token
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_hooks_and_folded_weights_choose_the_same_greedy_tokens_on_a_pretrained_model(
-    dtype: torch.dtype, smollm2: str
+    dtype: torch.dtype, pretrained: str
 ) -> None:
     from spd_lightning.model.load import load_model, load_tokenizer
 
-    seen = compare_forms(load_model(smollm2, dtype), load_tokenizer(smollm2), 32)
+    seen = compare_forms(load_model(pretrained, dtype), load_tokenizer(pretrained), 32)
     print(seen)
     assert seen["steps"] > 500
     assert all(gap < NEAR_TIE for *_, gap in seen["different"]), seen["different"]

@@ -171,12 +171,12 @@ def _in_order(scores):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.slow
-def test_smollm2_on_mmlu_equals_the_plain_loop(smollm2: str, data_dir: str) -> None:
+def test_pretrained_models_on_mmlu_equal_the_plain_loop(pretrained: str, data_dir: str) -> None:
     """Five solved examples, the letters as single tokens: within 1e-3 in float32, and the same letter."""
     from spd_lightning.model.load import load_model, load_tokenizer
     from spd_lightning.tasks import load_task
 
-    model, tokenizer = load_model(smollm2, torch.float32), load_tokenizer(smollm2)
+    model, tokenizer = load_model(pretrained, torch.float32), load_tokenizer(pretrained)
     examples = load_task("mmlu", data_dir).benchmark(limit=3).examples
     questions = [LikelihoodItem(e.id, e.full_prompt(), e.choices, e.full_prompt()[: -len(e.prompt)]) for e in examples]
     for item, score in zip(questions, _in_order(score_choices(model, tokenizer, questions)), strict=True):

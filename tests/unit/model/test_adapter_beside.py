@@ -152,16 +152,17 @@ def slope(found: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("projected", [False, True])
 def test_bf16_keeps_small_updates_at_the_layers_of_a_pretrained_model(
-    smollm2: str, data_dir: str, projected: bool
+    pretrained: str, data_dir: str, projected: bool
 ) -> None:
     """16 sites, 600 tokens of GSM8K; with ``projected`` the rows of the product are folded first."""
-    tokenizer = load_tokenizer(smollm2)
-    model = load_model(smollm2, torch.float32).to(torch.bfloat16).float()  # the grid on which checkpoints are published
+    tokenizer = load_tokenizer(pretrained)
+    model = (
+        load_model(pretrained, torch.float32).to(torch.bfloat16).float()
+    )  # the grid on which checkpoints are published
     text = "".join(e.prompt + e.target for e in load_task("gsm8k", data_dir=data_dir).examples("test", 8))
     ids = tokenizer(text, return_tensors="pt")["input_ids"][:, :600]
-    sites = {
-        f"{i}.{n}": model.get_submodule(f"model.layers.{i}.self_attn.{n}") for i in (0, 10, 20, 29) for n in PROJECTIONS
-    }
+    four = torch.linspace(0, model.config.num_hidden_layers - 1, 4).int().tolist()
+    sites = {f"{i}.{n}": model.get_submodule(f"model.layers.{i}.self_attn.{n}") for i in four for n in PROJECTIONS}
     inputs: dict[str, torch.Tensor] = {}
     for name, module in sites.items():
         module.register_forward_hook(lambda m, args, out, name=name: inputs.update({name: args[0][0].bfloat16()}))
@@ -195,11 +196,11 @@ def test_bf16_keeps_small_updates_at_the_layers_of_a_pretrained_model(
 
 
 @pytest.mark.slow
-def test_the_loss_moves_in_bf16_as_it_does_in_float32(smollm2: str, data_dir: str) -> None:
+def test_the_loss_moves_in_bf16_as_it_does_in_float32(pretrained: str, data_dir: str) -> None:
     """Everything in float32 but the outputs of the adapted layers, rounded once: the loss of each token moves as it
     does without rounding. The adapter goes down the loss, so that there is a movement to see."""
-    tokenizer = load_tokenizer(smollm2)
-    model = load_model(smollm2, torch.float32).to(torch.bfloat16).float()
+    tokenizer = load_tokenizer(pretrained)
+    model = load_model(pretrained, torch.float32).to(torch.bfloat16).float()
     rows = load_task("gsm8k", data_dir=data_dir).examples("test", 12)
     texts = [tokenizer(e.prompt + e.target, return_tensors="pt")["input_ids"] for e in rows]
 
@@ -208,7 +209,11 @@ def test_the_loss_moves_in_bf16_as_it_does_in_float32(smollm2: str, data_dir: st
             parts = [model(input_ids=t).logits[0, :-1].log_softmax(-1).gather(1, t[0, 1:, None])[:, 0] for t in texts]
         return -torch.cat(parts).double()
 
-    layers = [model.get_submodule(f"model.layers.{i}.self_attn.{n}") for i in range(30) for n in PROJECTIONS]
+    layers = [
+        model.get_submodule(f"model.layers.{i}.self_attn.{n}")
+        for i in range(model.config.num_hidden_layers)
+        for n in PROJECTIONS
+    ]
     rounding = False
 
     def rounded(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor | None:

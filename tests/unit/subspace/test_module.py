@@ -242,12 +242,13 @@ def test_two_processes_equal_one_and_a_process_without_a_batch_takes_part(tiny_m
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "rule", "count"), [("gsm8k", "overlap", 12), ("mbpp", "contained", 4)])
-def test_smollm2_agrees_with_the_plain_reading_of_the_method(smollm2, data_dir, task, rule, count):
+def test_pretrained_models_agree_with_the_plain_reading_of_the_method(pretrained, data_dir, task, rule, count):
     from experiments.benchmarks.reference import gradient_rows, leading_directions
 
-    options = {"task": task, "data_dir": data_dir, "num_examples": count, "span_rule": rule, "layers": [15, -1]}
-    module = run(SubspaceExtractionModule(smollm2, **options))
-    rows = gradient_rows(module.model, module.tokenizer, module.examples, [15, 29], rule)
+    options = {"task": task, "data_dir": data_dir, "num_examples": count, "span_rule": rule, "layers": "middle_last"}
+    module = run(SubspaceExtractionModule(pretrained, **options))
+    layers = sorted({layer for layer, _ in module.moments.sites})
+    rows = gradient_rows(module.model, module.tokenizer, module.examples, layers, rule)
     for center in (False, True):
         module.center = center
         with warnings.catch_warnings():
