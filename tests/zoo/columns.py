@@ -6,9 +6,10 @@ The measure is always the uncached definition: a forward of one row alone, witho
 from __future__ import annotations
 
 import contextlib
+import io
+import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,31 +20,29 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from spd_lightning.cli.program import main
+from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.cli.commands import sample as sample_command
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.likelihood import LikelihoodItem, score_choices
 from spd_lightning.finetuning.batching import _Row
 from spd_lightning.finetuning.batching import collate as collate_texts
 from spd_lightning.finetuning.export import RunFacts, export_merged, export_projected
-from spd_lightning.finetuning.lora import adapted_blocks, add_lora
+from spd_lightning.finetuning.lora import adapted_blocks
 from spd_lightning.finetuning.loss import token_loss_sum
-from spd_lightning.finetuning.student import save_adapter
 from spd_lightning.generation import engine
 from spd_lightning.generation.cache import empty_cache
 from spd_lightning.generation.requests import Request
 from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.model.load import load_model, load_student
-from spd_lightning.model.source import model_fingerprint
-from spd_lightning.subspace.calibration import target_sites
 from spd_lightning.subspace.capture import capture_gradients, collate
-from spd_lightning.subspace.choice import subspace_from_moments
+from spd_lightning.subspace.compare import compare_subspaces
 from spd_lightning.subspace.correctness import EncodedExample
 from spd_lightning.subspace.layout_check import check_layout
-from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.projection import fold_projection, project_kv
-from spd_lightning.subspace.sites import KVSite, SiteKey, kv_sites, weights_digest
+from spd_lightning.subspace.sites import SiteKey, kv_sites
 from spd_lightning.subspace.subspace import CapabilitySubspace
-from tests.zoo.families import VOCABULARY, config_of, random_model, save, tokenizer
+from tests.zoo.families import VOCABULARY, config_of, random_model, tokenizer
+from tests.zoo.specimen import CLOSE, Specimen, alike, greedy, in_float64, logits_alone, rows_of, same
 
 KEEPS = {
     "_Layer": "attention",
@@ -52,68 +51,7 @@ KEEPS = {
     "DummyLayer": "without a cache",
 }
 NEW_TOKENS = 10
-CLOSE = 1e-3  # of the largest logit: float32 rounding over a few layers is 1e-5, a leak of padding 1e-2
 ENDS = list(range(1, VOCABULARY, 6))  # tokens that end a row, so that rows leave at different steps
-
-
-def rows_of(seed: int, lengths: tuple[int, ...], shared: int = 0) -> list[tuple[int, ...]]:
-    """Random texts that begin alike in ``shared`` tokens and have so many more each."""
-    draw = torch.Generator().manual_seed(seed)
-    first = torch.randint(3, VOCABULARY, (shared,), generator=draw).tolist()
-    return [(*first, *torch.randint(3, VOCABULARY, (n,), generator=draw).tolist()) for n in lengths]
-
-
-def logits_alone(model: PreTrainedModel, ids: tuple[int, ...]) -> Tensor:
-    """The definition: logits ``[s, v]`` of one row."""
-    with torch.no_grad():
-        return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
-
-
-@dataclass
-class Specimen:
-    """A family's checkpoint in a folder, with what the columns share."""
-
-    family: str
-    folder: Path
-    seen: dict[str, Any] = field(default_factory=dict)  # for the table
-
-    @cached_property
-    def path(self) -> str:
-        return save(self.family, self.folder / "model")
-
-    @cached_property
-    def model(self) -> PreTrainedModel:
-        return load_model(self.path, torch.float32)
-
-    @cached_property
-    def sites(self) -> dict[SiteKey, KVSite]:
-        wanted = target_sites(self.path, "middle_last", "kv", "half")
-        found = kv_sites(self.model, sorted({layer for layer, _ in wanted}))
-        return {key: site for key, site in found.items() if key in wanted}
-
-    @cached_property
-    def subspace(self) -> CapabilitySubspace:
-        rows = rows_of(0, (9, 14, 6, 20, 17))
-        examples = [EncodedExample(str(i), r, tuple(t > len(r) - 4 for t in range(len(r)))) for i, r in enumerate(rows)]
-        batch = collate(examples)
-        moments = Moments()
-        moments.update(capture_gradients(self.model, batch, self.sites), count=batch.num_tokens)
-        moments.check("float32")
-        moments.metadata = {"fingerprint": model_fingerprint(self.path), "weights_digest": weights_digest(self.sites)}
-        return subspace_from_moments(moments, rank=3)
-
-    @cached_property
-    def adapter(self) -> Path:
-        """A default LoRA adapter with an update that can be seen."""
-        return save_adapter(self.adapted(load_model(self.path, torch.float32)), self.folder / "adapter")
-
-    def adapted(self, model: PreTrainedModel) -> PeftModel:
-        wrapped = add_lora(model, 4, 8, 0.0, None, 0, self.path)
-        draw = torch.Generator().manual_seed(1)
-        for name, weight in wrapped.named_parameters():
-            if "lora_B" in name:
-                weight.data = 0.1 * torch.randn(weight.shape, generator=draw, dtype=torch.float32).to(weight)
-        return wrapped.eval()
 
 
 def extraction(one: Specimen) -> None:
@@ -168,18 +106,6 @@ def gradients(one: Specimen) -> None:
         size = float(rows.norm())
         assert size > 0, f"no gradient at {key}"
         alike(difference, float((rows[: len(ids) - 1] * direction).sum()), 1e-2 * size, f"gradient at {key}")
-
-
-def in_float64(model: Any) -> Any:
-    """The model in float64, where the grouped products of experts are not implemented: they go one by one."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    with contextlib.suppress(ValueError):
-        base.set_experts_implementation("eager")
-    return model.double()
-
-
-def alike(found: float, expected: float, bound: float, what: str) -> None:
-    assert abs(found - expected) <= bound, f"{what}: {found:.6g} instead of {expected:.6g}"
 
 
 @contextlib.contextmanager
@@ -306,11 +232,38 @@ def evaluation(one: Specimen) -> None:
     same(beside, peft, one, "the student beside its base")
 
 
-def same(found: PreTrainedModel, expected: Any, one: Specimen, what: str) -> None:
-    for ids in rows_of(6, (11, 3)):
-        a, b = logits_alone(found, ids), logits_alone(expected, ids)
-        off = float((a - b).abs().max() / b.abs().max())
-        assert off < CLOSE, f"{what}: logits are off by {off:.1e}"
+def compare(one: Specimen) -> None:
+    """Two subspaces of the model, from files, at every site, against the trace of their projectors' product."""
+    found = {}
+    for name, seed in (("a", 0), ("b", 8)):
+        one.subspace_of(seed).save(one.folder / name)
+        found[name] = CapabilitySubspace.load(one.folder / name)
+    rows = compare_subspaces(found)
+    assert [(row.layer, row.side) for row in rows] == sorted(one.sites), "not every site is compared"
+    for row in rows:
+        a, b = (found[name].basis(row.layer, row.side).double() for name in "ab")
+        expected = float(((a @ a.T) @ (b @ b.T)).trace()) / 3
+        alike(row.mean_squared_cosine, expected, 1e-6, f"mean squared cosine of layer {row.layer}, {row.side}")
+        assert 0 < expected < 1 and row.kv_dim == one.sites[row.layer, row.side].kv_dim
+
+
+def sample(one: Specimen) -> None:
+    """``sample`` shows the greedy completions of base, projected base and student, by the definition."""
+    run = RunFolder(one.folder / "sampled")
+    one.subspace.save(run.subspace)
+    shutil.copytree(one.adapter, run.adapter)
+    options = {"subspace": {"model_name_or_path": one.path, "task_file": None}}
+    run.config_file.write_text(json.dumps({**options, "data": {"dtype": "float32", "prompt_format": "plain"}}))
+    prompt, printed = "Question: 1 plus 2?", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        sample_command(str(run.path), prompt=prompt, max_new_tokens=4)
+    base = load_model(one.path, torch.float32)
+    expected = greedy(base, prompt)
+    with project_kv(base, one.subspace) as model:
+        expected += greedy(model, prompt)
+    expected += greedy(load_student(one.path, one.adapter, torch.float32), prompt)
+    shown = [part.split("\n", 1)[1].rstrip("\n") for part in printed.getvalue().split("\n--- ")[1:]]
+    assert shown == expected, f"{shown} instead of {expected}"
 
 
 def exports(one: Specimen) -> None:
@@ -337,25 +290,6 @@ def _plain(folder: Path) -> PreTrainedModel:
     return getattr(transformers, name).from_pretrained(folder, dtype=torch.float32).eval()
 
 
-SETTINGS = (
-    *("--subspace.task=arithmetic", "--subspace.num_examples=3", "--subspace.max_length=512", "--subspace.rank=4"),
-    *("--data.max_prompt_length=512", "--data.num_prompts=4", "--data.max_new_tokens=6", "--data.batch_size=3"),
-    *("--data.dtype=float32", "--model.max_length=512", "--model.batch_size=2", "--trainer.max_epochs=1"),
-    *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_progress_bar=false"),
-    *("--evaluation.tasks=[arithmetic, letters]", "--evaluation.limit=2"),
-    "--evaluation.methods=[base, student, projected]",
-)
-
-
-def commands(one: Specimen) -> None:
-    """``fit``, ``fit --estimate`` and ``sample`` from the command line, all stages, with exit status 0."""
-    model = f"--subspace.model_name_or_path={one.path}"
-    fit = ["fit", model, f"--run_dir={one.folder / 'run'}", *SETTINGS]
-    assert main([*fit, "--estimate"]) == 0, "fit --estimate"
-    assert main(fit) == 0, "fit"
-    assert main(["sample", str(one.folder / "run"), "--prompt", "Question: 1 plus 2?"]) == 0, "sample"
-
-
 COLUMNS: dict[str, Callable[[Specimen], None]] = {
     "extraction": extraction,
     "gradients": gradients,
@@ -364,6 +298,8 @@ COLUMNS: dict[str, Callable[[Specimen], None]] = {
     "likelihoods": likelihoods,
     "training": training,
     "evaluation": evaluation,
+    "compare": compare,
+    "sample": sample,
     "exports": exports,
 }
 
