@@ -118,4 +118,4 @@ def greedy(model: Any, prompt: str) -> list[str]:
     start = len(ids)
     while len(ids) < start + 4:
         ids.append(int(logits_alone(model, tuple(ids))[-1].argmax()))
-    return [tokenizer().decode(ids[start:], skip_special_tokens=True)]
+    return [str(tokenizer().decode(ids[start:], skip_special_tokens=True))]

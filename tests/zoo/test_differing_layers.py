@@ -10,6 +10,7 @@ import transformers
 
 from spd_lightning.cost.shape import model_shape
 from spd_lightning.errors import UserError
+from spd_lightning.finetuning.cross_entropy import logits_or_hidden
 from spd_lightning.finetuning.lora import adapted_blocks, add_lora, lora_targets
 from spd_lightning.finetuning.loss import check_packing
 from spd_lightning.generation.cache import empty_cache, shares_beginning
@@ -104,6 +105,14 @@ def test_the_estimate_counts_what_each_layer_has() -> None:
         model(input_ids=torch.arange(3, 8)[None], past_key_values=cache, use_cache=True)
         held = sum(layer.keys.numel() + layer.values.numel() for _, layer in cache.attention)
         assert held == 5 * kv_width, family
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "granite", "cohere", "gemma2", "nemotron_h", "qwen3_vl", "jetmoe"])
+def test_what_becomes_of_logits_is_told_without_weights(family: str) -> None:
+    inputs = {"input_ids": torch.arange(3, 8)[None], "use_cache": False}
+    told = model_shape(config_of(family)).changes_logits
+    assert told == (logits_or_hidden(random_model(family).bfloat16(), inputs)[1] is None)
+    assert told == (family in ("granite", "cohere", "gemma2", "nemotron_h"))
 
 
 def test_adapters_stay_in_the_text_part_of_a_multimodal_model() -> None:

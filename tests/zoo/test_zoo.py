@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.zoo.columns import COLUMNS, Specimen, commands, put_through
+from tests.zoo.columns import COLUMNS, put_through
+from tests.zoo.command_line import commands
 from tests.zoo.families import FAMILIES
+from tests.zoo.specimen import Specimen
 from tests.zoo.table import PAGE, page_with, passed, read_results, render
 
 RESULTS = read_results()
@@ -20,7 +22,8 @@ ONE_OF_EACH = (
 
 
 def check(family: str, folder: Path) -> None:
-    assert put_through(family, folder) == RESULTS[family], f"if this is right: python -m tests.zoo.table {family}"
+    told = {name: outcome for name, outcome in RESULTS[family].items() if name != "commands"}
+    assert put_through(family, folder) == told, f"if this is right: python -m tests.zoo.table {family}"
 
 
 @pytest.mark.parametrize("family", ONE_OF_EACH)
