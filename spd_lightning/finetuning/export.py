@@ -21,7 +21,7 @@ from spd_lightning.finetuning.share_kept import LOW, share_kept
 from spd_lightning.finetuning.student import merged_copy
 from spd_lightning.generation.methods import METHODS
 from spd_lightning.model.adapter_beside import is_adapter, merge_inside, read_record
-from spd_lightning.model.anatomy import dtype_name
+from spd_lightning.model.anatomy import cast_weights, dtype_name
 from spd_lightning.model.checkpoint_files import split_revision
 from spd_lightning.model.embedded import EMBEDDED, write_terms
 from spd_lightning.model.load import load_config, load_model, save_tokenizer
@@ -114,7 +114,8 @@ def export_projected(
     model = load_model(facts.model_name_or_path, torch.float32)
     merge_inside(fold_into(model, CapabilitySubspace.load(subspace)))  # type: ignore[arg-type]
     out = _empty_folder(out)
-    model.to(dtype).save_pretrained(out)  # type: ignore[arg-type]
+    cast_weights(model, dtype)
+    model.save_pretrained(out)
     _keep_decoding_defaults(facts.model_name_or_path, out)
     how = (
         f"Not trained: the weights are those of {facts.model_name_or_path}, keys and values projected onto "

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from spd_lightning.artifacts.files import whole_folder
 from spd_lightning.finetuning.sharding import is_sharded, trained_weights
 from spd_lightning.model.adapter_beside import Beside, is_adapter, load_adapter, read_record, write_record
+from spd_lightning.model.anatomy import cast_weights
 from spd_lightning.model.load import load_model, load_student, save_tokenizer
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.model.student_base import check_base_of
@@ -103,7 +104,8 @@ def merged_copy(
         return load_model(str(adapter), dtype, merged=True)
     wrapped = load_adapter(load_model(model_name_or_path, torch.float32, merged=True), adapter)
     merged = wrapped.merge_and_unload(safe_merge=True)
-    return merged.requires_grad_(False).to(dtype).eval()
+    cast_weights(merged, dtype)
+    return merged.requires_grad_(False).eval()
 
 
 def whole_copy(

@@ -157,6 +157,17 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Put the weights of a loaded model into a dtype, as `from_pretrained` does.
+
+    Buffers stay as they are: in bf16 the frequencies of rotary positions, which are made in float32 in any model, would
+    be off by a 512th, and the angle of a position 1,000 tokens on by radians.
+    """
+    for weight in model.parameters():
+        if weight.is_floating_point():
+            weight.data = weight.data.to(dtype)
+
+
 def is_conv1d(module: nn.Module) -> bool:
     """Whether a linear layer holds its weight as ``[in, out]`` (GPT-2's Conv1D) instead of ``[out, in]``."""
     return isinstance(module, Conv1D)

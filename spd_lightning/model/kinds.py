@@ -15,6 +15,7 @@ from transformers import AutoModelForMaskedLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spd_lightning.errors import UserError
+from spd_lightning.model.anatomy import cast_weights
 from spd_lightning.model.damage import read_object
 from spd_lightning.model.text_part import model_class
 
@@ -157,7 +158,7 @@ def make_dense(model: Any, dtype: torch.dtype, method: str | None) -> Any:
     if method in DENSE_AFTERWARDS:
         model = model.dequantize()
     if method is not None:
-        model = model.to(dtype)
+        cast_weights(model, dtype)
         model.__dict__.pop("_weight_conversions", None)  # save_pretrained would turn the dequantisation round
     model.config.__dict__.pop("quantization_config", None)
     model.__dict__["hf_quantizer"] = None  # else save_pretrained refuses

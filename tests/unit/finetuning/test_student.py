@@ -255,6 +255,8 @@ def test_merge_is_done_in_float32(tiny_model_dir: str, adapter_dir: Path) -> Non
     cast = merged_copy(tiny_model_dir, adapter_dir, torch.bfloat16)
     for (name, a), (_, b) in zip(exact.named_parameters(), cast.named_parameters()):
         assert torch.equal(a.bfloat16(), b), name
+    loaded = load_model(tiny_model_dir, torch.bfloat16)
+    assert all(torch.equal(a, b) for a, b in zip(cast.buffers(), loaded.buffers(), strict=True)), "rotary frequencies"
 
 
 def test_full_checkpoint_in_place_of_an_adapter(tiny_model_dir: str, tmp_path: Path) -> None:

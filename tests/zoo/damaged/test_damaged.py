@@ -26,6 +26,7 @@ from spd_lightning.finetuning.student import save_adapter
 from spd_lightning.model.adapter_beside import put_beside
 from spd_lightning.model.load import load_model
 from tests.conftest import tiny_model
+from tests.zoo.families import save
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 12345\n"
 HTML = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>\n"
@@ -283,7 +284,36 @@ def test_fp8_is_dense_for_good(dtype: torch.dtype, folder: Path, tmp_path: Path)
         assert torch.equal(found[name], weight.to(dtype)), name
     model.save_pretrained(tmp_path / "saved")
     assert "quantization_config" not in (tmp_path / "saved" / "config.json").read_text()
-    ids = torch.randint(0, 256, (1, 5))
+    ids = torch.randint(0, 256, (1, 300))  # rotary frequencies that were rounded would show
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=dtype)
+    assert torch.equal(again(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+FOUR_BITS = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mxfp4_is_dense_for_good(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Experts as GPT-OSS's checkpoints have them: 32 numbers of four bits, the lower half first, and a power of two."""
+    folder = Path(save("gpt_oss", tmp_path / "model"))
+    state, wanted = load_file(folder / WEIGHTS), {}
+    for name in [n for n in state if n.endswith(("gate_up_proj", "down_proj"))]:
+        experts, width, outputs = state.pop(name).shape
+        blocks = torch.randint(0, 256, (experts, outputs, width // 32, 16), dtype=torch.uint8)
+        scales = torch.randint(118, 124, blocks.shape[:3], dtype=torch.uint8)
+        state |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+        numbers = FOUR_BITS[torch.stack([blocks & 15, blocks >> 4], -1).long()].flatten(-2)
+        dense = numbers * 2.0 ** (scales[..., None].float() - 127)
+        wanted[name] = dense.reshape(experts, outputs, width).transpose(1, 2)
+    save_file(state, folder / WEIGHTS, {"format": "pt"})
+    configured(quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]})(folder)
+    model = load_model(str(folder), dtype)
+    assert wanted and {p.dtype for p in model.parameters()} == {dtype}
+    for name, weight in wanted.items():
+        assert torch.equal(model.state_dict()[name], weight.to(dtype)), name
+    model.save_pretrained(tmp_path / "saved")
+    assert "quantization_config" not in (tmp_path / "saved" / "config.json").read_text()
+    ids = torch.randint(0, 256, (1, 300))  # rotary frequencies that were rounded would show
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=dtype)
     assert torch.equal(again(input_ids=ids).logits, model(input_ids=ids).logits)
 
