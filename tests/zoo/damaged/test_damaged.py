@@ -10,6 +10,7 @@ import pickle
 import shutil
 import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,7 @@ def folder(tmp_path: Path, tiny_model_dir: str) -> Path:
 def test_it_is_refused_in_one_line(
     name: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if name == "bitsandbytes" and __import__("importlib.util").util.find_spec("bitsandbytes"):
+    if name == "bitsandbytes" and find_spec("bitsandbytes"):
         pytest.skip("bitsandbytes is installed: uninstall it to run this test")
     change, told = DAMAGED[name]
     change(folder)
@@ -315,6 +316,23 @@ def test_mxfp4_is_dense_for_good(dtype: torch.dtype, tmp_path: Path) -> None:
     assert "quantization_config" not in (tmp_path / "saved" / "config.json").read_text()
     ids = torch.randint(0, 256, (1, 300))  # rotary frequencies that were rounded would show
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=dtype)
+    assert torch.equal(again(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is absent: pip install it to run this test")
+@pytest.mark.parametrize(("bits", "most"), [("load_in_4bit", 1e-6), ("load_in_8bit", 2e-2)])
+def test_bitsandbytes_is_dense_for_good(bits: str, most: float, folder: Path, tmp_path: Path) -> None:
+    """The logits are those of its own products, which round the activations too in 8 bits."""
+    asked: Any = transformers.BitsAndBytesConfig(**{bits: True})  # type: ignore[no-untyped-call]
+    packed = AutoModelForCausalLM.from_pretrained(folder, quantization_config=asked, dtype=torch.float32)
+    packed.save_pretrained(folder)
+    model, ids = load_model(str(folder), torch.float32), torch.randint(0, 256, (1, 300))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert type(model.model.layers[0].mlp.up_proj) is torch.nn.Linear
+    expected = packed(input_ids=ids).logits.float()
+    assert float((model(input_ids=ids).logits - expected).abs().max()) <= most * float(expected.abs().max())
+    model.save_pretrained(tmp_path / "saved")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.float32)
     assert torch.equal(again(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
