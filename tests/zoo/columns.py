@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from spd_lightning.artifacts.run_folder import RunFolder
-from spd_lightning.cli.commands import sample as sample_command
+from spd_lightning.cli.sample import sample as sample_command
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.likelihood import LikelihoodItem, score_choices
 from spd_lightning.finetuning.batching import _Row
@@ -263,7 +263,7 @@ def sample(one: Specimen) -> None:
         expected += greedy(model, prompt)
     expected += greedy(load_student(one.path, one.adapter, torch.float32), prompt)
     shown = [part.split("\n", 1)[1].rstrip("\n") for part in printed.getvalue().split("\n--- ")[1:]]
-    assert shown == expected, f"{shown} instead of {expected}"
+    assert shown == [text.rstrip("\n") for text in expected], f"{shown} instead of {expected}"
 
 
 def exports(one: Specimen) -> None:

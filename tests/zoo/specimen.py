@@ -113,9 +113,9 @@ def in_float64(model: Any) -> Any:
 
 
 def greedy(model: Any, prompt: str) -> list[str]:
-    """Four tokens, each the largest logit of a forward without a cache."""
+    """Up to four tokens, each the largest logit of a forward without a cache."""
     ids = list(tokenizer()(prompt).input_ids)
     start = len(ids)
-    while len(ids) < start + 4:
+    while len(ids) < start + 4 and ids[-1] != tokenizer().eos_token_id:
         ids.append(int(logits_alone(model, tuple(ids))[-1].argmax()))
     return [str(tokenizer().decode(ids[start:], skip_special_tokens=True))]
