@@ -174,14 +174,13 @@ class Plan:
         majority = self.data.keep == "majority"  # trains on one of a prompt's samples
         asked = self._prompts(1 if majority else self.data.recipe.questions.num_generations)
         texts = [n + new for prompts, new in asked for n in prompts]
-        true = self.trainer["precision"] == "bf16-true"
         return estimate_fine_tune(
             self.shape,
             [min(n, h.max_length) for n in texts],
             self._epochs(-(-len(texts) // h.batch_size)),
             h.lora_r,
             h.batch_size,
-            torch.bfloat16 if true else torch.float32,
+            torch.bfloat16 if self.trainer["precision"] == "bf16-true" else torch.float32,
             self.dtypes["fine_tune"],
             self.processes,
             int(self.trainer["accumulate_grad_batches"] or 1),
