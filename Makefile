@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo gemma browser test test-slow lint install clean
+.PHONY: demo gemma browser test fuzz coverage test-slow lint install clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -41,7 +41,18 @@ browser: .venv/installed-test
 # Two files of tests side by side, each on a thread of its own; those that start processes take one port each.
 test: export OMP_NUM_THREADS := 1
 test: lint
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not hub" -n 2 --dist loadfile tests
+	$(BIN)/python $(MEASURED) -m pytest -q -m "not slow and not gpu and not hub" --ignore=tests/fuzz -n 2 --dist loadfile tests
+
+# More than 10,000 inputs, the same ones every time.
+fuzz: export OMP_NUM_THREADS := 1
+fuzz: .venv/installed-test
+	$(BIN)/python $(MEASURED) -m pytest -q -n 2 --dist loadfile tests/fuzz
+
+# `make test fuzz`, and which lines they reached.
+coverage:
+	$(MAKE) test fuzz MEASURED="-m coverage run"
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report
 
 test-slow: .venv/installed-test
 	$(BIN)/python -m pytest -q -m "slow and not gpu and not hub"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from tests import mistakes
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -102,6 +105,32 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     tiny_model("llama", max_position_embeddings=2048).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return str(folder)
+
+
+LISTENER = mistakes.Listener()
+LISTENER.start()
+
+
+@pytest.hookimpl(tryfirst=True)  # before any is deselected
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test that ``mistakes.json`` names is there, wherever its whole file is collected."""
+    there = {item.nodeid for item in items}
+    files = {test.partition("::")[0] for test in there} if not any("::" in arg for arg in config.args) else set()
+    if gone := [test for test in mistakes.told_by() if test.partition("::")[0] in files and test not in there]:
+        raise pytest.UsageError(f"tests/mistakes.json names tests that are gone: {gone}. Give its rows others.")
+
+
+@pytest.fixture(autouse=True)
+def rows_of_the_table_are_true(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that ``mistakes.json`` names makes the errors that it is named for."""
+    LISTENER.heard()
+    yield
+    heard, test = LISTENER.heard(), request.node.nodeid
+    if noted := os.environ.get("MISTAKES_SEEN"):
+        with open(noted, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps([*site, test]) + "\n" for site in sorted(heard))
+    missed = set(mistakes.told_by().get(test, ())) - heard
+    assert not missed, f"tests/mistakes.json says that this test provokes {missed}: `python -m tests.mistakes` says how"
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,6 +18,21 @@ from typing import Any
 from spd_lightning.errors import UserError
 
 LARGE = 2**20  # bytes; smaller files are hashed whenever they are asked for
+
+
+def typed_path(name: str | Path) -> Path:
+    """The path that a person typed, ``~`` and ``~user`` as home folders; of an unknown user it is a path like any.
+
+    Raises:
+        UserError: If it is longer than any path may be.
+    """
+    path = Path(os.path.expanduser(name))
+    try:
+        path.exists()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{str(name)[:40]}... is too long for the name of a file or folder. Shorten it.") from error
+    return path
 
 
 @contextlib.contextmanager
@@ -105,8 +121,13 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     return (row for _, row in numbered_jsonl(path))
 
 
-def numbered_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON Lines file as `read_jsonl`, each with the number of its line, counted from 1."""
+def numbered_jsonl(path: str | Path, writable: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON Lines file as `read_jsonl`, each with the number of its line, counted from 1.
+
+    Args:
+        path: The file.
+        writable: See `parse_json`.
+    """
     import gzip
 
     path = Path(path)
@@ -116,14 +137,39 @@ def numbered_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
+                row = parse_json(line, writable)
+            except ValueError as error:
                 raise UserError(
-                    f"{path}, line {number}: not valid JSON ({error.msg}). Mend or remove that line."
+                    f"{path}, line {number}: not valid JSON ({error}). Mend or remove that line."
                 ) from error
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: a JSON object is needed, found {type(row).__name__}.")
             yield number, row
+
+
+def parse_json(text: str, writable: bool = True) -> Any:
+    """What a JSON text holds.
+
+    Args:
+        text: The text.
+        writable: Refuse half a character (a lone surrogate, which JSON can escape), since no file could hold it again.
+
+    Raises:
+        ValueError: Saying in a few words why it cannot be taken.
+    """
+    try:
+        found = json.loads(text)
+        if writable and "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(error.msg) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    except UnicodeEncodeError as error:
+        raise ValueError(f"\\u{ord(error.object[error.start]):x} is half a character, without the other") from error
+    except ValueError as error:
+        raise ValueError("a number has too many digits") from error
+    return found
 
 
 def write_jsonl(path: str | Path, rows: list[dict[str, Any]]) -> Path:

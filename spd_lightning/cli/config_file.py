@@ -6,6 +6,7 @@ looked at here first.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,13 @@ from pathlib import Path
 import yaml
 
 from spd_lightning import shipped
+from spd_lightning.artifacts.files import typed_path
 from spd_lightning.cli.typed import PROGRAM
 from spd_lightning.cli.words import near, options_meant
 from spd_lightning.errors import UserError
+
+FORM = "Write `section:`, then `  option: value`."
+MOST = 10_000  # options; aliases of aliases make more of a few lines
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ def config_path(name: str) -> Path:
     Raises:
         UserError: If there is none.
     """
-    path = Path(name).expanduser()
+    path = typed_path(name)
     if (found := shipped.find(path)) is not None:
         return found
     if path.is_dir():
@@ -70,10 +75,15 @@ def read_config(name: str, known: Collection[str], linked: Mapping[str, str], co
         UserError: With file and line, if it cannot be read, is no YAML, holds no options, names one twice, or one that
             the command does not have.
     """
-    root = _compose(name)
+    try:
+        found = list(itertools.islice(_walk(_compose(name), "", known), MOST + 1))
+    except RecursionError as error:
+        raise UserError(f"{name} is nested too deep for a configuration. {FORM}") from error
+    if len(found) > MOST:
+        raise UserError(f"{name} holds more than {MOST:,} options. {FORM}")
     lines: dict[str, int] = {}
     problems: list[str] = []
-    for option, line, twice in _walk(root, "", known):
+    for option, line, twice in found:
         at = f"{name}, line {line}"
         if twice is not None:
             problems.append(
@@ -115,10 +125,7 @@ def _compose(name: str) -> yaml.MappingNode:
     if root is None:
         raise UserError(f"{name} is empty. Give a YAML file of options, such as configs/demo.yaml.")
     if not isinstance(root, yaml.MappingNode):
-        raise UserError(
-            f"{name}, line {root.start_mark.line + 1}: this is no mapping from options to values. Write `section:`, "
-            "then `  option: value`."
-        )
+        raise UserError(f"{name}, line {root.start_mark.line + 1}: this is no mapping from options to values. {FORM}")
     return root
 
 

@@ -6,6 +6,7 @@ are handed to the parser first.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -95,7 +96,7 @@ def _options(command: str, args: list[str]) -> Typed:
         elif word.startswith("--"):
             found.options[name[2:].rstrip("+")] = value if equals else str(follows) if takes else None
             found.rest.extend(words)
-        elif command == "test" and run is None and (Path(word) / "config.yaml").is_file():
+        elif command == "test" and run is None and os.path.isfile(Path(word) / "config.yaml"):
             run = word
         else:
             raise UserError(_stray(command, word, args[:i], args[i + 1 :]))
@@ -131,7 +132,7 @@ def _stray(command: str, word: str, before: Sequence[str], after: Sequence[str])
             )
     if word.endswith((".yaml", ".yml", ".json")):
         return f"{word} stands alone. A configuration file is named by --config: `{PROGRAM} {command} --config {word}`."
-    if (Path(word) / "config.yaml").is_file():
+    if os.path.isfile(Path(word) / "config.yaml"):
         return (
             f"{word} stands alone. The configuration of a run is named by --config: `{PROGRAM} {command} --config "
             f"{Path(word) / 'config.yaml'}`."

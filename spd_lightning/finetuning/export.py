@@ -15,7 +15,7 @@ import torch
 import yaml
 from transformers import GenerationConfig
 
-from spd_lightning.artifacts.files import write_atomic
+from spd_lightning.artifacts.files import typed_path, write_atomic
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.share_kept import LOW, share_kept
 from spd_lightning.finetuning.student import merged_copy
@@ -146,7 +146,7 @@ def _exact_weights(name: str) -> str:
 def embedded_origin(name: str) -> str | None:
     """The embedded model that a base is, or that the student of an earlier round was made of; None for others."""
     while name not in EMBEDDED:
-        made_of = read_record(Path(name).expanduser())
+        made_of = read_record(typed_path(name))
         if made_of is None:
             return None
         name = made_of.base

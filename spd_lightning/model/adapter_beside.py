@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from spd_lightning.artifacts.files import typed_path
 from spd_lightning.errors import UserError
 from spd_lightning.model.anatomy import is_conv1d, is_linear
 from spd_lightning.model.damage import check_files, read_object
@@ -299,7 +300,7 @@ def write_record(folder: Path, made_of: Beside) -> None:
         (folder / names[-1]).mkdir()
         for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
             shutil.copyfile(adapter / name, folder / names[-1] / name)
-    base = Path(made_of.base).expanduser()
+    base = typed_path(made_of.base)
     record = {
         "base": str(base.resolve()) if base.exists() else made_of.base,
         "fingerprint": made_of.fingerprint,

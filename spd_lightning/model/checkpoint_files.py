@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts.files import file_sha256
+from spd_lightning.artifacts.files import file_sha256, typed_path
 from spd_lightning.errors import UserError
 from spd_lightning.model.adapter_beside import read_record
 from spd_lightning.model.damage import AGAIN, read_object
@@ -110,7 +110,7 @@ def split_revision(name: str) -> tuple[str, str | None]:
     ('Qwen/Qwen2.5-0.5B', '060db64')
     """
     hub_id, at, revision = name.rpartition("@")
-    return (hub_id, revision) if at and hub_id and revision and not Path(name).expanduser().exists() else (name, None)
+    return (hub_id, revision) if at and hub_id and revision and not typed_path(name).exists() else (name, None)
 
 
 def is_commit(revision: str | None) -> bool:

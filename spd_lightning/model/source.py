@@ -18,7 +18,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spd_lightning import hub
-from spd_lightning.artifacts.files import file_sha256, whole_folder
+from spd_lightning.artifacts.files import file_sha256, typed_path, whole_folder
 from spd_lightning.errors import UserError
 from spd_lightning.model.checkpoint_files import (
     content_fingerprint,
@@ -47,7 +47,7 @@ def resolve_source(model_name_or_path: str, need_weights: bool = True) -> tuple[
         gguf = embedded_gguf(model_name_or_path)
         found = _dequantised(gguf) if gguf else hub_folder(EMBEDDED[model_name_or_path].hub_id, need_weights)
         return str(found), True
-    path = Path(model_name_or_path).expanduser()
+    path = typed_path(model_name_or_path)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise UserError(f"model_name_or_path={model_name_or_path!r}: there is no such GGUF file.")
@@ -84,7 +84,7 @@ def hub_id(model_name_or_path: str) -> str | None:
     """The hub id that a name stands for, with its revision; None for what is local."""
     if model_name_or_path in EMBEDDED:
         return None if is_installed(model_name_or_path) else EMBEDDED[model_name_or_path].hub_id
-    path = Path(model_name_or_path).expanduser()
+    path = typed_path(model_name_or_path)
     return None if path.suffix == ".gguf" or path.exists() else model_name_or_path
 
 

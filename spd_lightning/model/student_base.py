@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts.files import file_sha256
+from spd_lightning.artifacts.files import file_sha256, typed_path
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import COMPLETE
 from spd_lightning.errors import UserError
@@ -84,9 +84,9 @@ def _same_model(there: str, here: str) -> bool:
     source = resolve_source(here)[0]
     if there in (here, source, split_revision(here)[0], loadable_name(here)):
         return True
-    if (Path(there).expanduser() / "config.json").is_file():
+    if (typed_path(there) / "config.json").is_file():
         # tokenizer and decoding defaults may be other ones
-        weights = [[file_sha256(p) for p in weight_files(Path(f).expanduser())] for f in (there, source)]
+        weights = [[file_sha256(p) for p in weight_files(typed_path(f))] for f in (there, source)]
         return weights[0] == weights[1] or model_fingerprint(there) == _first_base(here)
     last = [
         split_revision(name)[0].rstrip("/").rpartition("/")[2].casefold() for name in (there, here, loadable_name(here))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ def _is(kind: str, value: Any) -> bool:
     if kind == "count":
         return isinstance(value, int) and not isinstance(value, bool)
     if kind == "number":
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if kind == "interval":
         return isinstance(value, list | tuple) and len(value) == 2 and all(_is("number", v) for v in value)
     return True

@@ -38,6 +38,9 @@ class ProgramParts:
     shared: bool
 
 
+NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)  # the latter two for what is nested too deep
+
+
 def split(prefix: str, tests: str, continues: bool = False) -> ProgramParts:
     """Take a program apart.
 
@@ -55,7 +58,7 @@ def split(prefix: str, tests: str, continues: bool = False) -> ProgramParts:
     try:
         tree = ast.parse(tests)
         free = _free(tests)
-    except (SyntaxError, ValueError):  # then they fail everywhere
+    except NO_PYTHON:  # then they fail everywhere
         return ProgramParts("", tests, (), (), (), "", False)
     own = _bound(definitions)
     modules = {name for name in free - own if name in sys.stdlib_module_names and _only_holds(tree, name)}
@@ -86,11 +89,11 @@ def _definitions(prefix: str, continues: bool) -> str:
         for ending in ("", "\n    pass") if last == len(lines) else ("",):
             try:
                 body = ast.parse(text + ending).body
-            except (SyntaxError, ValueError):
+                if continues and body and last == len(lines) and isinstance(body[-1], (ast.FunctionDef, ast.ClassDef)):
+                    body = body[:-1]
+                return "\n".join(ast.unparse(node) for node in body)
+            except NO_PYTHON:
                 continue
-            if continues and body and last == len(lines) and isinstance(body[-1], (ast.FunctionDef, ast.ClassDef)):
-                body = body[:-1]
-            return "\n".join(ast.unparse(node) for node in body)
     return ""
 
 

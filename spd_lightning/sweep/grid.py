@@ -54,7 +54,7 @@ def read_sweep(path: str | Path) -> Sweep:
     path = found
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not valid YAML ({error}). Mend it.") from error
     given = content.get("parameters") if isinstance(content, dict) else None
     if not isinstance(given, dict) or not given:

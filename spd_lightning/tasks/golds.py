@@ -68,7 +68,9 @@ def is_comparable(text: str) -> bool:
 
 
 def humaneval_test(row: dict[str, Any]) -> str | None:
-    """HumanEval: the test is Python that defines ``check``."""
+    """HumanEval: there is something to complete, and the test is Python that defines ``check``."""
+    if not row["prompt"].strip():
+        return "the field 'prompt' is empty, but the beginning of a function is needed"
     if not parses(row["test"]) or "def check(" not in row["test"]:
         return "the field 'test' is no Python that defines check(), so no program could pass it"
     if not row["entry_point"].isidentifier():

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning import hub
-from spd_lightning.artifacts.files import numbered_jsonl
+from spd_lightning.artifacts.files import numbered_jsonl, typed_path
 from spd_lightning.errors import UserError, unknown_name
 from spd_lightning.processes import is_rank_zero
 from spd_lightning.tasks import golds
@@ -152,7 +152,7 @@ def data_folder(data_dir: str | None) -> Path | None:
     named = data_dir or os.environ.get("SPD_DATA_DIR") or None
     if named is None:
         return None
-    folder = Path(named).expanduser()
+    folder = typed_path(named)
     if not folder.is_dir():
         raise UserError(
             f"data_dir={named!r} is not a folder. Set --data_dir (or SPD_DATA_DIR) to a folder laid out as the README "
@@ -196,7 +196,7 @@ def load_rows(key: str, data_dir: str | None) -> list[Row]:
             "to a folder that holds it, or leave both out to take rows from the hub."
         )
     try:
-        rows = ((f"line {number}", row) for number, row in numbered_jsonl(path))
+        rows = ((f"line {number}", row) for number, row in numbered_jsonl(path, writable=True))
         return list(check_rows(rows, source, str(path)))
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise UserError(

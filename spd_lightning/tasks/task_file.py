@@ -8,13 +8,13 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts.files import file_sha256
+from spd_lightning.artifacts.files import file_sha256, parse_json, typed_path
 from spd_lightning.errors import UserError, unknown_name
 from spd_lightning.tasks.sources import commit_of
 
@@ -53,18 +53,15 @@ class TaskFile:
             UserError: For an unknown key, a missing path, or a value of another kind.
         """
         given: dict[str, Any] = {"path": value} if isinstance(value, str) else dict(value)
-        kinds: dict[str, Any] = {"path": str, "columns": Mapping, "score": str, "normalise": list | tuple}
-        kinds |= {"system_prompt": str, "num_fewshot": int}
         for name, content in given.items():
-            if name not in kinds:
-                raise unknown_name("key of task_file", name, kinds, "--subspace.task_file")
-            if content is not None and not isinstance(content, kinds[name]):
+            if name not in KINDS:
+                raise unknown_name("key of task_file", str(name), KINDS, "--subspace.task_file")
+            if content is not None and not KINDS[name](content):
                 raise UserError(f"task_file.{name}={content!r} is not possible. {EXAMPLE}")
-        if given.get("num_fewshot", 0) < 0:
-            raise UserError(f"task_file.num_fewshot={given['num_fewshot']} is not possible. {EXAMPLE}")
+        given = {name: content for name, content in given.items() if content is not None}
         if not given.get("path"):
             raise UserError(f"task_file={value!r} names no path. {EXAMPLE}")
-        if given.get("normalise") is not None:
+        if "normalise" in given:
             given["normalise"] = tuple(given["normalise"])
         return cls(**given)
 
@@ -76,7 +73,7 @@ class TaskFile:
     @property
     def folder(self) -> Path:
         """Where relative files of its rows are looked for."""
-        return Path() if self.path.startswith(HUB) else Path(self.path).expanduser().parent
+        return Path() if self.path.startswith(HUB) else typed_path(self.path).parent
 
     def rows(self) -> Iterator[tuple[int, str, Row]]:
         """Number, place (``mine.jsonl, line 3``) and fields of every row; null fields are left out.
@@ -101,6 +98,18 @@ class TaskFile:
         return {k: str(v) if isinstance(v, plain) and not isinstance(v, bool) else v for k, v in found.items()}
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {  # what each key of `task_file` may hold
+    "path": _is_text,
+    "columns": lambda value: isinstance(value, Mapping) and all(map(_is_text, (*value, *value.values()))),
+    "score": _is_text,
+    "normalise": lambda value: isinstance(value, list | tuple) and all(map(_is_text, value)),
+    "system_prompt": _is_text,
+    "num_fewshot": lambda value: type(value) is int and value >= 0,
+}
 EXAMPLE = (
     "Set task_file (--subspace.task_file) to a path, or to '{path: mine.csv, columns: {prompt: question, "
     f"target: answer}}, score: contains}}' (keys: {', '.join(f.name for f in fields(TaskFile))})."
@@ -110,7 +119,7 @@ EXAMPLE = (
 def content_sha256(value: str | Mapping[str, Any] | None) -> str | None:
     """SHA-256 of a task's file; None without one, and for a data set of the hub, whose commit counts."""
     path = "" if value is None else TaskFile.of(value).path
-    return file_sha256(Path(path).expanduser()) if path and Path(path).expanduser().is_file() else None
+    return file_sha256(typed_path(path)) if path and typed_path(path).is_file() else None
 
 
 def system_prompt_of(value: str | Mapping[str, Any] | None) -> str:
@@ -122,7 +131,7 @@ def _read(path: str) -> Iterator[tuple[int, str, Any]]:
     if path.startswith(HUB):
         yield from _numbered(path, "row", _hub(path))
         return
-    file = Path(path).expanduser()
+    file = typed_path(path)
     if not file.is_file():
         raise UserError(f"task_file={path!r}: there is no such file. Set task_file (--subspace.task_file) to one.")
     kind = file.name.removesuffix(".gz").rpartition(".")[2].lower()
@@ -140,7 +149,7 @@ def _text(file: Path) -> str:
     try:
         data = file.read_bytes()
         return (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise UserError(
             f"{file} cannot be read as UTF-8 text ({error}). Save it as UTF-8 JSON Lines, JSON or CSV."
         ) from error
@@ -151,19 +160,18 @@ def _json_lines(file: Path, text: str) -> Iterator[tuple[int, str, Any]]:
         if not line.strip():
             continue
         try:
-            yield number, f"{file}, line {number}", json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{file}, line {number}: not valid JSON ({error.msg}). Mend or remove that line."
-            ) from error
+            row = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{file}, line {number}: not valid JSON ({error}). Mend or remove that line.") from error
+        yield number, f"{file}, line {number}", row
 
 
 def _json(file: Path) -> Iterator[tuple[int, str, Any]]:
     """An array of objects, one under a single key, or JSON Lines under the name of JSON."""
     text = _text(file)
     try:
-        whole = json.loads(text)
-    except json.JSONDecodeError:
+        whole = parse_json(text)
+    except ValueError:
         yield from _json_lines(file, text)
         return
     lists = [v for v in whole.values() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v)] if (
@@ -191,9 +199,9 @@ def _cell(name: str, value: str, place: str) -> Any:
     if name not in IN_CELLS or not value.lstrip().startswith("["):
         return value
     try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place}: `{name}` is {value!r}, which is no JSON list ({error.msg}). Mend it.") from error
+        return parse_json(value)
+    except ValueError as error:
+        raise UserError(f"{place}: `{name}` is {value!r}, which is no JSON list ({error}). Mend it.") from error
 
 
 def _parquet(file: Path) -> list[Row]:

@@ -11,7 +11,10 @@ from spd_lightning.artifacts import files
 from spd_lightning.artifacts.files import (
     InUseError,
     file_lock,
+    numbered_jsonl,
+    parse_json,
     read_jsonl,
+    typed_path,
     whole_file,
     whole_folder,
     write_atomic,
@@ -102,3 +105,37 @@ def test_what_a_killed_process_left_aside_is_no_part_of_the_next(tmp_path: Path)
     with whole_folder(tmp_path / "model") as aside:
         (aside / "part").write_text("2")
     assert os.listdir(tmp_path / "model") == ["part"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"a": 1', "Expecting ',' delimiter"),
+        ("[" * 100_000, "it is nested too deep"),
+        ('{"a": ' + "9" * 5000 + "}", "a number has too many digits"),
+        ('{"a": "x\\ud800"}', "\\ud800 is half a character, without the other"),
+    ],
+)
+def test_json_that_cannot_be_taken_says_why(text: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError) as told:
+        parse_json(text)
+    assert str(told.value) == reason
+    (tmp_path / "a.jsonl").write_text(f"{{}}\n{text}\n")
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2: not valid JSON \("):
+        list(numbered_jsonl(tmp_path / "a.jsonl", writable=True))
+
+
+def test_half_a_character_is_refused_where_it_would_be_written_alone(tmp_path: Path) -> None:
+    """A whole one, in two escapes, is taken everywhere; half of one only where it is shown."""
+    whole, half = '{"a": "\\ud83d\\ude00"}', '{"a": "\\ud83d"}'
+    assert parse_json(whole) == {"a": "\U0001f600"} and parse_json(half, writable=False) == {"a": "\ud83d"}
+    (tmp_path / "a.jsonl").write_text(half)
+    assert list(read_jsonl(tmp_path / "a.jsonl")) == [{"a": "\ud83d"}]
+
+
+def test_a_path_as_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert typed_path("~/a") == tmp_path / "a"
+    assert typed_path("~nobody-of-this-name/a") == Path("~nobody-of-this-name/a")
+    with pytest.raises(UserError, match=r"^x{40}\.\.\. is too long for the name of a file or folder"):
+        typed_path("x" * 5000)

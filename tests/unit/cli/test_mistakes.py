@@ -27,6 +27,9 @@ FILES = {
     "environment.yaml": "data:\n  num_prompts: ${oc.env:NOPE}\n",
     "name.yaml": "data:\n  corpus_dir: ${subspace.tusk}\n",
     "binary.yaml": bytes(range(256)),
+    "nested.yaml": "data: " + "[" * 5000,
+    "itself.yaml": "data: &a {x: *a}\n",
+    "aliases.yaml": "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{x: *a{i - 1}, y: *a{i - 1}}}\n" for i in range(1, 40)),
     "run/config.yaml": "seed_everything: 42\n",
     "other/notes.txt": "",
 }
@@ -155,6 +158,15 @@ MISTAKES: dict[str, str] = {
         "`export NOPE=VALUE`, or write ${oc.env:NOPE,DEFAULT}."
     ),
     "fit --config binary.yaml": "binary.yaml is no text, so it is no configuration. Give a YAML file of options.",
+    "fit --config nested.yaml": (
+        "nested.yaml is nested too deep for a configuration. Write `section:`, then `  option: value`."
+    ),
+    "fit --config itself.yaml": (
+        "itself.yaml is nested too deep for a configuration. Write `section:`, then `  option: value`."
+    ),
+    "fit --config aliases.yaml": (
+        "aliases.yaml holds more than 10,000 options. Write `section:`, then `  option: value`."
+    ),
     "fit --help dataa": (
         "--help dataa: there is no such section. Known: subspace, data, model, evaluation, trainer, fit."
     ),

@@ -101,3 +101,9 @@ def test_classes_of_the_tests_are_handed_over_with_their_imports() -> None:
     scope: dict[str, object] = {}
     exec(parts.test_classes, scope)
     assert "P" in scope and "assert" not in parts.test_classes
+
+
+@pytest.mark.parametrize("deep", ["(" * 10_000, f"x = {'+'.join(['1'] * 20_000)}", f"x = {'-' * 5000}1"])
+def test_what_is_nested_too_deep_is_no_python(deep: str) -> None:
+    assert split(deep, "assert f(1)", continues=True).names == ("f",)
+    assert split("", deep).tests == deep

@@ -12,6 +12,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.evaluation.metrics import ExactMatchNumber
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.coding import program
+from spd_lightning.tasks.task_file import TaskFile
 
 
 def write(folder: Path, *rows: Any) -> str:
@@ -190,6 +191,23 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9", "target": "x"}\n')
     with pytest.raises(UserError, match=r"latin\.jsonl cannot be read as UTF-8 text"):
         load_task("custom", task_file=str(tmp_path / "latin.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("columns", v) for v in ({"prompt": ["q"]}, {1: "q"}, "q")),
+        *(("normalise", v) for v in ([["case"]], [1], "case")),
+        *(("num_fewshot", v) for v in (-1, True, 1.0, "1")),
+        *(("system_prompt", v) for v in (3, ["x"])),
+    ],
+)
+def test_options_of_another_kind_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"^task_file\.{name}=.* is not possible\. Set task_file"):
+        TaskFile.of({"path": "a.jsonl", name: value})
+    assert TaskFile.of({"path": "a.jsonl", name: None}) == TaskFile("a.jsonl")
+    with pytest.raises(UserError, match="Unknown key of task_file '3'"):
+        TaskFile.of({"path": "a.jsonl", 3: "x"})
 
 
 def test_no_test_rows(tmp_path: Path) -> None:

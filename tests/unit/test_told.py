@@ -1,0 +1,135 @@
+"""Mistakes that no other test provokes, each told in words: rows of the table in ``tests/mistakes.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+from transformers import LlamaConfig, T5Config
+
+from spd_lightning import shipped
+from spd_lightning.artifacts.files import file_lock, read_jsonl
+from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.cli import commands
+from spd_lightning.cli.config_file import read_config
+from spd_lightning.errors import UserError
+from spd_lightning.finetuning.module import SPDFineTuningModule
+from spd_lightning.model.adapter_beside import load_adapter
+from spd_lightning.model.anatomy import decoder_layers
+from spd_lightning.model.checkpoint_files import weight_names
+from spd_lightning.model.damage import check_files, read_object
+from spd_lightning.model.kinds import check_adapter_alone, check_kind, check_quantisation, check_raw
+from spd_lightning.model.source import resolve_source
+from spd_lightning.options import check_options
+from spd_lightning.subspace.sites import split_sides
+from spd_lightning.sweep import grid
+from spd_lightning.tasks import load_task
+from spd_lightning.tasks.task_file import TaskFile
+from tests.unit.report.test_report import make_run
+
+GRID = "command: [python, '${args}']\nparameters: {a: {values: [1]}}\n"
+
+
+def in_file(folder: Path, text: str, name: str = "a.yaml") -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def locked(path: str) -> None:
+    with file_lock(path, "The folder"):
+        pass
+
+
+def without_corpus(folder: Path) -> None:
+    run = make_run(folder / "run")
+    (run / "corpus" / "generations.jsonl").unlink()
+    commands.contamination(str(run))
+
+
+def few_rows(folder: Path) -> None:
+    path = in_file(folder, '{"prompt": "q", "target": "a"}\n', "a.jsonl")
+    load_task("custom", task_file={"path": path, "num_fewshot": 1})
+
+
+Act = Callable[[Path], Any]
+# What is typed or done in a folder, and how the message begins.
+TOLD: dict[str, Act] = {
+    "2 run folders were given and no --out": lambda p: commands.report(["a", "b"]),
+    "{p}/run has no adapter, which --form adapter needs": lambda p: commands.export(
+        str(make_run(p / "run")), form="adapter", out=str(p / "out")
+    ),
+    "compare needs at least two subspaces, found 1": lambda p: commands.compare(["a"]),
+    "limit=-1 asks nothing": lambda p: commands.contamination("a", limit=-1),
+    "{p}/run has no corpus": without_corpus,
+    "workers=0 is below 1": lambda p: commands.sweep("a", workers=0),
+    "copy needs a name": lambda p: commands.configs("copy"),
+    "Unknown configuration 'dema'. Did you mean 'demo'?": lambda p: shipped.copy("dema"),
+    "{p}/demo.yaml is already there": lambda p: shipped.copy("demo", in_file(p, "", "demo.yaml")),
+    "/dev/null/x.yaml cannot be written: ": lambda p: shipped.copy("demo", "/dev/null/x.yaml"),
+    "/proc/self/mem cannot be read (": lambda p: read_config("/proc/self/mem", (), {}, "fit"),
+    "The folder cannot be used: /dev/null/.lock: ": lambda p: locked("/dev/null/.lock"),
+    "{p}/a.jsonl, line 2: a JSON object is needed, found list": lambda p: list(
+        read_jsonl(in_file(p, "{}\n[]\n", "a.jsonl"))
+    ),
+    "Cannot write {p}/made: ": lambda p: RunFolder(p).add_folder(p / "nowhere", p / "made"),
+    "run_dir={p} is not empty and holds no run": lambda p: RunFolder(Path(in_file(p, "")).parent).check_owned(),
+    "Sweep file nowhere.yaml does not exist": lambda p: grid.read_sweep("nowhere.yaml"),
+    "{p}/a.yaml: not valid YAML (": lambda p: grid.read_sweep(in_file(p, "a: [")),
+    "{p}/a.yaml: parameters=None, but a sweep needs": lambda p: grid.read_sweep(in_file(p, "- a\n")),
+    "{p}/a.yaml: parameter a={{'min': 1}} is no list of values": lambda p: grid.read_sweep(
+        in_file(p, "parameters: {a: {min: 1}}")
+    ),
+    "{p}/a.yaml: parameter a holds null": lambda p: grid.read_sweep(in_file(p, "parameters: {a: {values: [null]}}")),
+    "{p}/a.yaml: command='x' must be a list": lambda p: grid.read_sweep(
+        in_file(p, "parameters: {a: {values: [1]}}\ncommand: x\n")
+    ),
+    "{p}/a.yaml: config file no.yaml does not exist": lambda p: grid.points(
+        grid.read_sweep(in_file(p, GRID.replace("python,", "--config=no.yaml,")))
+    ),
+    "task_file.num_fewshot=1 leaves none of the 1 training rows": few_rows,
+    "Unknown key of task_file 'pth'. Did you mean 'path'?": lambda p: TaskFile.of({"pth": "a"}),
+    # models
+    "{p}/a.json is no JSON: ": lambda p: read_object(Path(in_file(p, "nothing", "a.json"))),
+    "{p}/a.json holds list where a JSON object is needed": lambda p: read_object(Path(in_file(p, "[]", "a.json"))),
+    "{p}/model.safetensors.index.json has no weight_map": lambda p: weight_names(
+        Path(in_file(p, "{}", "model.safetensors.index.json")).parent
+    ),
+    "Linear has no list of decoder layers": lambda p: decoder_layers(nn.Linear(2, 2)),
+    "{p}/model.safetensors is empty": lambda p: check_files(
+        Path(in_file(p, "", "model.safetensors")).parent, ["model.safetensors"]
+    ),
+    "model_name_or_path={p} holds an adapter, no model": lambda p: check_adapter_alone(
+        Path(in_file(p, '{"base_model_name_or_path": "m"}', "adapter_config.json")).parent
+    ),
+    "{p}/config.json names no model_type": lambda p: check_raw("m", Path(in_file(p, '{"a": 1}', "config.json"))),
+    "model_type='xyz' in {p}/config.json is not known to transformers": lambda p: check_raw(
+        "m", Path(in_file(p, '{"model_type": "xyz"}', "config.json"))
+    ),
+    "model_name_or_path='m' (t5) is an encoder-decoder model": lambda p: check_kind("m", T5Config()),
+    "model_name_or_path='m' holds awq weights, which must be dense": lambda p: check_quantisation(
+        "m", LlamaConfig(**{"quantization_config": {"quant_method": "awq"}})
+    ),
+    "model_name_or_path='{p}/a.gguf': there is no such GGUF file": lambda p: resolve_source(str(p / "a.gguf")),
+    "model_name_or_path='{p}': the folder has no config.json": lambda p: resolve_source(str(p)),
+    "model_name_or_path='{p}': the folder holds no weights": lambda p: resolve_source(
+        str(Path(in_file(p, '{"model_type": "llama"}', "config.json")).parent)
+    ),
+    "model_name_or_path='{p}/no': there is no such folder": lambda p: resolve_source(str(p / "no")),
+    "{p} holds no PEFT adapter (adapter_config.json, adapter_model.safetensors is missing)": lambda p: load_adapter(
+        nn.Linear(2, 2), p
+    ),
+    "sides='q' is not known": lambda p: split_sides("q"),
+    "model.lora_r='many' is not possible. Set --model.lora_r to ": lambda p: check_options(
+        SPDFineTuningModule, {"lora_r": "many"}, "model"
+    ),
+}
+
+
+@pytest.mark.parametrize("start", TOLD)
+def test_a_mistake_is_told(start: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as told:
+        TOLD[start](tmp_path)
+    assert str(told.value).startswith(start.format(p=tmp_path))
