@@ -72,3 +72,15 @@ def test_a_batch_is_of_one_task_and_has_its_limit(tiny_model_dir: str) -> None:
     assert {same.sampling_of(batch).max_new_tokens for batch in same.batches()} == {7}
     one = small(tiny_model_dir, "letters", 5)
     assert one.batches() == form_batches(one.questions.requests, 2, None, one.questions.new_tokens)
+
+
+def test_a_file_of_ones_own_is_one_of_the_tasks(tiny_model_dir: str, tmp_path: Path) -> None:
+    """With its own system prompt and rule of judging, which the other task does not get."""
+    rows = tmp_path / "mine.jsonl"
+    rows.write_text("".join(f'{{"prompt": "Say {i}:", "target": " {i}", "split": "train"}}\n' for i in range(4)))
+    file = {"path": str(rows), "system_prompt": "Be brief.", "score": "contains"}
+    mix = small(tiny_model_dir, ["letters", "custom"], 4, task_file=file).questions
+    alone = [small(tiny_model_dir, name, 2, task_file=file).questions for name in ("custom", "letters")]
+    ids = {request.id: request.prompt_ids for request in mix.requests}
+    assert ids == {f"{q.tasks}/{r.id}": r.prompt_ids for q in alone for r in q.requests} and len(ids) == 4
+    assert [part.task.answer_type for part in mix.asked.values()] == ["rule", "letter"]
