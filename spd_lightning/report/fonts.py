@@ -40,6 +40,7 @@ def families(texts: Iterable[str]) -> tuple[list[str], dict[int, str]]:
     return chosen, {ord(c): f"U+{ord(c):04X}" for c in lacking}
 
 
+@cache
 def _own() -> str:
     return str(findfont(FontProperties(family=OWN)))
 

@@ -20,7 +20,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from spd_lightning.artifacts.files import write_atomic
 from spd_lightning.report.chart import COLOURS, Bars, Chart, HeatMap, Histogram, Intervals, Lines, shade, span
@@ -43,7 +43,7 @@ DEPTHS = LinearSegmentedColormap.from_list("depths", [shade(0.15 + 0.7 * i / 8) 
 
 def write_plot(figure: Figure, path: str | Path) -> Path:
     """Write a figure in the format of its suffix, atomically."""
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     kind, buffer = Path(path).suffix.removeprefix("."), io.BytesIO()
     texts = figure.findobj(Text)
     names, _ = families(text.get_text() for text in texts)
@@ -55,7 +55,11 @@ def write_plot(figure: Figure, path: str | Path) -> Path:
         "pdf.fonttype": 42 if len(names) == 1 else 3,  # outlines of other formats than TrueType fit the latter alone
     }
     with matplotlib.rc_context(settings):
-        figure.savefig(buffer, format=kind, dpi=144, metadata=NO_DATE[kind])
+        if kind == "png":  # drawn once, where savefig draws twice: first for the layout
+            figure.dpi = 144
+            canvas.print_png(buffer, metadata=NO_DATE[kind], pil_kwargs={"compress_level": 3})
+        else:
+            figure.savefig(buffer, format=kind, metadata=NO_DATE[kind])
     return write_atomic(path, buffer.getvalue())
 
 
@@ -169,6 +173,8 @@ def _lines(chart: Lines) -> Figure:
         axes.axvline(value, color="grey", linewidth=0.9, linestyle=":")
     if chart.log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # exponents take a parser's time
+        axes.yaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(chart.x)
     axes.set_ylabel(chart.y)
