@@ -43,7 +43,7 @@ DEPTHS = LinearSegmentedColormap.from_list("depths", [shade(0.15 + 0.7 * i / 8) 
 
 def write_plot(figure: Figure, path: str | Path) -> Path:
     """Write a figure in the format of its suffix, atomically."""
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     kind, buffer = Path(path).suffix.removeprefix("."), io.BytesIO()
     texts = figure.findobj(Text)
     names, _ = families(text.get_text() for text in texts)

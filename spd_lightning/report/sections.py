@@ -19,6 +19,7 @@ from spd_lightning.report.runs import Run
 from spd_lightning.report.wording import benchmark_name, equals_p, format_interval, format_value
 from spd_lightning.scoring.verdicts import find_metric, is_share
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 KINDS = {"by_category": "category", "by_subject": "subject"}
 SHOWN_PROGRAMS = 5  # of those that were judged otherwise in one process
 
@@ -172,7 +173,7 @@ def reproduce_blocks(*runs: Run) -> list[Block]:
     )
     for run in runs:
         if run.config:
-            text = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
+            text = yaml.dump(run.config, Dumper=DUMPER, sort_keys=False, allow_unicode=True)
             blocks.append(
                 Code(text, f"config.yaml of {run.name}, fingerprint {run.results['fingerprint']}", folded=True)
             )

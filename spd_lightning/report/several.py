@@ -64,9 +64,6 @@ def several_runs(runs: list[Run], across: Sequence[Mapping[str, Any]]) -> list[S
 
 def _subspaces(runs: list[Run], names: list[str]) -> list[Section]:
     """Overlap of the runs' subspaces over the sites that two of them share; runs with the same one appear once."""
-    from spd_lightning.subspace.compare import SiteComparison, compare_subspaces
-    from spd_lightning.subspace.subspace import CapabilitySubspace
-
     found: dict[bytes, tuple[str, Path]] = {}
     for run in runs:
         if run.spectra:
@@ -77,6 +74,9 @@ def _subspaces(runs: list[Run], names: list[str]) -> list[Section]:
         return [Section("Overlap of the subspaces", left, [])]
     if len(found) < 2:
         return []
+    from spd_lightning.subspace.compare import SiteComparison, compare_subspaces
+    from spd_lightning.subspace.subspace import CapabilitySubspace
+
     subspaces = [(name, CapabilitySubspace.load(path)) for name, path in found.values()]
     matrix = [[1.0 if i == j else math.nan for j in range(len(subspaces))] for i in range(len(subspaces))]
     rows: list[SiteComparison] = []
