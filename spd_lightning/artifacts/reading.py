@@ -96,7 +96,8 @@ def read_yaml(path: str | Path, advice: str) -> dict[str, Any]:
     import yaml
 
     with reading(path, "YAML", advice):
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+        found = yaml.load(Path(path).read_text(encoding="utf-8"), loader)
     return {} if found is None else _mapping(path, found, "mapping of names to values", advice)
 
 
