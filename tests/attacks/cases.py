@@ -13,7 +13,7 @@ from spd_lightning.scoring.execution import ProgramVerdict, TestedProgram, judge
 from spd_lightning.scoring.isolation import forced_tier
 from spd_lightning.scoring.parts import split
 
-HERE = Path(__file__).parent
+PROGRAMS = Path(__file__).with_name("programs")
 TESTS = "assert f(1) == 2"
 MARK = "# ---- tests\n"
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import platform
 import re
+import resource
 import select
 import signal
 import socket
@@ -117,7 +119,7 @@ class Supervisor:
             hinted = False
             while (now := time.monotonic()) < began + WALL_TIMES * timeout_s:
                 if now >= look:
-                    reason = self.exceeded(timeout_s + spent, memory_mb)
+                    reason = self.exceeded((*others, judged), timeout_s + spent, memory_mb)
                     if reason:
                         return verdict(False, reason, began)
                     look = time.monotonic() + LOOK_S
@@ -142,7 +144,7 @@ class Supervisor:
                 if watch >= 0:
                     os.close(watch)
 
-    def exceeded(self, seconds: float, memory_mb: int | None) -> str:
+    def exceeded(self, processes: tuple[Started, ...], seconds: float, memory_mb: int | None) -> str:
         """Which limit the programs that run are beyond, if any."""
         if self.group.kills() > self.kills:
             return "memory"
@@ -150,6 +152,8 @@ class Supervisor:
             pids = usage.descendants(os.getpid())
             if memory_mb is not None and usage.memory(pids) > memory_mb << 20:
                 return "memory"
+        if any(process.folder and usage.too_large(process.folder, kernel.FOLDER_BYTES) for process in processes):
+            return "disk"
         return "timeout" if usage.processor_seconds(pids) > seconds else ""
 
     def await_start(self, process: Started) -> int:
@@ -210,15 +214,35 @@ class Supervisor:
 
     def kill_all(self) -> None:
         """Kill and reap every descendant; orphans come to this process, since it is their reaper."""
-        while True:
+        for round_ in itertools.count():
             for pid in kernel.children(os.getpid()):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            if round_ and round_ % 20 == 0:
+                self.end_bomb(by_user=round_ >= 200)
             try:
                 if os.waitpid(-1, os.WNOHANG)[0] == 0:
                     time.sleep(0.0005)
             except ChildProcessError:
                 return
+
+    def end_bomb(self, by_user: bool) -> None:
+        """Kill processes that start others faster than they are found: what was seen once starts no more.
+
+        Args:
+            by_user: Kill all that their user runs too, where that is no account's (and limits may not be changed).
+        """
+        for pid in usage.descendants(os.getpid()):
+            with contextlib.suppress(OSError, ValueError):
+                resource.prlimit(pid, resource.RLIMIT_NPROC, (0, 0))
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        for user in set(self.starter.users.values()) if by_user and self.starter.other_user else ():
+            if os.fork() == 0:
+                with contextlib.suppress(OSError):
+                    kernel.become(user)
+                    os.kill(-1, signal.SIGKILL)
+                os._exit(0)
 
 
 def receive(control: socket.socket) -> bytes:

@@ -1,4 +1,4 @@
-"""What a program uses: its processes, their processor time and their memory."""
+"""What a program uses: its processes, their processor time, their memory and the disk."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import kernel
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MOST_PROCESSES = 512  # looked at; a bomb has more, and its limits end it
+MOST_FILES = 4096  # as many as a folder in memory may hold
 
 
 def descendants(parent: int) -> list[int]:
@@ -57,3 +58,19 @@ def _memory(pid: int) -> int:
             return PAGE * (int(resident) - int(shared))
     except OSError:
         return 0
+
+
+def too_large(folder: str, most: int) -> bool:
+    """Whether a folder holds more bytes on the disk, or more files, than the folder of a sandbox in memory may."""
+    count = size = 0
+    ahead = [folder]
+    while ahead:
+        with contextlib.suppress(OSError), os.scandir(ahead.pop()) as entries:
+            for entry in entries:
+                count += 1
+                size += 512 * entry.stat(follow_symlinks=False).st_blocks
+                if count > MOST_FILES or size > most:
+                    return True
+                if entry.is_dir(follow_symlinks=False):
+                    ahead.append(entry.path)
+    return False

