@@ -67,7 +67,7 @@ class ExecutionResult:
 
     Attributes:
         passed: Whether its last statement was reached without an error.
-        reason: ``passed``, ``assertion``, ``syntax``, ``timeout``, ``memory``, ``disk``, ``crash`` (killed by a signal),
+        reason: ``passed``, ``assertion``, ``syntax``, ``timeout``, ``memory``, ``disk``, ``crash`` (by a signal),
             ``no-verdict`` (it ended by itself, or could not be started) or ``error: <class of the exception>``; where
             tests and program are two processes also ``returned <type>`` (a value that is not plain data) and
             ``argument <type>`` (one that the tests cannot hand over).

@@ -1,7 +1,7 @@
 """``python -m tests.attacks TIER [KIND] [--one-process]``: run the attacks under a tier and say what became of each.
 
-Needs nothing but this repository and a Python. Ends with status 1 if one of them passed. Run it as a user who is not root
-for tier 4: there an attack reaches whatever the user can.
+Needs nothing but this repository and a Python. Ends with status 1 if one of them passed. Run it as a user who is not
+root for tier 4: there an attack reaches whatever the user can.
 """
 
 from __future__ import annotations
