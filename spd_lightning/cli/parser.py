@@ -226,7 +226,7 @@ class CommandLine(LightningCLI):
         except OmegaConfBaseException as error:
             raise UserError(unresolved(error, typed, files)) from error
         self._check_parsed(typed, files, self.config)
-        self.typed = typed
+        self.typed, self.given = typed, given
 
     def _check_parsed(self, typed: Typed, files: list[ConfigFile], config: Any) -> None:
         if typed.command in STAGE_COMMANDS:

@@ -120,7 +120,8 @@ class SPDCLI(CommandLine):
         parts = self._make(options)
         parts.benchmarks.suite.new_tokens = NEW_TOKENS if options.dry_run else None
         trainer = main_trainer(parts.trainer, folder, plain, parts.benchmarks)
-        self.run = Run(options, plain, content, digest, commit, folder, store, parts, trainer, self._make, added)
+        made = (folder, store, parts, trainer, self._make, added, self.given)
+        self.run = Run(options, plain, content, digest, commit, *made)
 
     def _make(self, options: Any) -> Parts:
         if options.subspace.prompt_format is None:

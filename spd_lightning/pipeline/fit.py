@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from spd_lightning.finetuning.student import write_merged
 from spd_lightning.model.adapter_beside import read_record
 from spd_lightning.pipeline.adding import earlier_results, with_earlier
 from spd_lightning.pipeline.agreement import Check, Reference, agreement_table
+from spd_lightning.pipeline.duration import say_if_long
 from spd_lightning.pipeline.formats import formats_said
 from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.preflight import preflight
@@ -67,6 +68,7 @@ class Run:
         trainer: Of stage 3.
         make: Makes the objects of other options, for a later round.
         added: Where benchmarks are added to a finished run: in what their options differ from the run's own; else None.
+        command: What was typed.
     """
 
     options: Any
@@ -80,6 +82,7 @@ class Run:
     trainer: Trainer
     make: Callable[[Any], Parts]
     added: list[str] | None = None
+    command: Sequence[str] = ()
 
 
 @contextlib.contextmanager
@@ -94,7 +97,7 @@ def claimed(run: Run) -> Iterator[None]:
         return
     folder = run.folder
     with folder.unless_empty(), file_lock(folder.lock_file, f"run_dir={folder.path}"):
-        environment = {**describe_environment(run.fingerprint), "content": run.content}
+        environment = {**describe_environment(run.fingerprint, run.command), "content": run.content}
         if run.model_commit is not None:
             environment["revisions"] = {"model": run.model_commit}
         folder.claim(run.config, yaml.safe_dump(run.config, sort_keys=False), environment)
@@ -212,6 +215,7 @@ def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None
     parts.benchmarks.suite.benchmarks()  # a wrong name is told now, not after hours
     if parts.benchmarks.suite.options.base_shots:
         parts.benchmarks.suite.shots_benchmarks()
+    say_if_long(pipeline.plan, run.folder, method, rounds)
     device = run.trainer.strategy.root_device
     reference, checks = None, []
     if check_against:

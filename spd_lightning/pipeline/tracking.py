@@ -5,7 +5,8 @@ from __future__ import annotations
 import netrc
 import os
 import platform
-import sys
+import shlex
+import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -114,12 +115,43 @@ def logged_in() -> bool:
         return False
 
 
-def describe_environment(fingerprint: str) -> dict[str, Any]:
-    """What ``environment.json`` holds: the run's fingerprint, the command, versions, devices, the sandbox's tier."""
+def git_commit(folder: Path = Path(__file__).parents[1]) -> dict[str, Any] | None:
+    """The commit that the program is at (``commit``), and whether its files differ from it (``changed``).
+
+    Args:
+        folder: Of the package.
+
+    Returns:
+        None where git does not know the package: it was installed, though perhaps into somebody's checkout.
+    """
+
+    def git(*args: str) -> str:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        done = subprocess.run(
+            ["git", "-C", str(folder), *args], capture_output=True, text=True, env=environment, check=True, timeout=10
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(changed)}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def describe_environment(fingerprint: str, command: Sequence[str]) -> dict[str, Any]:
+    """What ``environment.json`` holds: the run's fingerprint, its command, commit, versions, devices, sandbox.
+
+    Args:
+        fingerprint: Of the run.
+        command: What was typed behind ``python -m spd_lightning``; it is kept as a line that can be pasted.
+    """
     isolation = probe_isolation()
     return {
         "fingerprint": fingerprint,
-        "command": " ".join(["python -m spd_lightning", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "spd_lightning", *command]),
+        "git": git_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "stages": STAGE_VERSION,
