@@ -162,6 +162,7 @@ SETTINGS = {
     "data_revision": Setting(role="place", compared=False),
     "estimate": Setting(role="place"),
     "dry_run": Setting(role="place"),
+    "quiet": Setting(role="place"),
 }
 
 

@@ -174,6 +174,12 @@ class CommandLine(LightningCLI):
             "folder that is removed again.",
         )
 
+        parser.add_argument(
+            "--quiet",
+            action="store_true",
+            help="Show no bars and nothing of the stages: warnings, errors and results alone.",
+        )
+
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Sections in the order of the stages, the trainer's last."""
         parser.add_lightning_class_args(SubspaceExtractionModule, "subspace")

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import logging
 import os
 import signal
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch.utilities import rank_zero_info
-from transformers.utils import logging as transformers_logging
 
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
@@ -41,6 +38,7 @@ from spd_lightning.model.checkpoint_files import split_revision
 from spd_lightning.model.load import load_config, load_tokenizer
 from spd_lightning.model.source import hub_id, model_fingerprint, resolve_source
 from spd_lightning.pipeline import fit
+from spd_lightning.pipeline.chatter import leave_out_chatter
 from spd_lightning.pipeline.dry_run import NEW_TOKENS, removed, shorten
 from spd_lightning.pipeline.estimate import estimate
 from spd_lightning.pipeline.fit import Run
@@ -48,6 +46,7 @@ from spd_lightning.pipeline.interruption import STANDING, Interrupted
 from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.trainers import main_trainer
 from spd_lightning.processes import is_rank_zero, rank
+from spd_lightning.progress import set_quiet
 from spd_lightning.tasks.mix import names_of, plainest
 from spd_lightning.tasks.sources import fix_revisions
 from spd_lightning.tasks.task_file import content_sha256
@@ -74,6 +73,9 @@ class SPDCLI(CommandLine):
             return
         options = self.config[self.subcommand]
         options.subspace.task = options.data.task = plainest(options.subspace.task)
+        if options.quiet:
+            set_quiet(True)
+            leave_out_chatter()
         joined = RunFolder(self.typed.run) if self.typed.run else None
         if joined is not None:
             check_addable(self.typed, joined)
@@ -84,7 +86,7 @@ class SPDCLI(CommandLine):
                 options.evaluation.adapter, joined = str(student), None
         plain = yaml.safe_load(self._parser(self.subcommand).dump(options, skip_none=False, skip_link_targets=True))
         # every stage command reads every saved configuration
-        for name in ("ckpt_path", "check_against", "estimate", "dry_run"):
+        for name in ("ckpt_path", "check_against", "estimate", "dry_run", "quiet"):
             plain.pop(name, None)
         commit = self._fix_revisions(options)
         plain["model_revision"] = commit or plain["model_revision"]
@@ -217,7 +219,8 @@ def main(args: list[str] | None = None) -> int:
         interrupted it; 1 if another process of the run
         ended, or ``check_against`` found a difference.
     """
-    _quiet()
+    set_quiet(False)
+    leave_out_chatter()
     end_with_parent()
     let_gloo_finish_at_exit()
     try:
@@ -240,28 +243,6 @@ def main(args: list[str] | None = None) -> int:
             raise
         print(f"error: {lost}", file=sys.stderr, flush=True)
         return 1
-
-
-# What libraries say of our own, deliberate choices; a user can do nothing about any of it.
-NOISE = (
-    ".*args parameter is intended to run from within Python",
-    ".*is_gradient_checkpointing",
-    ".*LeafSpec",
-    ".*across ranks is zero",
-    ".*Experiment logs directory .* exists and is not empty",
-    ".*does not have many workers",
-)
-
-
-def _quiet() -> None:
-    """Show what a run says, not what libraries advertise; other warnings stay."""
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=message)
-    transformers_logging.disable_progress_bar()
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(
-            lambda r: not any(w in r.getMessage() for w in ("litlogger", "TPU available"))
-        )
 
 
 def _fail(message: str) -> int:

@@ -16,7 +16,8 @@ from spd_lightning.errors import UserError
 
 PROGRAM = "python -m spd_lightning"
 CONFIG = ("--config", "-c")
-ALONE = ("--help", "-h", "--print_config", "--version", "--estimate", "--dry_run")  # take no value behind them
+# These take no value behind them.
+ALONE = ("--help", "-h", "--print_config", "--version", "--estimate", "--dry_run", "--quiet")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from tqdm.auto import tqdm
+from spd_lightning.progress import Bar
 
 
 class BenchmarkBar:
@@ -19,12 +19,12 @@ class BenchmarkBar:
         if task != self.task:
             self.close()
             self.task, self.tokens, self.start = task, 0, time.perf_counter()
-            self.bar = tqdm(total=total, desc=f"{task} ({self.method})", unit="ex", leave=False)
+            self.bar = Bar(f"Evaluating {task} ({self.method})", total, "examples", leave=False)
         self.tokens += tokens
         self.bar.total = max(total, done)
         if tokens:
             seconds = max(time.perf_counter() - self.start, 1e-9)
-            self.bar.set_postfix_str(f"{self.tokens / seconds:.0f} tok/s", refresh=False)
+            self.bar.set_postfix_str(f"{self.tokens / seconds:.0f} tokens/s", refresh=False)
         self.bar.update(done - self.bar.n)
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ def earlier_results(run: RunFolder, fingerprint: str) -> Results:
         check_results(found, run.results)
     except (OSError, ValueError, UserError):
         return {}
+    del found["schema"]  # of the file, which is written anew
     return found if found["fingerprint"] == fingerprint else {}
 
 

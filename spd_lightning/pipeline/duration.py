@@ -62,6 +62,6 @@ def told(seconds: dict[str, float]) -> str | None:
     ways = "; ".join(SHORTER[name] for name in longest if seconds[name] >= 0.2 * sum(seconds.values()))
     return (
         f"[fit] estimate: about {duration(sum(seconds.values()))} in all ({parts}), less what is in the store already. "
-        f"To make it shorter: {ways}. --dry_run runs every stage on two examples; a run that is interrupted goes on with "
-        "the same command."
+        f"To make it shorter: {ways}. --dry_run runs every stage on two examples; an interrupted run goes on with the "
+        "same command."
     )

@@ -12,7 +12,6 @@ folder of its own, and nothing of the run's is changed meanwhile.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,7 +100,7 @@ def claimed(run: Run) -> Iterator[None]:
         if run.model_commit is not None:
             environment["revisions"] = {"model": run.model_commit}
         folder.claim(run.config, yaml.safe_dump(run.config, sort_keys=False), environment)
-        print(f"Run folder: {folder.path}", file=sys.stderr)
+        rank_zero_info(f"Run folder: {folder.path}")
         try:
             yield
         except BaseException:
@@ -285,14 +284,12 @@ def _report(run: Run, pipeline: Pipeline, method: str, trained_on: Tasks | None)
     if not is_rank_zero():
         return
     scored = pipeline.benchmarks.suite
-    made = {"scores": scored.score_rows, "comparisons": scored.comparison_rows, "stages": pipeline.stages}
-    tasks = label(trained_on) if trained_on else None
-    found = {"trained_on": tasks, "method": method, **made, **pipeline.facts}
-    whole = with_earlier(earlier_results(run.folder, run.fingerprint), found, run.added)
-    whole.pop("schema", None)
-    write_results(run.folder.path, **{**whole, "fingerprint": run.fingerprint})
+    rows = {"scores": scored.score_rows, "comparisons": scored.comparison_rows, "stages": pipeline.stages}
+    found = {"fingerprint": run.fingerprint, "trained_on": label(trained_on) if trained_on else None, "method": method}
+    whole = with_earlier(earlier_results(run.folder, run.fingerprint), {**found, **rows, **pipeline.facts}, run.added)
+    write_results(run.folder.path, **whole)
     page = write_report([run.folder.path], run.folder.path)
-    print(f"\n{render_table(read_run(run.folder.path))}\n\nReport: {page}", file=sys.stdout, flush=True)
+    print(f"\n{render_table(read_run(run.folder.path))}\n\nReport: {page}", flush=True)
 
 
 def _verdict(reference: Reference, checks: list[Check]) -> bool:

@@ -23,7 +23,7 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cost.plan import Plan
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.callback import BenchmarkCallback, occasion
+from spd_lightning.evaluation.callback import occasion
 from spd_lightning.evaluation.health import suite_health
 from spd_lightning.evaluation.movement import measure_movement
 from spd_lightning.evaluation.passes import pass_rows
@@ -83,8 +83,8 @@ class Pipeline:
         self.student_step: int | None = None
         self.recipe = parts.data.recipe.on(trainer.strategy.root_device)
 
-    def _stage_trainer(self, benchmarks: BenchmarkCallback | None = None, logger: Any = False) -> Trainer:
-        return stage_trainer(self.trainer_options, self.run, benchmarks, logger)
+    def _stage_trainer(self, *what: Any, **how: Any) -> Trainer:
+        return stage_trainer(self.trainer_options, self.run, *what, **how)
 
     @contextlib.contextmanager
     def _stage(self, name: str, what: str) -> Iterator[dict[str, Any]]:
@@ -135,7 +135,7 @@ class Pipeline:
             module.found, facts = kept.load(there)
             if not row["skipped"]:
                 self._say_cost("extract")
-                self._stage_trainer().predict(module, return_predictions=False)
+                self._stage_trainer(doing="Extracting gradients").predict(module, return_predictions=False)
                 for task in sorted(set(kept.keys) - set(there)):
                     facts[task] = module.pairs[task].encoded[1].as_dict()
                     kept.keep(task, module.found[task], facts[task])
@@ -212,7 +212,7 @@ class Pipeline:
         unprojected: list[Generation] = []
         if recipe.engine == "transformers":
             module = SelfGenerationModule(recipe, corpus, self.data.device_map)
-            self._stage_trainer().predict(module, return_predictions=False)
+            self._stage_trainer(doing="Generating").predict(module, return_predictions=False)
             unprojected = module.unprojected
         elif is_rank_zero():
             generate_with_vllm(recipe, corpus)

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import STAGE_VERSION
 from spd_lightning.errors import UserError
+from spd_lightning.pipeline.chatter import leave_out_wandb
 from spd_lightning.scoring.isolation import probe_isolation
 
 PACKAGES = (
@@ -53,6 +54,7 @@ def default_loggers(run_dir: Path, config: dict[str, Any]) -> list[Logger]:
             rank_zero_info(
                 f"W&B: not logged in, so it logs offline into {logs}. Type `wandb login`, or set WANDB_MODE=disabled."
             )
+        leave_out_wandb()
         loggers.append(
             WandbLogger(
                 name=run_dir.name,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import FSDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
 from torch import distributed
@@ -23,6 +23,7 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.strategy import ShardedStrategy
+from spd_lightning.pipeline.bars import StageBar
 from spd_lightning.pipeline.interruption import StopAtStep
 from spd_lightning.pipeline.lightning_names import ends_with_a_stage, keep_signals, wait_for_others
 from spd_lightning.pipeline.tracking import default_loggers
@@ -148,7 +149,7 @@ def main_trainer(
     savers = [ModelCheckpoint(**place), StepCheckpoint(**place, train_time_interval=timedelta(minutes=10))]
     callbacks = copy.deepcopy(settings["callbacks"]) or []  # they hold state, and every round starts anew
     callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-    bar = [TQDMProgressBar(leave=True)] if settings["enable_progress_bar"] in (None, True) else []
+    bar = [StageBar()] if settings["enable_progress_bar"] in (None, True) else []
     saves = settings["enable_checkpointing"] is not False
     stop = StopAtStep(run.checkpoint if saves else None)
     settings["callbacks"] = [*callbacks, stop, *(savers if saves else []), *bar]
@@ -166,7 +167,11 @@ def main_trainer(
 
 
 def stage_trainer(
-    options: Mapping[str, Any], run: RunFolder, benchmarks: BenchmarkCallback | None = None, logger: Any = False
+    options: Mapping[str, Any],
+    run: RunFolder,
+    benchmarks: BenchmarkCallback | None = None,
+    logger: Any = False,
+    doing: str = "",
 ) -> Trainer:
     """A trainer for another stage: the same devices and strategy, float weights as loaded, no checkpoints.
 
@@ -175,6 +180,7 @@ def stage_trainer(
         run: The run folder.
         benchmarks: For stage 4, which shows bars of its own.
         logger: Of the stage.
+        doing: What the stage does, for its bar.
     """
     shared = ("accelerator", "strategy", "devices", "num_nodes", "plugins")
     strategy = options["strategy"]
@@ -183,7 +189,7 @@ def stage_trainer(
     show = benchmarks is None and options["enable_progress_bar"] in (None, True)
     return make_trainer(
         **{k: options[k] for k in shared} | {"strategy": strategy},
-        callbacks=[benchmarks] if benchmarks is not None else [TQDMProgressBar(leave=True)] if show else [],
+        callbacks=[benchmarks] if benchmarks is not None else [StageBar(doing)] if show else [],
         enable_progress_bar=show,
         logger=logger,
         enable_checkpointing=False,

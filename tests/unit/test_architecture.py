@@ -29,7 +29,7 @@ FLOORS = (
     ("tasks", "model"),
     ("artifacts", "health", "hub", "shipped"),
     ("options",),
-    ("processes", "errors", "seeds"),
+    ("processes", "errors", "seeds", "progress"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -90,6 +90,8 @@ TESTED_IN = {
     "model/source.py": "unit/model/test_checkpoint_files.py",
     "model/text_part.py": "zoo/test_differing_layers.py",
     "pipeline/estimate.py": "integration/test_estimate.py",
+    "pipeline/bars.py": "unit/test_progress.py",
+    "pipeline/chatter.py": "unit/test_progress.py",
     "pipeline/fit.py": "integration/test_cli_fit.py",
     "pipeline/formats.py": "integration/test_prompt_format.py",
     "pipeline/interruption.py": "unit/cli/test_lifetime.py",
