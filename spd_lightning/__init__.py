@@ -36,6 +36,11 @@ _HOME = {
 }
 
 
+def __dir__() -> list[str]:
+    """The public names too, which are imported on first use."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that ``import spd_lightning`` is quick."""
     if name not in _HOME:

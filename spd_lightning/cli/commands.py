@@ -17,6 +17,7 @@ from spd_lightning import shipped
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
 from spd_lightning.cli.checks import told_changes, verify
+from spd_lightning.cli.completion import completion
 from spd_lightning.cli.doctor import doctor
 from spd_lightning.cli.run_config import run_config
 from spd_lightning.cli.runs import runs
@@ -189,7 +190,10 @@ def configs(action: Literal["list", "copy"], name: str | None = None, *, out: st
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
-    for command in (sample, report, export, compare, contamination, runs, artifacts, configs, sweep, doctor, verify)
+    for command in (
+        *(sample, report, export, compare, contamination, runs, artifacts, verify),
+        *(configs, sweep, completion, doctor),
+    )
 }
 
 # What `add_function_arguments` has no way for: named several times, left out, or given without a value.

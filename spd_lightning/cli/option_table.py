@@ -26,7 +26,7 @@ WIDTH = 100  # columns of the help
 
 # What the parser is made from: these files, and of those signatures (the options) and docstrings (the help).
 WHOLE = (
-    *("cli/commands.py", "cli/doctor.py", "cli/runs.py", "cli/sample.py", "cli/store.py"),
+    *("cli/commands.py", "cli/completion.py", "cli/doctor.py", "cli/runs.py", "cli/sample.py", "cli/store.py"),
     *("cli/help.py", "cli/names.py", "cli/parser.py"),
 )
 SIGNATURES = ("subspace/module.py", "finetuning/datamodule.py", "finetuning/module.py", "evaluation/callback.py")

@@ -22,6 +22,7 @@ from spd_lightning.evaluation.suite import BenchmarkSuite
 from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.model.load import Dtype
 from spd_lightning.model.student_base import check_base_of
+from spd_lightning.notebook import Shown
 from spd_lightning.options import check_options
 from spd_lightning.tasks.task import Protocol
 
@@ -29,7 +30,7 @@ ScoredModel = Literal["base", "student", "projected"]
 Moment = Literal["before", "after"]
 
 
-class BenchmarkCallback(Callback):
+class BenchmarkCallback(Shown, Callback):
     """Score models on benchmarks.
 
     Args:
@@ -131,6 +132,14 @@ class BenchmarkCallback(Callback):
         )
         self.suite = BenchmarkSuite(options, RunContext(adapter=adapter))
         self._step_scored = 0
+
+    def shown_facts(self) -> dict[str, Any]:
+        tasks = self.suite.options.tasks
+        named = "the one trained on" if tasks is None else list(tasks)
+        return {"tasks": named, "methods": list(self.suite.options.methods), "results": len(self.results)}
+
+    def shown_rows(self) -> list[dict[str, Any]]:
+        return [dict(score.shown_facts()) for result in self.suite.final() for score in result.scores]
 
     # -- what was found, for a notebook ----------------------------------------------------------------------------
 

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from spd_lightning.evaluation.statistics import jackknife_error, t_interval, wilson_interval
+from spd_lightning.notebook import Shown
 from spd_lightning.scoring.counting import Record
 from spd_lightning.scoring.verdicts import find_metric, is_share, metric_names
 from spd_lightning.tasks.task import AnswerType
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Score(Shown):
     """One number of ``results.json``.
 
     Attributes:
@@ -51,13 +52,20 @@ class Score:
     isolation: str | None
     seconds: float
 
+    def shown_facts(self) -> dict[str, Any]:
+        scale, digits = (100, 1) if is_share(self.metric) else (1, 3)
+        interval = None if self.ci95 is None else [round(scale * limit, digits) for limit in self.ci95]
+        unit = "%" if is_share(self.metric) else " nats"
+        facts = {"task": self.task, "method": self.method, "metric": self.metric}
+        return facts | {"value": f"{scale * self.value:.{digits}f}{unit}", "ci95": interval, "n": self.n}
+
     def row(self) -> dict[str, Any]:
         """The row of ``results.json``, JSON types."""
         return asdict(self) | {"ci95": None if self.ci95 is None else list(self.ci95)}
 
 
-@dataclass
-class BenchmarkResult:
+@dataclass(repr=False)
+class BenchmarkResult(Shown):
     """What came of one benchmark with one method.
 
     Attributes:
@@ -76,6 +84,13 @@ class BenchmarkResult:
     scores: list[Score] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     not_run: str | None = None
+
+    def shown_facts(self) -> dict[str, Any]:
+        facts = {"task": self.task, "method": self.method, "protocol": self.protocol, "records": len(self.records)}
+        return facts | ({} if self.not_run is None else {"not_run": self.not_run})
+
+    def shown_rows(self) -> list[dict[str, Any]]:
+        return [{k: v for k, v in score.shown_facts().items() if k not in ("task", "method")} for score in self.scores]
 
 
 def domain_split(trained: Mapping[str, str], task: str, domain: str) -> str | None:

@@ -25,12 +25,13 @@ from spd_lightning.generation.questions import Questions
 from spd_lightning.generation.recipe import Recipe, finish, finished, generate_with_vllm, open_corpus
 from spd_lightning.generation.requests import DEFAULT_BATCH_SIZE, Truncation
 from spd_lightning.model.load import Dtype, load_tokenizer
+from spd_lightning.notebook import Shown
 from spd_lightning.options import check_options
 from spd_lightning.tasks.mix import Tasks
 from spd_lightning.tasks.task import Rows
 
 
-class SelfGenerationDataModule(LightningDataModule):
+class SelfGenerationDataModule(Shown, LightningDataModule):
     """Self-generated training data: which prompts, how they are answered, and batches of the result.
 
     Args:
@@ -176,6 +177,10 @@ class SelfGenerationDataModule(LightningDataModule):
         self.facts: dict[str, Any] = {}
         self.train_texts: list[TrainingText] = []
         self.val_texts: list[TrainingText] = []
+
+    def shown_facts(self) -> dict[str, Any]:
+        texts = {"keep": self.keep, "train_texts": len(self.train_texts), "val_texts": len(self.val_texts)}
+        return self.recipe.facts() | texts
 
     def settle(self, recipe: Recipe, store: ArtifactStore, told: bool = False) -> None:
         """Take over the recipe of a run, its dtype and subspace settled, and the run's store; ``told``: its health."""

@@ -8,6 +8,7 @@ which is all that stays.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import time
@@ -19,6 +20,7 @@ from typing import Any
 from spd_lightning.artifacts.files import InUseError, file_lock, read_jsonl, write_jsonl
 from spd_lightning.errors import UserError
 from spd_lightning.generation.requests import Request
+from spd_lightning.notebook import Shown
 from spd_lightning.processes import agree, is_rank_zero
 
 GENERATIONS = "generations.jsonl"
@@ -27,7 +29,7 @@ WAIT_S = 1.0  # between two looks whether another run has finished the corpus
 Key = tuple[str, int]  # example id, sample index
 
 
-class Corpus:
+class Corpus(Shown):
     """A folder of completions.
 
     Args:
@@ -49,6 +51,25 @@ class Corpus:
     def path(self) -> Path:
         """The finished file."""
         return self.folder / GENERATIONS
+
+    def shown_facts(self) -> dict[str, Any]:
+        whole = self.path.is_file()
+        lines = [file.read_bytes().count(b"\n") for file in ([self.path] if whole else self._parts())]
+        number = sum(lines) if whole else sum(n - 1 for n in lines if n)  # a part begins with the fingerprint
+        return {"folder": str(self.folder), "completions": number, "finished": whole}
+
+    def shown_rows(self) -> list[dict[str, Any]]:
+        return [
+            {"id": record["id"], "prompt": record["prompt"][-200:], "completion": record["completion"][:400]}
+            for record in self._first(3)
+        ]
+
+    def _first(self, number: int) -> list[dict[str, Any]]:
+        """Some records of the finished file; none where they cannot be read."""
+        try:
+            return list(itertools.islice(read_jsonl(self.path), number)) if self.path.is_file() else []
+        except UserError:
+            return []
 
     def finished(self) -> set[Key]:
         """``(id, sample)`` of every record that is safely on disk, whichever process wrote it.

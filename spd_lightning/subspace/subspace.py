@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from spd_lightning.errors import UserError
+from spd_lightning.notebook import Shown
 from spd_lightning.subspace.files import read_safetensors, site_keys, write_safetensors
 from spd_lightning.subspace.sites import Side, SiteKey, kv_sites, weights_digest
 
 
-@dataclass
-class CapabilitySubspace:
+@dataclass(repr=False)
+class CapabilitySubspace(Shown):
     """Orthonormal bases of key and value activations, and how they came about.
 
     Attributes:
@@ -53,6 +54,22 @@ class CapabilitySubspace:
     def strength(self) -> float:
         """How much of the projection is applied: 0 none, 1 all."""
         return float(self.metadata.get("strength", 1.0))
+
+    def shown_facts(self) -> dict[str, Any]:
+        known, ranks = self.metadata, sorted({basis.shape[1] for basis in self.bases.values()})
+        facts: dict[str, Any] = {name: known[name] for name in ("model", "task", "basis") if name in known}
+        facts |= {"layers": self.layers, "sides": self.sides}
+        facts["rank"] = " to ".join(map(str, (ranks[0], ranks[-1]))) if len(ranks) > 1 else ranks[0] if ranks else None
+        return facts | {"kv_dim": sorted({len(b) for b in self.bases.values()}), "strength": self.strength}
+
+    def shown_rows(self) -> list[dict[str, Any]]:
+        rows = []
+        for layer, side in self.sites:
+            squares, rank = self.spectra[layer, side].double().square(), self.bases[layer, side].shape[1]
+            share = float(squares[:rank].sum() / squares.sum()) if squares.sum() > 0 else 0.0
+            row = {"layer": layer, "side": side, "rank": rank}
+            rows.append({**row, "energy of as many leading directions": f"{share:.1%}"})
+        return rows
 
     def basis(self, layer: int, side: Side) -> Tensor:
         """Orthonormal basis ``[kv_dim, r]`` of a site.

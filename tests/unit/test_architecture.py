@@ -29,7 +29,7 @@ FLOORS = (
     ("tasks", "model"),
     ("artifacts", "health", "hub", "shipped"),
     ("options",),
-    ("processes", "errors", "seeds", "progress"),
+    ("processes", "errors", "seeds", "progress", "notebook"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -84,7 +84,7 @@ def test_the_table_has_no_option_that_fit_does_not_know(demo: dict[str, Any]) ->
 def test_what_makes_the_demo_the_run_it_is(demo: dict[str, Any]) -> None:
     """Each name that joins or leaves is another fingerprint for every run that there is."""
     sections = {
-        "": "artifact_dir ckpt_path config data_dir data_revision dry_run estimate model_revision run_dir",
+        "": "artifact_dir ckpt_path config data_dir data_revision dry_run estimate model_revision quiet run_dir",
         "subspace.": "device_map",
         "data.": "corpus_dir device_map",
         "evaluation.": "allow_code_execution device_map when",
