@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from spd_lightning.errors import UserError
 
@@ -19,14 +19,23 @@ def completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
 
     Args:
         shell: Which one; write it anew after an update.
+
+    Raises:
+        UserError: If what makes it is not installed; the program itself, which has the parser, then prints it.
     """
     if importlib.util.find_spec("shtab") is None:
         raise UserError("completion needs the package shtab, which is not installed. Type `pip install shtab`.")
-    from spd_lightning.cli.parser import make_parser
 
-    parser = make_parser()
+
+def script(parser: Any, shell: str) -> str:
+    """The script for a shell.
+
+    Args:
+        parser: Of the whole program; it can be used for nothing else afterwards.
+        shell: bash, zsh or tcsh.
+    """
     parser.prog = SCRIPT
-    print(without_links(parser.get_completion_script(f"shtab-{shell}")))
+    return without_links(parser.get_completion_script(f"shtab-{shell}"))
 
 
 def without_links(script: str) -> str:

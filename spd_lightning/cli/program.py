@@ -22,6 +22,7 @@ from spd_lightning.artifacts.settings import settings_of
 from spd_lightning.artifacts.store import ArtifactStore, fingerprint
 from spd_lightning.cli.adding import add_to_run, check_addable, differences_of
 from spd_lightning.cli.commands import COMMANDS
+from spd_lightning.cli.completion import script
 from spd_lightning.cli.lifetime import (
     await_cause,
     end_with_parent,
@@ -30,7 +31,7 @@ from spd_lightning.cli.lifetime import (
     lost_process,
 )
 from spd_lightning.cli.names import STAGE_COMMANDS
-from spd_lightning.cli.parser import CommandLine
+from spd_lightning.cli.parser import CommandLine, make_parser
 from spd_lightning.cli.unused import stages_run
 from spd_lightning.errors import UserError
 from spd_lightning.model.chat_template import fix_template_date, prints_date
@@ -189,6 +190,8 @@ class SPDCLI(CommandLine):
         options = self.config[subcommand]
         if subcommand in COMMANDS:
             COMMANDS[subcommand](**vars(options))
+            if subcommand == "completion":
+                print(script(make_parser(), options.shell))
             return
         if self.parts is not None:
             print(estimate(options, self.parts, subcommand, stages_run(subcommand, options)))

@@ -65,9 +65,7 @@ class Plan:
         trainer: Mapping[str, Any],
     ) -> None:
         self.extraction, self.data, self.student, self.benchmarks = extraction, data, student, benchmarks
-        self.trainer = trainer
-        self._counts: dict[str, StageEstimate] = {}
-        self.device = _device(trainer["accelerator"])
+        self.trainer, self.device = trainer, _device(trainer["accelerator"])
         self.processes = _devices(trainer["devices"], self.device) * int(trainer["num_nodes"] or 1)
 
     @cached_property
@@ -115,12 +113,11 @@ class Plan:
             found = replace(found, memory=found.memory + packed)
         return found if self.machine is None else found.timed(self.machine, self.dtypes[name])
 
+    @cache  # noqa: B019 (a plan lives as long as its run)
     def _counted(self, name: str) -> StageEstimate:
         """A stage's work, without the machine's speed; counted once, since texts are tokenised for it."""
-        if name not in self._counts:
-            stages = {"extract": self._extract, "generate": self._generate, "fine_tune": self._fine_tune}
-            self._counts[name] = stages.get(name, self._evaluate)()
-        return self._counts[name]
+        stages = {"extract": self._extract, "generate": self._generate, "fine_tune": self._fine_tune}
+        return stages.get(name, self._evaluate)()
 
     def disk(self, stages: Iterable[str]) -> float:
         """Bytes that these stages write, rounds and all."""

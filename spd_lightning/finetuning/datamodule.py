@@ -179,8 +179,8 @@ class SelfGenerationDataModule(Shown, LightningDataModule):
         self.val_texts: list[TrainingText] = []
 
     def shown_facts(self) -> dict[str, Any]:
-        texts = {"keep": self.keep, "train_texts": len(self.train_texts), "val_texts": len(self.val_texts)}
-        return self.recipe.facts() | texts
+        own = {"method": self.recipe.method, "subspace": self.recipe.subspace, "keep": self.keep}
+        return {**self.recipe.questions.facts(), **own, "texts": len(self.train_texts)}
 
     def settle(self, recipe: Recipe, store: ArtifactStore, told: bool = False) -> None:
         """Take over the recipe of a run, its dtype and subspace settled, and the run's store; ``told``: its health."""

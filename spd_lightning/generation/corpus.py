@@ -54,7 +54,7 @@ class Corpus(Shown):
 
     def shown_facts(self) -> dict[str, Any]:
         whole = self.path.is_file()
-        lines = [file.read_bytes().count(b"\n") for file in ([self.path] if whole else self._parts())]
+        lines = [file.read_bytes().count(b"\n") for file in ([self.path] if whole else self.parts())]
         number = sum(lines) if whole else sum(n - 1 for n in lines if n)  # a part begins with the fingerprint
         return {"folder": str(self.folder), "completions": number, "finished": whole}
 

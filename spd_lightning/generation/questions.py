@@ -24,7 +24,7 @@ from spd_lightning.model.load import load_config, load_tokenizer
 from spd_lightning.scoring.answers import cut_at_stops, evaluation_stops
 from spd_lightning.scoring.verdicts import allowed_letters
 from spd_lightning.tasks import load_task
-from spd_lightning.tasks.mix import Tasks, by_turns, shares, weights_of
+from spd_lightning.tasks.mix import Tasks, by_turns, label, shares, weights_of
 from spd_lightning.tasks.task import Example, Rows, Task
 
 T = TypeVar("T")
@@ -85,6 +85,11 @@ class Questions:
     prompt_format: Literal["plain", "chat"] = "plain"
     seed: int = 42
     say: Callable[[str], None] = field(default=lambda message: None, repr=False, compare=False)
+
+    def facts(self) -> dict[str, Any]:
+        """What is asked of whom, at a glance."""
+        number = "all" if self.num_prompts is None else self.num_prompts
+        return {"task": label(self.tasks), "model": self.model_name_or_path, "num_prompts": number}
 
     def __post_init__(self) -> None:
         for name in ("num_generations", "max_prompt_length"):

@@ -172,13 +172,6 @@ class Recipe:
             "seed": self.seed,
         }
 
-    def facts(self) -> dict[str, Any]:
-        """What is asked of whom, at a glance."""
-        asked = self.questions
-        number = "all" if asked.num_prompts is None else asked.num_prompts
-        found = {"task": asked.task_name, "method": self.method, "model": self.model_name_or_path}
-        return {**found, "num_prompts": number, "subspace": self.subspace}
-
     def batches(self) -> list[list[Request]]:
         """All batches, each of one task, formed from the whole list before they are dealt to processes."""
         size = self.batch_size if self.batch_tokens is None else None

@@ -66,7 +66,7 @@ class Run:
         parts: The objects of the stages.
         trainer: Of stage 3.
         make: Makes the objects of other options, for a later round.
-        added: Where benchmarks are added to a finished run: in what their options differ from the run's own; else None.
+        added: Where benchmarks are added to a run: in what their options differ from its own; else None.
         command: What was typed.
     """
 
@@ -216,9 +216,8 @@ def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None
         parts.benchmarks.suite.shots_benchmarks()
     say_if_long(pipeline.plan, run.folder, method, rounds)
     device = run.trainer.strategy.root_device
-    reference, checks = None, []
-    if check_against:
-        reference = Reference(Path(check_against), run.folder, run.store, run.config)
+    checks: list[Check] = []
+    reference = Reference(Path(check_against), run.folder, run.store, run.config) if check_against else None
     if data.recipe.subspace is not None:
         pipeline.use_subspace(Path(data.recipe.subspace))
     elif method == "spd" or "projected" in parts.benchmarks.suite.options.methods:

@@ -44,8 +44,8 @@ def test_objects_are_one_line_of_facts(tmp_path: Path) -> None:
         repr(data)
         == str(data)
         == (
-            "SelfGenerationDataModule(task=arithmetic, method=ssd, model=x, num_prompts=4, subspace=None, keep=all, "
-            "train_texts=0, val_texts=0)"
+            "SelfGenerationDataModule(task=arithmetic, model=x, num_prompts=4, method=ssd, subspace=None, keep=all, "
+            "texts=0)"
         )
     )
     assert repr(subspace()) == (
@@ -68,7 +68,7 @@ def test_a_notebook_shows_tables_and_no_markup_of_the_data(tmp_path: Path) -> No
     assert "&lt;arithmetic&gt;" in shown and "83.3%" in shown and shown.count("<tr>") == shown.count("</tr>")
     unfinished = corpus(tmp_path)
     assert "completions" in unfinished._repr_html_() and unfinished.torn == 0
-    unfinished.path.write_text((tmp_path / "part-0.jsonl").read_text().splitlines()[-1] + "\n")
+    unfinished.path.write_text(json.dumps({"id": "a", "prompt": "1 < 2?", "completion": "<b>yes</b>"}) + "\n")
     assert "&lt;b&gt;yes&lt;/b&gt;" in unfinished._repr_html_()
     unfinished.path.write_text("{\n")
     assert "Corpus" in unfinished._repr_html_(), "a damaged file is no reason not to be shown"
