@@ -8,15 +8,20 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import socket
+import sys
+import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from spd_lightning.artifacts.reading import reading
 from spd_lightning.errors import UserError
 
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what a file system says that has none
 LARGE = 2**20  # bytes; smaller files are hashed whenever they are asked for
 
 
@@ -48,12 +53,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     aside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix="-new", dir=path.parent)
-        os.close(descriptor)
-        aside = Path(name)
+        aside = path.with_name(f".{path.name}-{secrets.token_hex(4)}-new")
+        os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # what the umask leaves of it
         yield aside
         _sync(aside)
-        os.chmod(aside, 0o644)
         os.replace(aside, path)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}. Free space, or choose another folder.") from error
@@ -132,12 +135,12 @@ def numbered_jsonl(path: str | Path, writable: bool = False) -> Iterator[tuple[i
 
     path = Path(path)
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", newline="\n") as file:
+    with reading(path, "JSON Lines", "Put the whole file there again."), opener(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                row = parse_json(line, writable)
+                row = parse_json(line.decode("utf-8"), writable)
             except ValueError as error:
                 raise UserError(
                     f"{path}, line {number}: not valid JSON ({error}). Mend or remove that line."
@@ -185,6 +188,9 @@ class InUseError(UserError):
 def file_lock(path: str | Path, holder: str) -> Iterator[None]:
     """Hold an exclusive lock on a file while the context lasts; it vanishes with the process, however that ends.
 
+    The file says which process holds it, on which machine and since when. Where the file system has no locks, a file
+    that only one process can make stands in for one; that of a process of this machine that is gone is removed.
+
     Raises:
         InUseError: If another process holds it.
         UserError: If the file cannot be made or locked.
@@ -194,12 +200,18 @@ def file_lock(path: str | Path, holder: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _locked(path)
     except BlockingIOError as error:
-        raise InUseError(
-            f"{holder} is in use by another process (lock file {path}). Wait for it, or choose another."
-        ) from error
+        raise InUseError(_in_use(holder, path, "")) from error
     except OSError as error:
-        raise UserError(f"{holder} cannot be used: {path}: {error.strerror}. Choose another folder.") from error
+        if error.errno in NO_LOCKS:
+            path, descriptor = _made_alone(path, holder)
+        elif error.errno == errno.ELOOP:
+            raise UserError(
+                f"{holder} cannot be used: {path} is a symbolic link, which is not followed. Remove it."
+            ) from error
+        else:
+            raise UserError(f"{holder} cannot be used: {path}: {error.strerror}. Choose another folder.") from error
     try:
+        _sign(descriptor)
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -207,10 +219,69 @@ def file_lock(path: str | Path, holder: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _sign(descriptor: int) -> None:
+    """Write into a lock's file whose it is."""
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    with contextlib.suppress(OSError):  # a full disk takes no lock away
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+
+
+def _owner(path: Path) -> dict[str, Any]:
+    """What `_sign` wrote; empty where it cannot be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _in_use(holder: str, path: Path, more: str) -> str:
+    owner = _owner(path)
+    who = f": {owner.get('pid')} on {owner.get('host')} since {owner.get('since')}" if owner else ""
+    return f"{holder} is in use by another process{who} (lock file {path}). Wait for it, or choose another.{more}"
+
+
+def _made_alone(path: Path, holder: str) -> tuple[Path, int]:
+    """A file in place of a lock, and its descriptor."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+    alone = path.with_name(f"{path.name}-exclusive-lock")
+    if path.parent not in _WITHOUT_LOCKS:
+        _WITHOUT_LOCKS.add(path.parent)
+        print(f"{path.parent}: its file system has no locks; {alone.name} stands in for one.", file=sys.stderr)
+    for _ in range(2):
+        try:
+            return alone, os.open(alone, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except FileExistsError as error:
+            owner = _owner(alone)
+            if owner.get("host") != socket.gethostname() or _runs(owner.get("pid")):
+                more = " If that process is gone, remove the file."
+                raise InUseError(_in_use(holder, alone, more)) from error
+            alone.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{holder} cannot be used: {alone}: {error.strerror}. Choose another folder.") from error
+    raise InUseError(_in_use(holder, alone, ""))
+
+
+_WITHOUT_LOCKS: set[Path] = set()
+
+
+def _runs(pid: Any) -> bool:
+    """Whether a process of this machine is there; True where that cannot be told."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, TypeError, ValueError, OverflowError):
+        return True
+    return True
+
+
 def _locked(path: Path) -> int:
     """Descriptor of the file, locked; opened again if its last holder removed it meanwhile."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):

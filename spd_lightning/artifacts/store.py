@@ -10,10 +10,15 @@ as ``<name>.damaged`` and made anew.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import shutil
+import stat
 import sys
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +81,7 @@ class ArtifactStore:
         """
         record = {"key": dict(key), **facts, "files": checksums(folder, {COMPLETE, *left_out})}
         write_json(folder / COMPLETE, sealed(json.loads(json.dumps(record))))
+        self._use(folder)
 
     def facts(self, folder: Path) -> dict[str, Any]:
         """What `complete` recorded.
@@ -105,10 +111,41 @@ class ArtifactStore:
         """
         if not self.is_complete(folder):
             return None
+        self._use(folder)
         if damage := self.damage(folder):
             self.set_aside(folder, "; ".join(damage))
             return None
         return self.facts(folder)
+
+    def _use(self, folder: Path) -> None:
+        """Hold an artifact while this object lives, so that `remove` leaves it, and note that it was used now."""
+        with contextlib.suppress(OSError):  # a store that is only read, or has no locks
+            descriptor = os.open(folder / COMPLETE, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.utime(folder / COMPLETE)
+
+    def in_use(self, folder: Path) -> bool:
+        """Whether a run holds an artifact (`take`), or writes it."""
+        for name in (COMPLETE, ".lock"):
+            with contextlib.suppress(FileNotFoundError), open(folder / name, "rb+") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
+                except OSError:  # no locks here
+                    continue
+        return False
+
+    def open_to_others(self) -> str | None:
+        """What to say of a store that every user of the machine can write; None for any other."""
+        try:
+            mode = self.root.stat().st_mode
+        except OSError:
+            return None
+        if not mode & stat.S_IWOTH:
+            return None
+        return f"{self.root} can be written by every user of this machine, and runs take what is in it: chmod o-w"
 
     def set_aside(self, folder: Path, why: str) -> Path:
         """Rename an artifact that is not to be used to ``<name>.damaged``, and say so.

@@ -120,6 +120,8 @@ class SPDCLI(CommandLine):
             options.artifact_dir = None
         plain["template_date"] = self._fix_template_date(options, folder)
         store = ArtifactStore(options.artifact_dir or folder.path.parent / ".artifacts")
+        if said := store.open_to_others():
+            rank_zero_info(said)
         parts = self._make(options)
         parts.benchmarks.suite.new_tokens = NEW_TOKENS if options.dry_run else None
         trainer = main_trainer(parts.trainer, folder, plain, parts.benchmarks)

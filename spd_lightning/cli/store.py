@@ -22,7 +22,7 @@ def artifacts(
         action: Show all artifacts, each with its model, its task and the runs beside the store that use it; delete
             those that were not used for long; or read every file of all and compare its checksum.
         artifact_dir: The store.
-        older_than_days: prune: days since an artifact was made.
+        older_than_days: prune: days since an artifact was used last. What a run uses now is kept.
     """
     store = ArtifactStore(artifact_dir)
     if not store.root.is_dir():
@@ -37,16 +37,18 @@ def artifacts(
         days = (now - row["used"]) / 86400
         state = "complete" if row["complete"] else "unfinished"
         doomed = action == "prune" and days > older_than_days
+        held = doomed and store.in_use(row["path"])
         key: dict[str, Any] = {}
         try:
             key = store.facts(row["path"])["key"] if row["complete"] else {}
         except (UserError, KeyError, TypeError):
             state = "damaged"
+        end = "  in use, kept" if held else "  removed" if doomed else ""
         print(
             f"{row['stage']:<10} {row['fingerprint']}  {state:<10} {row['bytes'] / 2**20:9.1f} MiB  "
-            f"{days:6.1f} days  {owners.describe(row['path'].name, key)}{'  removed' if doomed else ''}"
+            f"{days:6.1f} days  {owners.describe(row['path'].name, key)}{end}"
         )
-        if doomed:
+        if doomed and not held:
             store.remove(row["path"])
             freed += row["bytes"]
     if action == "prune":

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from spd_lightning.artifacts.files import weights_sha256, whole_folder
+from spd_lightning.artifacts.reading import reading
 from spd_lightning.artifacts.settings import in_student_key
 from spd_lightning.artifacts.store import ArtifactStore
+from spd_lightning.finetuning.checkpoint_file import read_checkpoint
 from spd_lightning.finetuning.texts import TrainingText
 
 
@@ -74,8 +74,10 @@ def same_student(key: Mapping[str, Any]) -> dict[str, Any]:
 
 def key_of_checkpoint(path: Path) -> dict[str, Any]:
     """The key that a training checkpoint was made under; empty where it has none."""
-    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return json.loads((saved.get("spd") or {}).get("recipe") or "{}")
+    advice = "Remove it to start anew."
+    saved = read_checkpoint(path, advice)
+    with reading(path, "a checkpoint", advice):
+        return json.loads((saved.get("spd") or {}).get("recipe") or "{}")
 
 
 class StudentStore:

@@ -19,7 +19,6 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from spd_lightning.artifacts.files import file_lock
@@ -42,6 +41,7 @@ from spd_lightning.pipeline.resume import (
     origin_of_student,
     write_student_of_checkpoint,
 )
+from spd_lightning.pipeline.run_log import RunLogger
 from spd_lightning.pipeline.stages import Pipeline
 from spd_lightning.pipeline.tracking import describe_environment
 from spd_lightning.pipeline.trainers import main_trainer
@@ -251,7 +251,7 @@ def _next_round(run: Run, number: int, student: Path, first: Pipeline) -> Path:
         options[section].model_name_or_path = str(base)
     parts = run.make(options)
     attach_benchmarks(options, parts, parts.data.recipe.method, samples=folder.samples, store=run.store)
-    logger = CSVLogger(folder.logs, name="", version="")
+    logger = RunLogger(folder.logs, name="", version="")
     trainer = main_trainer(parts.trainer, folder, run.config, parts.benchmarks, logger=[logger])
     pipeline = Pipeline(parts, trainer, folder, run.store, run.config)
     if parts.data.recipe.method == "spd":

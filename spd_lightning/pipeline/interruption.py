@@ -17,6 +17,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from spd_lightning.pipeline.run_log import begin_at, log_step
+
 NUMBERS = {"extract": 1, "generate": 2, "fine_tune": 3, "evaluate": 4}
 
 
@@ -103,6 +105,10 @@ class StopAtStep(Callback):
     def __init__(self, checkpoint: Path | None) -> None:
         self.checkpoint = checkpoint
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have the log forget what is trained again."""
+        begin_at(trainer, trainer.global_step)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -113,6 +119,7 @@ class StopAtStep(Callback):
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         if not stop:
             return
+        log_step(trainer)
         if self.checkpoint is not None:
             trainer.save_checkpoint(self.checkpoint, weights_only=False)
         STANDING.step = (trainer.global_step, int(trainer.estimated_stepping_batches))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from spd_lightning.artifacts.files import file_sha256, weights_sha256
@@ -16,13 +15,14 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import differences
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.checkpoint import refuse_other
+from spd_lightning.finetuning.checkpoint_file import checkpoint_damage, last_good, read_checkpoint, set_aside
 from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.student import save_student
 from spd_lightning.finetuning.student_key import key_of_checkpoint, same_student, student_key
 from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.model.source import model_fingerprint
-from spd_lightning.processes import is_rank_zero
+from spd_lightning.processes import barrier, is_rank_zero
 from spd_lightning.tasks.mix import Tasks, names_of
 
 
@@ -65,10 +65,9 @@ def check_checkpoint(path: str, model_name_or_path: str) -> None:
     """
     if not Path(path).is_file():
         raise UserError(f"ckpt_path={path}: there is no such file. Set --ckpt_path to a checkpoint, or leave it out.")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("spd")
-    except (OSError, RuntimeError, ValueError, AttributeError, pickle.UnpicklingError) as error:
-        raise UserError(f"ckpt_path={path} is no checkpoint ({str(error).splitlines()[0]}). Set another.") from error
+    if (what := checkpoint_damage(path)) is not None:
+        raise UserError(f"ckpt_path={path} {what}, so it is no checkpoint. Set --ckpt_path to another.")
+    saved = read_checkpoint(path, "Set --ckpt_path to another.").get("spd")
     refuse_other(saved, {"base": model_fingerprint(model_name_or_path)}, model_name_or_path)
 
 
@@ -110,8 +109,10 @@ def checkpoint_to_continue(run: RunFolder, key: Mapping[str, Any], ckpt_path: st
     Raises:
         UserError: If the run's own is of another student, and none was named.
     """
-    own = run.checkpoint
-    if not own.is_file():
+    own: Path | None = run.checkpoint
+    if not run.checkpoint.is_file():
+        own = last_good(run.checkpoints, run.checkpoint)
+    if own is None:
         return ckpt_path
     there = key_of_checkpoint(own)
     differ = differences(same_student(there), same_student(key))
@@ -124,6 +125,20 @@ def checkpoint_to_continue(run: RunFolder, key: Mapping[str, Any], ckpt_path: st
         f"{own} is a checkpoint of another student ({what}). Remove it to start anew, set --run_dir to a new "
         "folder, or name a checkpoint by --ckpt_path."
     )
+
+
+def set_damaged_aside(run: RunFolder) -> None:
+    """Rename a run's own checkpoint that is damaged, and say from where the training goes on.
+
+    Ranks:
+        Collective; rank 0 does it before the others look.
+    """
+    path = run.checkpoint
+    if is_rank_zero() and path.is_file() and (why := checkpoint_damage(path)) is not None:
+        said = set_aside(path, why)
+        good = last_good(run.checkpoints, path)
+        print(f"{said} The training {f'goes on from {good}' if good else 'starts anew'}.", file=sys.stderr)
+    barrier()
 
 
 def origin_of_student(student: Path, task: Tasks, method: str, custom_task: bool) -> tuple[Tasks, str]:
@@ -177,7 +192,7 @@ def write_student_of_checkpoint(ckpt_path: str, module: SPDFineTuningModule, run
     if not is_rank_zero():
         return folder
     module.configure_model()
-    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    checkpoint = read_checkpoint(ckpt_path, "Set --ckpt_path to another.")
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"], strict=False)
     assert module.model is not None

@@ -40,7 +40,7 @@ from spd_lightning.generation.requests import Generation
 from spd_lightning.health import Health
 from spd_lightning.pipeline.interruption import held, in_stage
 from spd_lightning.pipeline.parts import Parts
-from spd_lightning.pipeline.resume import checkpoint_to_continue, foreign_student, key_of_student
+from spd_lightning.pipeline.resume import checkpoint_to_continue, foreign_student, key_of_student, set_damaged_aside
 from spd_lightning.pipeline.tracking import log_corpus
 from spd_lightning.pipeline.trainers import NoTraining, stage_trainer, start_processes, take_best
 from spd_lightning.processes import agree, barrier, is_rank_zero
@@ -245,6 +245,7 @@ class Pipeline:
             there = agree(self.run.adapter.is_dir())
             row["skipped"] = there or agree(stored.has() if is_rank_zero() else False)
             if not row["skipped"]:
+                set_damaged_aside(self.run)
                 resume = agree(checkpoint_to_continue(self.run, key, ckpt_path))
                 self._train(key, stored, resume)
                 row["tokens"] = self.student.trained_tokens  # of this fit: what stood in a checkpoint took no time

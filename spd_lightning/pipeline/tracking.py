@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import STAGE_VERSION
 from spd_lightning.errors import UserError
 from spd_lightning.pipeline.chatter import leave_out_wandb
+from spd_lightning.pipeline.run_log import RunLogger
 from spd_lightning.scoring.isolation import probe_isolation
 
 PACKAGES = (
@@ -46,7 +47,7 @@ def default_loggers(run_dir: Path, config: dict[str, Any]) -> list[Logger]:
         Both loggers write on rank 0 alone.
     """
     logs = RunFolder(run_dir).logs
-    loggers: list[Logger] = [CSVLogger(logs, name="", version="")]
+    loggers: list[Logger] = [RunLogger(logs, name="", version="")]
     mode, sweep = os.environ.get("WANDB_MODE", ""), "WANDB_SWEEP_ID" in os.environ
     if mode != "disabled":
         offline = mode == "offline" or not (mode == "online" or sweep or logged_in())

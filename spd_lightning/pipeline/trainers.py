@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -22,11 +21,14 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
+from spd_lightning.finetuning.checkpoint_file import read_checkpoint
 from spd_lightning.finetuning.strategy import ShardedStrategy
 from spd_lightning.pipeline.bars import StageBar
 from spd_lightning.pipeline.interruption import StopAtStep
 from spd_lightning.pipeline.lightning_names import ends_with_a_stage, keep_signals, wait_for_others
+from spd_lightning.pipeline.run_log import log_step
 from spd_lightning.pipeline.tracking import default_loggers
+from spd_lightning.pipeline.whole_checkpoint import write_whole_checkpoints
 
 # How long processes wait for each other, where the user says nothing: one may have hours of decoding left when another
 # is done. A process that dies ends the others at once, so nothing hangs for so long.
@@ -51,6 +53,7 @@ class StepCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
+            log_step(trainer)
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
@@ -163,7 +166,9 @@ def main_trainer(
             f"trainer.strategy={settings['strategy']!r} cannot hold a frozen base and its adapter in one unit. "
             "Set --trainer.strategy fsdp (FSDP2, each weight by itself)."
         )
-    return make_trainer(**settings)
+    trainer = make_trainer(**settings)
+    write_whole_checkpoints(trainer)
+    return trainer
 
 
 def stage_trainer(
@@ -225,7 +230,7 @@ def take_best(trainer: Trainer, module: LightningModule) -> int:
     """
     for saver in trainer.checkpoint_callbacks:
         if isinstance(saver, ModelCheckpoint) and saver.monitor and saver.best_model_score is not None:
-            checkpoint = torch.load(saver.best_model_path, map_location="cpu", weights_only=True)
+            checkpoint = read_checkpoint(saver.best_model_path, "Give the same command again to train it anew.")
             options = StateDictOptions(full_state_dict=True, strict=False)
             set_model_state_dict(module, checkpoint["state_dict"], options=options)
             rank_zero_info(

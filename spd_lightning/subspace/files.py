@@ -6,13 +6,15 @@ Tensors are named ``layers.{layer}.{side}.{part}``. No time and no path is writt
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from spd_lightning.artifacts.files import write_atomic
+from spd_lightning.artifacts.reading import reading
 from spd_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from spd_lightning.subspace.sites import Side, SiteKey
 
+ADVICE = "Give a file that `extract` wrote."
 HEADER = "spd"  # the key of the safetensors header under which our JSON stands
 
 
@@ -43,17 +46,16 @@ def read_safetensors(
     Raises:
         UserError: If there is no such file, it is not safetensors, or holds no ``layers.*.<part>``.
     """
-    try:
+    with reading(path, "a safetensors file", ADVICE):
         with safe_open(str(path), framework=framework) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            header = (file.metadata() or {}).get(HEADER)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path} cannot be read as a safetensors file ({error}). Give a file that `extract` wrote."
-        ) from error
-    if header is None or not site_keys(tensors, part):
-        raise UserError(f"{path} holds no {part} of capability subspaces. Give a file that `extract` wrote.")
-    return tensors, json.loads(header)
+            header = json.loads((file.metadata() or {}).get(HEADER, "null"))
+        for name in tensors:
+            if name.startswith("layers.") and not re.fullmatch(r"layers\.\d{1,6}\.[kv]\.\w+", name):
+                raise ValueError(f"{name} is no site: layers.<number>.<k or v>.<part>")
+    if not isinstance(header, dict) or not site_keys(tensors, part):
+        raise UserError(f"{path} holds no {part} of capability subspaces. {ADVICE}")
+    return tensors, header
 
 
 def site_keys(tensors: Mapping[str, Any], part: str) -> list[SiteKey]:

@@ -16,8 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from spd_lightning.artifacts.reading import reading
 from spd_lightning.errors import UserError
-from spd_lightning.subspace.files import read_safetensors, site_keys, write_safetensors
+from spd_lightning.subspace.files import ADVICE, read_safetensors, site_keys, write_safetensors
 from spd_lightning.subspace.sites import SiteKey
 
 
@@ -198,8 +199,9 @@ class Moments:
             UserError: If there is no such file, or it holds no moments.
         """
         tensors, metadata = read_safetensors(path, "second_moment")
-        half = cls(_sites_of(tensors, "half_"))
-        return cls(_sites_of(tensors, ""), metadata, half if half.sites else None)
+        with reading(path, "moments", ADVICE):
+            half = cls(_sites_of(tensors, "half_"))
+            return cls(_sites_of(tensors, ""), metadata, half if half.sites else None)
 
 
 def _sites_of(tensors: Mapping[str, Tensor], part: str) -> dict[SiteKey, SiteMoments]:

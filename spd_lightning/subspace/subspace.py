@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spd_lightning.artifacts.reading import reading
 from spd_lightning.errors import UserError
 from spd_lightning.notebook import Shown
-from spd_lightning.subspace.files import read_safetensors, site_keys, write_safetensors
+from spd_lightning.subspace.files import ADVICE, read_safetensors, site_keys, write_safetensors
 from spd_lightning.subspace.sites import Side, SiteKey, kv_sites, weights_digest
 
 
@@ -116,9 +117,18 @@ class CapabilitySubspace(Shown):
         """
         tensors, metadata = read_safetensors(path, "basis")
         keys = site_keys(tensors, "basis")
-        bases = {key: tensors[f"layers.{key[0]}.{key[1]}.basis"] for key in keys}
-        spectra = {key: tensors[f"layers.{key[0]}.{key[1]}.singular_values"] for key in keys}
-        return cls(bases, spectra, metadata)
+        with reading(path, "a capability subspace", ADVICE):
+            bases = {key: tensors[f"layers.{key[0]}.{key[1]}.basis"] for key in keys}
+            spectra = {key: tensors[f"layers.{key[0]}.{key[1]}.singular_values"] for key in keys}
+            found = cls(bases, spectra, metadata)
+            if not 0 <= found.strength <= 1:
+                raise ValueError(f"its strength is {found.strength}, not 0 to 1")
+            for (layer, side), basis in bases.items():
+                if basis.ndim != 2 or not basis.is_floating_point() or not torch.isfinite(basis).all():
+                    raise ValueError(f"the basis of layer {layer}, side {side} is no finite matrix")
+                if basis.shape[1] > len(basis) or spectra[layer, side].shape != basis.shape[:1]:
+                    raise ValueError(f"the shapes of layer {layer}, side {side} do not fit")
+        return found
 
     def check_model(self, model: nn.Module | str) -> None:
         """Refuse a model that this subspace was not extracted from.

@@ -67,6 +67,7 @@ TESTED_IN = {
     "evaluation/movement.py": "integration/test_cli_fit.py",
     "evaluation/progress.py": "integration/test_cli_fit.py",
     "evaluation/scores.py": "unit/evaluation/test_benchmark.py",
+    "finetuning/checkpoint_file.py": "unit/pipeline/test_whole_checkpoint.py",
     "finetuning/export.py": "unit/finetuning/test_student.py",
     "evaluation/health.py": "unit/test_health.py",
     "finetuning/health.py": "unit/test_health.py",

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,3 +146,90 @@ def test_a_path_as_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert typed_path("~nobody-of-this-name/a") == Path("~nobody-of-this-name/a")
     with pytest.raises(UserError, match=r"^x{40}\.\.\. is too long for the name of a file or folder"):
         typed_path("x" * 5000)
+
+
+def test_files_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_atomic(tmp_path / "private", "x")
+        os.umask(0o002)
+        write_atomic(tmp_path / "shared", "x")
+    finally:
+        os.umask(before)
+    assert [(tmp_path / n).stat().st_mode & 0o777 for n in ("private", "shared")] == [0o600, 0o664]
+
+
+def test_a_lock_says_whose_it_is(tmp_path: Path) -> None:
+    who = rf"in use by another process: {os.getpid()} on {socket.gethostname()} since 20\d\d-.*lock file"
+    with (
+        file_lock(tmp_path / ".lock", "the first"),
+        pytest.raises(InUseError, match=who),
+        file_lock(tmp_path / ".lock", "the second"),
+    ):
+        pass
+
+
+def test_the_link_in_a_locks_place_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / ".lock").symlink_to(tmp_path / "target")
+    with (
+        pytest.raises(UserError, match="is a symbolic link, which is not followed"),
+        file_lock(tmp_path / ".lock", "x"),
+    ):
+        pass
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_a_file_stands_in_for_one(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path = tmp_path / ".lock"
+    with (
+        file_lock(path, "the first"),
+        pytest.raises(InUseError, match=rf"process: {os.getpid()} on .* If that process is gone, remove the file"),
+        file_lock(path, "the second"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    with file_lock(path, "the third"):
+        pass
+    assert capsys.readouterr().err.count("has no locks") == 1
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    stale = tmp_path / ".lock-exclusive-lock"
+    stale.write_text(json.dumps({"pid": int(gone.stdout), "host": socket.gethostname(), "since": "2026-01-01"}))
+    with file_lock(path, "the fourth"):
+        assert json.loads(stale.read_text())["pid"] == os.getpid()
+    stale.write_text(json.dumps({"pid": int(gone.stdout), "host": "elsewhere", "since": "2026-01-01"}))
+    with pytest.raises(InUseError, match="on elsewhere since 2026-01-01"), file_lock(path, "the fifth"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (b'{"a": "\xff"}', "not valid JSON"),
+        (b'{"a": "\\ud83d"}', "not valid JSON .* is half a character"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[1]", "a JSON object is needed"),
+    ],
+)
+def test_a_line_that_nothing_could_write_again_is_named(line: bytes, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": "\\ud83d\\ude00"}\n' + line + b"\n")
+    with pytest.raises(UserError, match=rf"rows\.jsonl, line 2: {what}"):
+        list(numbered_jsonl(path, writable=True))
+
+
+@pytest.mark.parametrize("content", [b"no gzip", b"\x1f\x8b\x08\x00cut", b""])
+def test_a_damaged_archive_is_one_kind_of_error(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(content)
+    if content:
+        with pytest.raises(UserError, match=r"rows.jsonl.gz cannot be read as JSON Lines"):
+            list(read_jsonl(path))
+    else:
+        assert list(read_jsonl(path)) == []

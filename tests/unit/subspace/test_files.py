@@ -27,6 +27,16 @@ def test_sites_are_in_order_of_layers_k_before_v() -> None:
     assert site_keys({**TENSORS, "layers.3.k.sum": torch.ones(1)}, "basis") == [(2, "k"), (2, "v"), (10, "v")]
 
 
+@pytest.mark.parametrize(
+    "name", ["layers.2.q.basis", "layers.-1.k.basis", "layers.x.v.basis", "layers.2.k", "layers.2"]
+)
+def test_a_site_that_is_none_is_refused(name: str, tmp_path: Path) -> None:
+    """A side q was read as v."""
+    path = write_safetensors(tmp_path / "other", {**TENSORS, name: torch.ones(4, 2)}, {})
+    with pytest.raises(UserError, match=f"{name} is no site"):
+        read_safetensors(path, "basis")
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no tensors")
     save_file(TENSORS, tmp_path / "no-header")
@@ -36,5 +46,5 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     whole = write_safetensors(tmp_path / "whole", TENSORS, {})
     with pytest.raises(UserError, match="holds no second_moment"):
         read_safetensors(whole, "second_moment")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"absent does not exist\. Give a file"):
         read_safetensors(tmp_path / "absent", "basis")

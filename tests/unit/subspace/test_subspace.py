@@ -72,3 +72,23 @@ def test_projector_is_symmetric_and_never_grows_a_vector(strength):
         assert torch.allclose(projector @ projector, projector, atol=1e-6)
     inside = x @ subspace_from_moments(random_moments(), strength=1.0).projector(*KEY)
     assert torch.allclose(inside @ projector, inside, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda s: s.metadata.update(strength=7), "its strength is 7.0, not 0 to 1"),
+        (lambda s: s.metadata.update(strength="much"), "could not convert string to float"),
+        (lambda s: s.metadata.update(strength=float("nan")), "its strength is nan"),
+        (lambda s: s.bases.update({KEY: torch.full((8, 2), torch.nan)}), "is no finite matrix"),
+        (lambda s: s.bases.update({KEY: torch.ones(8)}), "is no finite matrix"),
+        (lambda s: s.bases.update({KEY: torch.ones(2, 8)}), "do not fit"),
+        (lambda s: s.spectra.update({KEY: torch.ones(3)}), "do not fit"),
+    ],
+)
+def test_a_file_that_holds_no_subspace_is_refused_at_load(change, what, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    subspace = CapabilitySubspace({KEY: torch.eye(8)[:, :2].contiguous()}, {KEY: torch.ones(8)})
+    CapabilitySubspace.load(subspace.save(tmp_path / "whole"))
+    change(subspace)
+    with pytest.raises(UserError, match=f"cannot be read as a capability subspace .*{what}"):
+        CapabilitySubspace.load(subspace.save(tmp_path / "file"))
