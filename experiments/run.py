@@ -43,7 +43,8 @@ from experiments.cells import (
     read_cells,
 )
 from experiments.study import Arm, Study, read_study, study_names
-from spd_lightning.artifacts.files import file_lock, write_atomic, write_json
+from spd_lightning.artifacts.files import write_atomic, write_json
+from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.sweep.runner import Runner, tail

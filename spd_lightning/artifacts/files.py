@@ -1,18 +1,14 @@
-"""Files and folders that are whole or not there: written aside and put in place; JSON Lines, locks, SHA-256."""
+"""Files and folders that are whole or not there: written aside and put in place; JSON Lines, SHA-256."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import socket
-import sys
-import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +17,6 @@ from typing import Any
 from spd_lightning.artifacts.reading import reading
 from spd_lightning.errors import UserError
 
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what a file system says that has none
 LARGE = 2**20  # bytes; smaller files are hashed whenever they are asked for
 
 
@@ -178,119 +173,6 @@ def parse_json(text: str, writable: bool = True) -> Any:
 def write_jsonl(path: str | Path, rows: list[dict[str, Any]]) -> Path:
     """Write rows as JSON Lines, atomically; keys keep their order, text stays UTF-8."""
     return write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-class InUseError(UserError):
-    """What `file_lock` was to hold is held by another process."""
-
-
-@contextlib.contextmanager
-def file_lock(path: str | Path, holder: str) -> Iterator[None]:
-    """Hold an exclusive lock on a file while the context lasts; it vanishes with the process, however that ends.
-
-    The file says which process holds it, on which machine and since when. Where the file system has no locks, a file
-    that only one process can make stands in for one; that of a process of this machine that is gone is removed.
-
-    Raises:
-        InUseError: If another process holds it.
-        UserError: If the file cannot be made or locked.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _locked(path)
-    except BlockingIOError as error:
-        raise InUseError(_in_use(holder, path, "")) from error
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            path, descriptor = _made_alone(path, holder)
-        elif error.errno == errno.ELOOP:
-            raise UserError(
-                f"{holder} cannot be used: {path} is a symbolic link, which is not followed. Remove it."
-            ) from error
-        else:
-            raise UserError(f"{holder} cannot be used: {path}: {error.strerror}. Choose another folder.") from error
-    try:
-        _sign(descriptor)
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(descriptor)
-
-
-def _sign(descriptor: int) -> None:
-    """Write into a lock's file whose it is."""
-    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    with contextlib.suppress(OSError):  # a full disk takes no lock away
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
-
-
-def _owner(path: Path) -> dict[str, Any]:
-    """What `_sign` wrote; empty where it cannot be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _in_use(holder: str, path: Path, more: str) -> str:
-    owner = _owner(path)
-    who = f": {owner.get('pid')} on {owner.get('host')} since {owner.get('since')}" if owner else ""
-    return f"{holder} is in use by another process{who} (lock file {path}). Wait for it, or choose another.{more}"
-
-
-def _made_alone(path: Path, holder: str) -> tuple[Path, int]:
-    """A file in place of a lock, and its descriptor."""
-    with contextlib.suppress(OSError):
-        path.unlink()
-    alone = path.with_name(f"{path.name}-exclusive-lock")
-    if path.parent not in _WITHOUT_LOCKS:
-        _WITHOUT_LOCKS.add(path.parent)
-        print(f"{path.parent}: its file system has no locks; {alone.name} stands in for one.", file=sys.stderr)
-    for _ in range(2):
-        try:
-            return alone, os.open(alone, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        except FileExistsError as error:
-            owner = _owner(alone)
-            if owner.get("host") != socket.gethostname() or _runs(owner.get("pid")):
-                more = " If that process is gone, remove the file."
-                raise InUseError(_in_use(holder, alone, more)) from error
-            alone.unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(f"{holder} cannot be used: {alone}: {error.strerror}. Choose another folder.") from error
-    raise InUseError(_in_use(holder, alone, ""))
-
-
-_WITHOUT_LOCKS: set[Path] = set()
-
-
-def _runs(pid: Any) -> bool:
-    """Whether a process of this machine is there; True where that cannot be told."""
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, TypeError, ValueError, OverflowError):
-        return True
-    return True
-
-
-def _locked(path: Path) -> int:
-    """Descriptor of the file, locked; opened again if its last holder removed it meanwhile."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                    return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
 
 
 def file_sha256(path: str | Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from spd_lightning.artifacts.files import file_lock
+from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.runs import RunSummary, find_runs, summarise
 from spd_lightning.artifacts.store import COMPLETE

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts.files import InUseError, file_lock, read_jsonl, write_jsonl
+from spd_lightning.artifacts.files import read_jsonl, write_jsonl
+from spd_lightning.artifacts.locks import InUseError, file_lock
 from spd_lightning.errors import UserError
 from spd_lightning.generation.requests import Request
 from spd_lightning.notebook import Shown

@@ -21,7 +21,7 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from spd_lightning.artifacts.files import file_lock
+from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cost.plan import Plan

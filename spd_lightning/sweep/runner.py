@@ -24,7 +24,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from spd_lightning.artifacts.files import file_lock, write_json
+from spd_lightning.artifacts.files import write_json
+from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.errors import UserError
 from spd_lightning.processes import PARENT
 from spd_lightning.report import read_run, render, sweeps, write_report

@@ -311,7 +311,7 @@ def test_missing_files_and_a_bad_number_of_workers(tmp_path: Path, capsys: pytes
 
 
 def test_a_sweep_folder_is_used_by_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from spd_lightning.artifacts.files import file_lock
+    from spd_lightning.artifacts.locks import file_lock
 
     path = make_sweep(tmp_path)
     with file_lock(tmp_path / "out" / ".sweep" / "lock", "test"):

@@ -48,6 +48,7 @@ LONG = {
 
 # Modules whose tests stand in a file of another name, under tests/.
 TESTED_IN = {
+    "artifacts/locks.py": "unit/artifacts/test_files.py",
     "artifacts/manifest.py": "integration/test_corruptions.py",
     "cli/checks.py": "integration/test_corruptions.py",
     "cli/commands.py": "integration/test_cli_fit.py",

@@ -11,7 +11,8 @@ from torch import nn
 from transformers import LlamaConfig, T5Config
 
 from spd_lightning import shipped
-from spd_lightning.artifacts.files import file_lock, read_jsonl
+from spd_lightning.artifacts.files import read_jsonl
+from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.cli import commands
 from spd_lightning.cli.config_file import read_config

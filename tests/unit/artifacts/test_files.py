@@ -16,8 +16,6 @@ import pytest
 
 from spd_lightning.artifacts import files
 from spd_lightning.artifacts.files import (
-    InUseError,
-    file_lock,
     numbered_jsonl,
     parse_json,
     read_jsonl,
@@ -28,6 +26,7 @@ from spd_lightning.artifacts.files import (
     write_json,
     write_jsonl,
 )
+from spd_lightning.artifacts.locks import InUseError, file_lock
 from spd_lightning.errors import UserError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spd_lightning.artifacts.files import file_lock
+from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.runs import find_runs, reached, summarise
 

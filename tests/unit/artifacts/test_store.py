@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spd_lightning.artifacts.files import file_lock
+from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.store import ArtifactStore, fingerprint
 
 KEY = {"rank": 8, "layers": [1, 2], "dtype": "float32"}

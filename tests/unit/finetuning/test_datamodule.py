@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from spd_lightning import SelfGenerationDataModule, SPDFineTuningModule
-from spd_lightning.artifacts.files import file_lock
+from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.store import ArtifactStore, fingerprint
 from spd_lightning.errors import UserError
 from spd_lightning.generation.module import SelfGenerationModule

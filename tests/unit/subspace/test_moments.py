@@ -61,7 +61,7 @@ def test_file_repeats_bit_for_bit(tmp_path):
 
 
 def test_files_that_are_not_moments_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"absent\.safetensors cannot be read"):
+    with pytest.raises(UserError, match=r"absent\.safetensors does not exist"):
         Moments.load(tmp_path / "absent.safetensors")
     (tmp_path / "text").write_text("x" * 100)
     with pytest.raises(UserError, match="text cannot be read as a safetensors file"):
