@@ -1,4 +1,4 @@
-"""One process holds a folder: a lock on a file that says whose it is, or a file in its place where there are no locks."""
+"""One process holds a folder: by a lock on a file that says whose it is, or, without locks, by a file in its place."""
 
 from __future__ import annotations
 
