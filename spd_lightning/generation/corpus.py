@@ -169,16 +169,16 @@ class Corpus(Shown):
         return records
 
     def _part_records(self, part: Path) -> Iterator[dict[str, Any]]:
-        whole, _, rest = part.read_bytes().rpartition(b"\n")
+        whole, end, rest = part.read_bytes().rpartition(b"\n")
         if rest and part not in self._torn_parts:
             self._torn_parts.add(part)
             self.torn += 1
-        for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
+        for number, line in enumerate(whole.split(b"\n") if end else [], start=1):
             text, _, crc = line.rpartition(b"\t")
             try:
                 row = json.loads(text)
                 whole_line = isinstance(row, dict) and f"{zlib.crc32(text):08x}".encode() == crc
-            except ValueError:
+            except (ValueError, RecursionError):
                 whole_line = False
             if not whole_line:
                 raise UserError(

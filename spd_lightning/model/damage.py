@@ -24,7 +24,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} {damage(path) or f'is no JSON ({error}): {AGAIN}'}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} holds {type(found).__name__} where a JSON object is needed: {AGAIN}")
@@ -87,7 +87,7 @@ def _json_damage(path: Path, size: int, head: bytes, tail: bytes) -> str | None:
         return None if tail.rstrip().endswith((b"}", b"]")) else f"is cut short ({size:,} bytes are there): {AGAIN}"
     try:
         json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         cut = "" if tail.rstrip().endswith((b"}", b"]")) else ", it may be cut short"
         return f"is no JSON ({error}){cut}: {AGAIN}"
     return None
@@ -101,7 +101,7 @@ def _safetensors_damage(path: Path, size: int) -> str | None:
         try:
             header = json.loads(file.read(length))
             end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return f"has a header that cannot be read: {AGAIN}"
     expected = 8 + length + end
     return None if size >= expected else f"is cut short: {size:,} of {expected:,} bytes are there. {AGAIN.capitalize()}"

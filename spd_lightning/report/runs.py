@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from spd_lightning.artifacts.files import read_jsonl
-from spd_lightning.artifacts.reading import read_object
+from spd_lightning.artifacts.reading import read_object, reading
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import flatten, is_compared
 from spd_lightning.errors import UserError
@@ -163,7 +163,7 @@ class Run:
         curves: dict[str, dict[int, float]] = {}
         logs = sorted(RunFolder(self.path).logs.rglob("metrics.csv"), key=lambda p: (p.stat().st_mtime, str(p)))
         for path in logs[-1:]:
-            with open(path, encoding="utf-8", newline="") as file:
+            with reading(path, "a table of losses", "Remove it."), open(path, encoding="utf-8", newline="") as file:
                 for row in csv.DictReader(file):
                     for name, value in row.items():
                         if name and value and row.get("step") and name.split("_")[0] in ("train/loss", "val/loss"):

@@ -30,10 +30,11 @@ def names_of(task: str | Sequence[str] | Mapping[str, float]) -> list[str]:
     names = [str(task)] if isinstance(task, str) else [str(name) for name in task]
     if isinstance(task, str) and task[:1] in ("[", "{"):  # YAML took it for text
         raise UserError(
-            f"subspace.task={task!r} cannot be read: a weight is a number, with a space behind its colon. {ALLOWED}."
+            f"task={task!r} (--subspace.task) cannot be read: a weight is a number, with a space behind its colon. "
+            f"{ALLOWED}."
         )
     if not names or "" in names:
-        raise UserError(f"subspace.task={task!r} names no task. {ALLOWED}.")
+        raise UserError(f"task={task!r} (--subspace.task) names no task. {ALLOWED}.")
     seen: dict[tuple[str, str], str] = {}
     for name in names if len(names) > 1 else ():
         key, _, variant = name.partition(":")

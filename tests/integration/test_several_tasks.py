@@ -147,7 +147,10 @@ def test_a_dry_run_takes_two_of_each_and_an_estimate_counts_both(
     [
         (["--subspace.task=[letters, letters]"], "error: subspace.task names letters twice. Name it once"),
         (["--subspace.task={letters: 0, arithmetic: 1}"], "error: subspace.task: the weight of letters is 0.0. Set it"),
-        (["--subspace.task={letters:1}"], "error: subspace.task='{letters:1}' cannot be read: a weight is a number"),
+        (
+            ["--subspace.task={letters:1}"],
+            "error: task='{letters:1}' (--subspace.task) cannot be read: a weight is a number",
+        ),
         (["--subspace.task=[letters, arithmetik]"], "Unknown task 'arithmetik'. Did you mean 'arithmetic'?"),
         (["--subspace.task=[letters, humaneval]"], "Task 'humaneval' cannot be trained on"),
         (["--subspace.task=[letters, arithmetic]", "--data.num_prompts=1"], "num_prompts=1 leaves letters without a"),

@@ -1,26 +1,17 @@
-"""The error of a misspelt name helps out of it."""
+"""The error of a misspelt name helps out of it; every error has its row in the table of mistakes."""
 
 from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
 from spd_lightning.errors import UserError, unknown_name
+from tests.conftest import LISTENER
+from tests.mistakes import PACKAGE, ROOT, Listener, Site, is_test, read_table, renewed, sites, sites_of, words_of
 
-PACKAGE = Path(__file__).parents[2] / "spd_lightning"
 COMMANDS = {"out", "form", "config", "run_dir", "deps", "force"}  # of commands and pip: no parameter is called so
-
-
-def words_of(node: ast.AST) -> str:
-    """The text of a message; what is filled in stands as ``{}``."""
-    if isinstance(node, ast.Constant):
-        return str(node.value)
-    if isinstance(node, ast.JoinedStr):
-        return "".join(words_of(value) for value in node.values)
-    return "{}"
 
 
 def option_without_parameter(message: str) -> list[str]:
@@ -70,3 +61,52 @@ def test_the_nearest_name_is_suggested() -> None:
 def test_nothing_is_suggested_where_nothing_is_near() -> None:
     text = str(unknown_name("method", "xyz", ("spd", "base"), "--data.method"))
     assert text == "Unknown method 'xyz'. Known: base, spd. Set --data.method."
+
+
+# -- the table of mistakes -----------------------------------------------------------------------------------------
+
+FILES = sorted({site.file for site in sites()})
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_error_has_its_row(file: str) -> None:
+    """A test that provokes it, or a reason why none does; `rows_of_the_table_are_true` proves the tests."""
+    there, rows = {site.text for site in sites_of(file)}, read_table().get(file, {})
+    assert there - set(rows) == set(), "no row: `python -m tests.mistakes` says how to add one"
+    assert set(rows) - there == set(), "these are gone: `python -m tests.mistakes` takes them out"
+
+
+def test_the_table_has_no_other_files() -> None:
+    assert set(read_table()) <= set(FILES)
+
+
+def test_rows_name_tests_that_are_there_or_reasons() -> None:
+    for file, rows in read_table().items():
+        for text, entry in rows.items():
+            if is_test(entry):
+                path, _, name = entry.partition("::")
+                assert f"def {name.partition('[')[0]}(" in (ROOT / path).read_text(encoding="utf-8"), (file, text)
+            else:
+                assert len(entry.split()) >= 4, f"{file}: {text}: a reason in words, or the id of a test: {entry!r}"
+
+
+def test_an_error_is_heard_where_it_is_made() -> None:
+    listener = Listener()
+    listener.start()
+    try:
+        from spd_lightning.tasks import load_task
+
+        with pytest.raises(UserError):
+            load_task("gms8k")
+        heard = listener.heard()
+    finally:
+        LISTENER.start()
+    assert ("tasks/__init__.py", "unknown_name('task', name, TASKS, option)") in heard
+    assert listener.heard() == set(), "each is heard once"
+
+
+def test_a_row_goes_with_its_error_and_units_come_first() -> None:
+    site: Site = next(s for s in sites() if s.file == "errors.py")
+    noted = [(site.file, site.text, test) for test in ("tests/integration/a.py::b", "tests/unit/test_errors.py::c")]
+    table, missing = renewed({"gone.py": {"x": "y"}}, noted)
+    assert table == {site.file: {site.text: "tests/unit/test_errors.py::c"}} and len(missing) == len(sites()) - 1

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
-from transformers import LlamaConfig, T5Config
+from transformers import LlamaConfig, MambaConfig, T5Config
 
 from spd_lightning import shipped
 from spd_lightning.artifacts.files import read_jsonl
 from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cli import commands
+from spd_lightning.cli.checks import check_store, verify
 from spd_lightning.cli.config_file import read_config
+from spd_lightning.cli.runs import runs
+from spd_lightning.cli.store import artifacts
 from spd_lightning.errors import UserError
+from spd_lightning.evaluation.context import check_names
 from spd_lightning.finetuning.module import SPDFineTuningModule
+from spd_lightning.generation.cache import _own_layer
 from spd_lightning.model.adapter_beside import load_adapter
 from spd_lightning.model.anatomy import decoder_layers
 from spd_lightning.model.checkpoint_files import weight_names
@@ -25,8 +33,11 @@ from spd_lightning.model.damage import check_files, read_object
 from spd_lightning.model.kinds import check_adapter_alone, check_kind, check_quantisation, check_raw
 from spd_lightning.model.source import resolve_source
 from spd_lightning.options import check_options
-from spd_lightning.subspace.sites import split_sides
-from spd_lightning.sweep import grid
+from spd_lightning.pipeline import fit
+from spd_lightning.pipeline.preflight import check_adapter, check_rounds
+from spd_lightning.pipeline.stages import Pipeline
+from spd_lightning.subspace.sites import _nothing_known, split_sides
+from spd_lightning.sweep import grid, runner
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.task_file import TaskFile
 from tests.unit.report.test_report import make_run
@@ -53,6 +64,53 @@ def without_corpus(folder: Path) -> None:
 def few_rows(folder: Path) -> None:
     path = in_file(folder, '{"prompt": "q", "target": "a"}\n', "a.jsonl")
     load_task("custom", task_file={"path": path, "num_fewshot": 1})
+
+
+def with_config(folder: Path) -> RunFolder:
+    return RunFolder(Path(in_file(folder, "a: 1\n", "config.yaml")).parent)
+
+
+def changed_run(folder: Path) -> None:
+    run = with_config(folder)
+    run.manifest.write()
+    in_file(folder, "a: 2\n", "config.yaml")
+    verify(str(folder))
+
+
+def damaged_store(folder: Path) -> None:
+    store = ArtifactStore(folder)
+    made = store.folder("corpus", {"seed": 1})
+    made.mkdir()
+    in_file(made, "a", "a.txt")
+    store.complete(made, {"seed": 1})
+    in_file(made, "b", "a.txt")
+    check_store(store)
+
+
+def refused_point(folder: Path) -> None:
+    def run_all(commands: list[tuple[list[str], Path]]) -> list[int]:
+        for _, log in commands:
+            log.write_text("no such option\n")
+        return [2] * len(commands)
+
+    runner.check(grid.read_sweep(in_file(folder, GRID)), SimpleNamespace(map=run_all), folder)
+
+
+def later_rounds(**recipe: Any) -> None:
+    data = SimpleNamespace(recipe=SimpleNamespace(**recipe))
+    parts = SimpleNamespace(data=data, student=SimpleNamespace(hparams={"rounds": 2}))
+    check_rounds(parts, torch.device("cpu"))
+
+
+def generate_nothing() -> None:
+    data = SimpleNamespace(recipe=SimpleNamespace(method="base"))
+    fit.generate(SimpleNamespace(parts=SimpleNamespace(data=data)))
+
+
+def no_site(**block: nn.Module) -> None:
+    model = nn.Linear(2, 2)
+    model.config = MambaConfig()  # type: ignore[assignment]
+    raise _nothing_known(model, nn.ModuleDict(block), 0, [])
 
 
 Act = Callable[[Path], Any]
@@ -92,7 +150,27 @@ TOLD: dict[str, Act] = {
     ),
     "task_file.num_fewshot=1 leaves none of the 1 training rows": few_rows,
     "Unknown key of task_file 'pth'. Did you mean 'path'?": lambda p: TaskFile.of({"pth": "a"}),
+    "{p} is not a run folder: it has no config.yaml": lambda p: verify(str(p)),
+    "{p} has no manifest.json: its last command": lambda p: verify(str(with_config(p).path)),
+    "{p} is not as it was written: config.yaml was changed": changed_run,
+    "1 of 1 artifacts in {p} are damaged": damaged_store,
+    "{p}/no is damaged (cut) and cannot be set aside": lambda p: ArtifactStore(p).set_aside(p / "no", "cut"),
+    "runs_dir={p}/no does not exist": lambda p: runs("list", runs_dir=str(p / "no")),
+    "artifact_dir={p}/no does not exist": lambda p: artifacts("list", artifact_dir=str(p / "no")),
+    "{p}/a.yaml: the command refuses --a=1 (exit status 2):\nno such option": refused_point,
+    "Unknown entry of methods 'basis'. Did you mean 'base'?": lambda p: check_names("methods", ["basis"], ["base"]),
+    "adapter='{p}/no': there is no such folder": lambda p: check_adapter(str(p / "no"), "m"),
+    "data.subspace=x is one of the first round's model alone": lambda p: later_rounds(method="spd", subspace="x"),
+    "model.rounds=2 with data.engine=vllm in bfloat16 would": lambda p: later_rounds(
+        method="ssd", engine="vllm", dtype="bfloat16"
+    ),
+    "data.method=base generates nothing": lambda p: generate_nothing(),
+    "What rank 0 found": lambda p: Pipeline._refuse(SimpleNamespace(), "What rank 0 found"),
+    "data.subspace={p}/no: there is no such file": lambda p: Pipeline.use_subspace(SimpleNamespace(), p / "no"),
     # models
+    "Linear has multi-head latent attention (MLA)": lambda p: no_site(kv_b_proj=nn.Linear(2, 2)),
+    "Linear has no keys and values: none of its layers": lambda p: no_site(mixer=nn.Linear(2, 2)),
+    "Layers whose cache is a int cannot generate here": lambda p: _own_layer(3, 8),
     "{p}/a.json is no JSON: ": lambda p: read_object(Path(in_file(p, "nothing", "a.json"))),
     "{p}/a.json holds list where a JSON object is needed": lambda p: read_object(Path(in_file(p, "[]", "a.json"))),
     "{p}/model.safetensors.index.json has no weight_map": lambda p: weight_names(

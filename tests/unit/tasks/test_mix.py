@@ -26,8 +26,8 @@ def test_a_list_counts_alike_a_mapping_by_its_weights_and_order_does_not_matter(
 @pytest.mark.parametrize(
     ("task", "said"),
     [
-        ([], r"subspace.task=\[\] names no task. Set --subspace.task to a name, a list"),
-        ({}, r"subspace.task={} names no task"),
+        ([], r"task=\[\] \(--subspace.task\) names no task. Set --subspace.task to a name, a list"),
+        ({}, r"task={} \(--subspace.task\) names no task"),
         (["letters", "arithmetic", "letters"], "subspace.task names letters twice. Name it once, with a weight"),
         (["arithmetic:medium", "arithmetic"], "names one task twice, as arithmetic:medium and arithmetic"),
         ({"letters": 1, "arithmetic": 0}, "the weight of arithmetic is 0. Set it to a number above 0, or leave arith"),
@@ -36,7 +36,7 @@ def test_a_list_counts_alike_a_mapping_by_its_weights_and_order_does_not_matter(
         ({"letters": math.inf, "gsm8k": 1}, "the weight of letters is inf"),
         ({"letters": True, "gsm8k": 1}, "the weight of letters is True"),
         ({"letters": "much"}, "the weight of letters is 'much'"),
-        ("{letters:1,gsm8k:2}", "subspace.task='{letters:1,gsm8k:2}' cannot be read: a weight is a number"),
+        ("{letters:1,gsm8k:2}", r"task='{letters:1,gsm8k:2}' \(--subspace.task\) cannot be read: a weight is a number"),
     ],
 )  # fmt: skip
 def test_what_is_no_mix_is_refused_by_every_constructor(task: Any, said: str) -> None:
