@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +18,8 @@ from spd_lightning.model.checkpoint_files import model_files, weight_names
 from spd_lightning.model.damage import check_files, damage, read_object
 from spd_lightning.report.runs import read_run
 from spd_lightning.report.schema import check_results
+from spd_lightning.subspace.moments import Moments
+from spd_lightning.subspace.subspace import CapabilitySubspace
 from tests.fuzz.cases import cases, damaged, jsonl, result_of, some_changed
 from tests.unit.report.test_report import make_run
 
@@ -25,6 +27,27 @@ from tests.unit.report.test_report import make_run
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("artifacts")
+
+
+def subspace_bytes(folder: Path) -> bytes:
+    """A subspace of two sites."""
+    bases: dict[Any, Any] = {(0, side): torch.eye(8)[:, :2].contiguous() for side in ("k", "v")}
+    spectra = {site: torch.linspace(1, 0.1, 8) for site in bases}
+    metadata = {"model": "m", "rank": 2, "strength": 1.0, "energy": {"0.k": 0.9}}
+    return CapabilitySubspace(bases, spectra, metadata).save(folder / "whole.safetensors").read_bytes()
+
+
+@cases(700)
+@given(st.data())
+def test_subspaces(folder: Path, data: st.DataObject) -> None:
+    path = folder / "subspace.safetensors"
+    path.write_bytes(data.draw(damaged(subspace_bytes(folder))))
+    found = result_of(lambda: CapabilitySubspace.load(path))
+    if found is not None:
+        assert found.layers and 0 <= found.strength <= 1
+        for layer, side in found.sites:
+            assert found.projector(layer, side).shape == (8, 8) and len(found.singular_values(layer, side)) == 8
+    result_of(lambda: Moments.load(path))
 
 
 RECORD = {
@@ -127,5 +150,4 @@ def test_results(run: Path, data: st.DataObject) -> None:
 def test_json_lines(folder: Path, data: bytes) -> None:
     path = folder / "rows.jsonl"
     path.write_bytes(data)
-    with contextlib.suppress(UnicodeDecodeError):
-        result_of(lambda: list(read_jsonl(path)))
+    result_of(lambda: list(read_jsonl(path)))
