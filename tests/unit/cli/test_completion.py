@@ -6,10 +6,13 @@ import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from spd_lightning.cli import completion, start
+from spd_lightning.cli import completion, program, start
+
+PROGRAM = program  # imported before the tests: libraries set variables of the environment when they are
 
 
 def test_what_nobody_can_type_is_not_offered() -> None:
@@ -20,7 +23,8 @@ def test_what_nobody_can_type_is_not_offered() -> None:
 def test_without_its_package_it_says_what_to_type(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    nothing = SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None))
+    monkeypatch.setattr(completion, "importlib", nothing)  # libraries look for packages, too
     assert start.main(["completion", "bash"]) == 2
     assert "Type `pip install shtab`" in capsys.readouterr().err
 
@@ -35,7 +39,7 @@ def test_bash_offers_commands_options_and_values(tmp_path: Path, capsys: pytest.
 
     def offered(*words: str) -> set[str]:
         line = f"""
-source script
+source ./script
 COMP_WORDS=(spd-lightning {" ".join(words)})
 COMP_CWORD={len(words)}
 COMP_LINE="${{COMP_WORDS[*]}}"
