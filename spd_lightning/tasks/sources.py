@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,13 +194,8 @@ def load_rows(key: str, data_dir: str | None) -> list[Row]:
             "SPD_DATA_DIR) "
             "to a folder that holds it, or leave both out to take rows from the hub."
         )
-    try:
-        rows = ((f"line {number}", row) for number, row in numbered_jsonl(path, writable=True))
-        return list(check_rows(rows, source, str(path)))
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}). Copy the file again, or set another data_dir (--data_dir)."
-        ) from error
+    rows = ((f"line {number}", row) for number, row in numbered_jsonl(path, writable=True))
+    return list(check_rows(rows, source, str(path)))
 
 
 def check_rows(rows: Iterable[tuple[str, Row]], source: Source, where: str) -> Iterator[Row]:

@@ -149,7 +149,7 @@ def test_commands_refuse_what_is_no_run(command: str, tmp_path: Path, capsys: py
     [
         (["fitt"], "Unknown command 'fitt'. Did you mean fit? Known: fit, extract"),
         ([], "A command is missing. Type python -m spd_lightning {fit,extract,"),
-        (["sample", "runs/x"], "error: --prompt must be given."),
+        (["sample", "runs/x"], "error: runs/x is not a run folder: it has no config.yaml."),
         (["export", "runs/x"], "error: --form and --out must be given."),
         (["report"], "error: RUN_DIR must be given."),
         (["export", "runs/x", "--form=mergd", "--out=o"], "Unknown form 'mergd'. Did you mean 'merged'?"),

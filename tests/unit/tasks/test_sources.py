@@ -115,12 +115,18 @@ WHOLE = gzip.compress(b'{"question": "q", "answer": "#### 1"}\n' * 500, mtime=0)
 
 
 @pytest.mark.parametrize(
-    "damage", [b"not gzip at all", WHOLE[:-12], gzip.compress(b"\xff\xfe")], ids=["text", "cut", "bytes"]
+    ("damage", "message"),
+    [
+        (b"not gzip at all", r"test\.jsonl\.gz cannot be read as JSON Lines .*Put the whole file there again"),
+        (WHOLE[:-12], r"test\.jsonl\.gz cannot be read as JSON Lines .*Put the whole file there again"),
+        (gzip.compress(b"\xff\xfe"), r"test\.jsonl\.gz, line 1: not valid JSON .*Mend or remove that line"),
+    ],
+    ids=["text", "cut", "bytes"],
 )
-def test_damaged_file(tmp_path: Path, damage: bytes) -> None:
+def test_damaged_file(tmp_path: Path, damage: bytes, message: str) -> None:
     (tmp_path / "gsm8k").mkdir()
     (tmp_path / "gsm8k" / "test.jsonl.gz").write_bytes(damage)
-    with pytest.raises(UserError, match=r"test\.jsonl\.gz cannot be read .*Copy the file again"):
+    with pytest.raises(UserError, match=message):
         load_rows("gsm8k/test", str(tmp_path))
 
 
