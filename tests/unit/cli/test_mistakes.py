@@ -87,7 +87,9 @@ MISTAKES: dict[str, str] = {
     "fit --data.num-prompts 3": f"Unknown option --data.num-prompts. Did you mean --data.num_prompts? {HELP}",
     "fit --data.task gsm8k": "--data.task follows --subspace.task and is not set by itself. Set --subspace.task.",
     "fit --zzz 3": (f"Unknown option --zzz. {HELP}"),
-    "sample run --promt x": f"Unknown option --promt. Did you mean --prompt or --prompts? `{P} sample --help` lists all.",
+    "sample run --promt x": (
+        f"Unknown option --promt. Did you mean --prompt or --prompts? `{P} sample --help` lists all."
+    ),
     # values
     "fit --data.method": (f"--data.method has no value. Type --data.method VALUE; `{P} fit --help` says which."),
     "fit --data.num_prompts 1e3": (
