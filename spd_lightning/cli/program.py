@@ -33,7 +33,7 @@ from spd_lightning.cli.lifetime import (
 from spd_lightning.cli.names import STAGE_COMMANDS
 from spd_lightning.cli.parser import CommandLine, make_parser
 from spd_lightning.cli.unused import stages_run
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, disk_fault
 from spd_lightning.model.chat_template import fix_template_date, prints_date
 from spd_lightning.model.checkpoint_files import split_revision
 from spd_lightning.model.load import load_config, load_tokenizer
@@ -220,9 +220,9 @@ def main(args: list[str] | None = None) -> int:
         args: What stands behind ``python -m spd_lightning``; None takes it from the command line.
 
     Returns:
-        Exit status: 0; 2 for a mistake of the user (one message on standard error); 128 + the number of the signal that
-        interrupted it; 1 if another process of the run
-        ended, or ``check_against`` found a difference.
+        Exit status: 0; 2 for a mistake of the user or a fault of the disk (one message on standard error); 128 + the
+        number of the signal that interrupted it; 1 if another process of the run ended, or ``check_against`` found a
+        difference.
     """
     set_quiet(False)
     leave_out_chatter()
@@ -243,6 +243,8 @@ def main(args: list[str] | None = None) -> int:
     except UserError as error:
         return _fail(str(error))
     except Exception as error:
+        if (fault := disk_fault(error)) is not None:
+            return _fail(fault)
         await_cause()
         if (lost := lost_process(error)) is None:
             raise

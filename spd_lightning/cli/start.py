@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, disk_fault
 
 if TYPE_CHECKING:
     from spd_lightning.cli.typed import Typed
@@ -43,6 +43,11 @@ def main(args: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # `| head -1`: nobody reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
+        except Exception as error:
+            if (fault := disk_fault(error)) is None:
+                raise
+            print(f"error: {fault}", file=sys.stderr, flush=True)
+            return 2
     from spd_lightning.cli.program import main as whole
 
     return whole(None if args is None else given)
