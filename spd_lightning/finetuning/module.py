@@ -175,9 +175,7 @@ class SPDFineTuningModule(LightningModule):
             loader.load_state_dict(self._resume[1])
         loader.set_epoch(self.current_epoch)
         self._resume = None
-        self.read = {
-            "texts": len(loader.rows), "cut": loader.num_truncated, "left_out": loader.num_without_loss
-        }  # fmt: skip
+        self.read = {"texts": len(loader.rows), "cut": loader.num_truncated, "left_out": loader.num_without_loss}
         dropped = f", {loader.num_without_loss} without a token to learn left out" if loader.num_without_loss else ""
         rank_zero_info(
             f"Training on {len(loader.rows)} texts, {loader.num_truncated} of them cut at "
@@ -292,6 +290,7 @@ class SPDFineTuningModule(LightningModule):
         checkpoint["spd"] = {**self._made_of(), "model_name_or_path": self._options.model_name_or_path}
         if self.key is not None:
             checkpoint["spd"]["recipe"] = json.dumps(self.key)  # the name that checkpoints have had
+        checkpoint["spd"]["read"] = self.read  # a fit that has nothing left to do reads no texts
         if isinstance(self.trainer.train_dataloader, TextLoader):
             checkpoint["spd"]["loader"] = self.trainer.train_dataloader.state_dict()
 
@@ -306,5 +305,6 @@ class SPDFineTuningModule(LightningModule):
         refuse_other_weights(self, checkpoint.get("state_dict"))
         for line in keep_typed_rates(checkpoint, self.hparams):
             rank_zero_info(line)
+        self.read = dict(saved.get("read", {}))
         if "loader" in saved:
             self._resume = (checkpoint["global_step"], saved["loader"])

@@ -102,16 +102,17 @@ class StudentStore:
         return self.store.take(self.folder) is not None
 
     def facts(self) -> dict[str, Any]:
-        """``weights_sha256`` and ``step``, the optimiser steps it was trained for."""
+        """``weights_sha256``, ``step`` (optimiser steps it had) and ``read`` (texts learned, cut and left out)."""
         facts = self.store.facts(self.folder)
-        return {name: facts[name] for name in ("weights_sha256", "step")}
+        return {name: facts[name] for name in ("weights_sha256", "step", "read") if name in facts}
 
-    def keep(self, write: Callable[[Path], Any], step: int | None) -> None:
+    def keep(self, write: Callable[[Path], Any], step: int | None, read: Mapping[str, int]) -> None:
         """Have a student written, and make it the store's own once it is whole.
 
         Args:
             write: Writes it into the folder that it is given.
             step: Optimiser steps it was trained for.
+            read: See `facts`.
 
         Ranks:
             Rank 0 only.
@@ -119,4 +120,5 @@ class StudentStore:
         # What stands there is damaged, or another run's, which is the same.
         with whole_folder(self.folder, replace=True, shared=True) as aside:
             write(aside / "student")
-            self.store.complete(aside, self.key, weights_sha256=weights_sha256(aside / "student"), step=step)
+            digest = weights_sha256(aside / "student")
+            self.store.complete(aside, self.key, weights_sha256=digest, step=step, read=dict(read))

@@ -253,10 +253,11 @@ class Pipeline:
                 self.run.add_folder(stored.path, self.run.adapter)
                 self.run.record("student", {"key": key, **stored.facts()})
             barrier()
-            self.student_step = agree(self.run.keys()["student"]["step"] if is_rank_zero() else None)
+            made: Any = agree(self.run.keys()["student"] if is_rank_zero() else None)
+            self.student_step = made["step"]
             self.facts["corpus"] = {**self.facts.get("corpus", {}), **self.data.facts}
-        if not row["skipped"]:
-            self._tell(training_health(self.student.read))
+        if made.get("read"):  # students made before this was kept have none
+            self._tell(training_health(made["read"]))
         self.student.model = None
         return self.run.adapter
 
@@ -271,9 +272,8 @@ class Pipeline:
         assert model is not None
         weights = trained_weights(model) if is_sharded(model) else None
         if is_rank_zero():
-            stored.keep(
-                lambda folder: save_student(model, folder, self.recipe.model_name_or_path, weights), self.student_step
-            )
+            base = self.recipe.model_name_or_path
+            stored.keep(lambda to: save_student(model, to, base, weights), self.student_step, self.student.read)
         barrier()
 
     # Stage 4

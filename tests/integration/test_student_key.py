@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from spd_lightning.cli.program import main
 from spd_lightning.finetuning.module import SPDFineTuningModule
+from spd_lightning.pipeline import stages
 from tests.integration.test_cli_fit import SETTINGS
 from tests.settings import in_file
 
@@ -58,6 +59,13 @@ def tree(run: Path) -> dict[str, bytes]:
 
 def results(run: Path) -> dict[str, bool]:
     return {row["stage"]: row["skipped"] for row in json.loads((run / "results.json").read_text())["stages"]}
+
+
+def trained(run: Path) -> list[dict[str, Any]]:
+    """What the results say of the training's health."""
+    rows = [row for row in json.loads((run / "results.json").read_text())["health"] if row["stage"] == "fine_tune"]
+    assert rows
+    return rows
 
 
 def test_other_data_under_the_same_options_is_refused_and_changes_nothing(
@@ -148,6 +156,7 @@ def test_runs_share_students_and_a_damaged_one_is_made_again(
     other = run.parent / "other"
     assert main(command(tiny_model_dir, other, "--data.method=ssd")) == 0
     assert results(other) == {"generate": True, "fine_tune": True, "evaluate": True}
+    assert trained(other) == trained(run), "what is known of a student is kept with it"
     weights = "adapter/adapter_model.safetensors"
     assert (other / weights).read_bytes() == (run / weights).read_bytes()
     stored = next((run.parent / ".artifacts").glob("student-*/student/adapter_model.safetensors"))
@@ -157,6 +166,24 @@ def test_runs_share_students_and_a_damaged_one_is_made_again(
     assert main(command(tiny_model_dir, third, "--data.method=ssd")) == 0
     assert results(third) == {"generate": True, "fine_tune": False, "evaluate": True}
     assert (third / weights).read_bytes() == (run / weights).read_bytes()
+
+
+def test_a_stop_between_the_last_step_and_the_student(
+    tiny_model_dir: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint has nothing left to train, and knows what was read."""
+    run = tmp_path / "run"
+
+    def stop(*_: Any) -> None:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(stages, "save_student", stop)
+        main(command(tiny_model_dir, run, "--data.method=ssd"))
+    assert main(command(tiny_model_dir, run, "--data.method=ssd")) == 0
+    weights = "adapter/adapter_model.safetensors"
+    assert (run / weights).read_bytes() == (finished / weights).read_bytes()
+    assert trained(run) == trained(finished)
 
 
 def test_another_learning_rate_is_another_student(finished: Path, tiny_model_dir: str, tmp_path: Path) -> None:

@@ -99,9 +99,9 @@ def test_a_student_that_is_not_whole_is_not_there(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        stored.keep(fail, 3)
+        stored.keep(fail, 3, {})
     assert not stored.has()
-    stored.keep(write, 3)
+    stored.keep(write, 3, {"texts": 4, "cut": 0, "left_out": 1})
     assert stored.has() and stored.facts()["step"] == 3
     (stored.path / "adapter_model.safetensors").write_bytes(b"wrights")
     assert not stored.has()
