@@ -1,7 +1,8 @@
 """Programs in files of their own, as a model would have written them, each with the tests that judge it.
 
 The first line says what the program is or tries. Tests stand after a line ``# ---- tests``; without one they are
-``TESTS``. An attack never computes what its tests ask for, so that a pass is a forged one.
+``TESTS``. What all programs of a folder begin with stands in its ``_before.py``. An attack never computes what its tests
+ask for, so that a pass is a forged one.
 """
 
 from __future__ import annotations
@@ -16,21 +17,28 @@ from spd_lightning.scoring.parts import split
 PROGRAMS = Path(__file__).with_name("programs")
 TESTS = "assert f(1) == 2"
 MARK = "# ---- tests\n"
+BEFORE = "_before.py"
 
 
 def load(folder: Path) -> dict[str, TestedProgram]:
     """The programs below a folder by their names (``kind/name``)."""
     found = {}
-    for path in sorted(folder.rglob("*.py")):
+    for path in _files(folder):
         program, _, tests = path.read_text(encoding="utf-8").partition(MARK)
+        before = path.with_name(BEFORE)
+        program = before.read_text(encoding="utf-8") + program if before.is_file() else program
         name = path.relative_to(folder).with_suffix("").as_posix()
         found[name] = TestedProgram(program, split("", tests or TESTS))
     return found
 
 
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py") if path.name != BEFORE)
+
+
 def words(folder: Path) -> dict[str, str]:
     """What each program's first line says."""
-    lines = {path: path.read_text(encoding="utf-8").splitlines()[0] for path in sorted(folder.rglob("*.py"))}
+    lines = {path: path.read_text(encoding="utf-8").splitlines()[0] for path in _files(folder)}
     return {p.relative_to(folder).with_suffix("").as_posix(): re.sub("^# ", "", line) for p, line in lines.items()}
 
 
