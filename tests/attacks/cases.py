@@ -1,8 +1,8 @@
 """Programs in files of their own, as a model would have written them, each with the tests that judge it.
 
 The first line says what the program is or tries. Tests stand after a line ``# ---- tests``; without one they are
-``TESTS``. What all programs of a folder begin with stands in its ``_before.py``. An attack never computes what its tests
-ask for, so that a pass is a forged one.
+``TESTS``. A second line ``# begins with _NAME.py`` puts that file of the same folder before the program. An attack
+never computes what its tests ask for, so that a pass is a forged one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from spd_lightning.scoring.parts import split
 PROGRAMS = Path(__file__).with_name("programs")
 TESTS = "assert f(1) == 2"
 MARK = "# ---- tests\n"
-BEFORE = "_before.py"
+BEGINS = re.compile(r"# begins with (_\w+\.py)\n")
 
 
 def load(folder: Path) -> dict[str, TestedProgram]:
@@ -25,15 +25,15 @@ def load(folder: Path) -> dict[str, TestedProgram]:
     found = {}
     for path in _files(folder):
         program, _, tests = path.read_text(encoding="utf-8").partition(MARK)
-        before = path.with_name(BEFORE)
-        program = before.read_text(encoding="utf-8") + program if before.is_file() else program
+        if begins := BEGINS.search(program):
+            program = path.with_name(begins[1]).read_text(encoding="utf-8") + program
         name = path.relative_to(folder).with_suffix("").as_posix()
         found[name] = TestedProgram(program, split("", tests or TESTS))
     return found
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*.py") if path.name != BEFORE)
+    return sorted(path for path in folder.rglob("*.py") if not path.name.startswith("_"))
 
 
 def words(folder: Path) -> dict[str, str]:

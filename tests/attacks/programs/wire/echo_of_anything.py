@@ -1,4 +1,5 @@
 # The tests' own object given back where only a NaN may be.
+# begins with _messages.py
 question()
 answer(b"r" + message(text(b"f"), group(b"t"), group(b"d", 0, 1)))  # f is there, and can be called
 question()

@@ -1,4 +1,5 @@
 # A default dict whose factory is a value.
+# begins with _messages.py
 question()
 answer(b"r" + message(text(b"f"), group(b"t"), group(b"d", 0, 1)))  # f is there, and can be called
 question()

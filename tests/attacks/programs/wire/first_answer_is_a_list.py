@@ -1,4 +1,5 @@
 # A list where names are due.
+# begins with _messages.py
 question()
 answer(b'r' + message(group(b'l')))
 while True:

@@ -1,4 +1,5 @@
 # Lists that name one another, sixty times twice.
+# begins with _messages.py
 question()
 answer(b"r" + message(text(b"f"), group(b"t"), group(b"d", 0, 1)))  # f is there, and can be called
 question()

@@ -1,4 +1,5 @@
 # The pipe is made small and its ends are asked to signal.
+# begins with _messages.py
 question()
 answer(b"r" + message(text(b"f"), group(b"t"), group(b"d", 0, 1)))  # f is there, and can be called
 import fcntl

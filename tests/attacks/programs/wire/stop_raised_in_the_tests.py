@@ -1,4 +1,5 @@
 # StopIteration, which ends a loop of the tests before it compares.
+# begins with _messages.py
 question()
 answer(b"r" + message(text(b"f"), group(b"t"), group(b"d", 0, 1)))  # f is there, and can be called
 question()

@@ -1,4 +1,5 @@
 # A token whose number has ten million digits.
+# begins with _messages.py
 question()
 answer(b"r" + message(text(b"f"), group(b"t"), group(b"d", 0, 1)))  # f is there, and can be called
 question()
