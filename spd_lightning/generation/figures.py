@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from spd_lightning.errors import UserError
+from spd_lightning.generation.lengths import length_figures
 from spd_lightning.generation.questions import Questions
 from spd_lightning.generation.requests import Generation
 from spd_lightning.scoring.verdicts import holds_answer
@@ -33,16 +34,7 @@ def statistics(
         raise UserError(
             "The corpus holds 0 completions; there is nothing to describe. Raise num_prompts (--data.num_prompts)."
         )
-    lengths = [r["num_tokens"] for r in records]
-    figures: dict[str, float] = {
-        "n": len(records),
-        "tokens_mean": stat.fmean(lengths),
-        "tokens_median": stat.median(lengths),
-        "tokens_max": max(lengths),
-        "tokens_total": sum(lengths),
-        "stopped": stat.fmean(r["finish_reason"] == "stop" for r in records),
-        "empty": stat.fmean(not r["completion"].strip() for r in records),
-    }
+    figures = length_figures(records)
     for n in (1, 2):
         seen: set[tuple[int, ...]] = set()
         total = 0

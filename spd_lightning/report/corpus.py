@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from spd_lightning.generation.lengths import length_figures
 from spd_lightning.report import figures, tables
 from spd_lightning.report.render import Block, Code, Figure, Heading, Pair, Section
 from spd_lightning.report.runs import Run
@@ -63,7 +63,7 @@ def corpus_facts(run: Run) -> dict[str, Any]:
     """The generated corpus in numbers, as the run recorded them; counted here only where a run recorded none."""
     records, recorded = run.completions, run.results.get("corpus")
     recorded = dict(recorded) if isinstance(recorded, Mapping) else {}
-    figures = recorded if "n" in recorded else _counted(records) | recorded
+    figures = recorded if "n" in recorded else (length_figures(records) if records else {}) | recorded
     facts: dict[str, Any] = {}
     if "n" in figures:
         count = figures["n"]
@@ -96,19 +96,3 @@ def corpus_facts(run: Run) -> dict[str, Any]:
         elif name != "tasks" and not ("n" in figures and name in CORPUS_FIGURES):
             facts[name] = value
     return facts
-
-
-def _counted(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """`CORPUS_FIGURES` of a corpus, for a run that recorded none."""
-    if not records:
-        return {}
-    lengths = [r["num_tokens"] for r in records]
-    return {
-        "n": len(records),
-        "tokens_mean": statistics.fmean(lengths),
-        "tokens_median": statistics.median(lengths),
-        "tokens_max": max(lengths),
-        "tokens_total": sum(lengths),
-        "stopped": statistics.fmean(r["finish_reason"] == "stop" for r in records),
-        "empty": statistics.fmean(not r["completion"].strip() for r in records),
-    }
