@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts.checksums import changes, checksums, is_sealed, sealed
+from spd_lightning.artifacts.checksums import changes, checksums, is_sealed, passing, sealed
 from spd_lightning.artifacts.files import write_json
 from spd_lightning.artifacts.reading import read_object
 from spd_lightning.errors import UserError
@@ -166,18 +166,21 @@ class ArtifactStore:
         return aside
 
     def list(self) -> list[dict[str, Any]]:
-        """One row per artifact: stage, fingerprint, whether complete, size in bytes, time of last use (s)."""
+        """One row per artifact: stage, fingerprint, whether complete, size in bytes, time of last use (s).
+
+        What a killed process was writing beside one (``.<name>-<process>-new``) has a row of its own.
+        """
         rows = []
-        for folder in sorted(
-            p for p in self.root.glob("*-*") if p.is_dir() and p.name.rsplit("-", 1)[0] in STAGE_VERSION
-        ):
-            stage, digest = folder.name.rsplit("-", 1)
+        for folder in sorted(p for p in self.root.glob("*-*") if p.is_dir()):
+            stage, _, digest = folder.name.removeprefix(".").partition("-")
+            if stage not in STAGE_VERSION:
+                continue
             files = [p for p in folder.rglob("*") if p.is_file()]
             rows.append(
                 {
                     "stage": stage,
                     "fingerprint": digest,
-                    "complete": self.is_complete(folder) and DAMAGED not in folder.name,
+                    "complete": self.is_complete(folder) and DAMAGED not in digest and not passing(folder.name),
                     "bytes": sum(p.stat().st_size for p in files),
                     "used": max((p.stat().st_mtime for p in files), default=0.0),
                     "path": folder,
