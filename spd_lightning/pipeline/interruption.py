@@ -1,7 +1,8 @@
 """Interrupted by a signal: where the run stands, and what is still done before it ends.
 
 The first signal ends the stage at once, since what is finished is on the disk; but training first saves its state at
-the next optimiser step (`StopAtStep`), on every process alike. A second signal ends the process there and then.
+the next optimiser step (`StopAtStep`), on every process alike. A step that does not end within `PATIENCE` is given up:
+the run then goes on from its last checkpoint. A second signal ends the process there and then.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from spd_lightning.pipeline.run_log import begin_at, log_step
 
+PATIENCE = 8.0  # seconds that a step has to end after a signal
 NUMBERS = {"extract": 1, "generate": 2, "fine_tune": 3, "evaluate": 4}
 
 
@@ -73,6 +75,14 @@ def on_signal(number: int, frame: FrameType | None) -> None:
         os._exit(128 + number)
     elif not STANDING.held:
         raise STANDING.leave()
+    else:
+        signal.signal(signal.SIGALRM, _give_up)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+
+
+def _give_up(number: int, frame: FrameType | None) -> None:
+    """Leave a step that takes too long."""
+    raise STANDING.leave()
 
 
 def in_stage(name: str) -> None:
@@ -88,6 +98,8 @@ def held() -> Iterator[None]:
         yield
     finally:
         STANDING.held = False
+        if STANDING.signal is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     if STANDING.signal is not None:
         raise STANDING.leave()
 
@@ -119,6 +131,7 @@ class StopAtStep(Callback):
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         if not stop:
             return
+        signal.setitimer(signal.ITIMER_REAL, 0)  # saving may take its time
         log_step(trainer)
         if self.checkpoint is not None:
             trainer.save_checkpoint(self.checkpoint, weights_only=False)

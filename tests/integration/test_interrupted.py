@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from spd_lightning.pipeline.interruption import PATIENCE
 from tests.integration.test_cli_fit import SETTINGS
 from tests.settings import in_file
 
@@ -34,11 +35,14 @@ class Process:
     Args:
         args: Behind the program's name.
         ignored: Signals that are ignored when it starts, as SIGHUP under nohup.
+        fail: Where it hangs; see `tests.integration.failing`.
     """
 
-    def __init__(self, args: list[str], folder: Path, ignored: tuple[int, ...] = ()) -> None:
+    def __init__(self, args: list[str], folder: Path, ignored: tuple[int, ...] = (), fail: str = "") -> None:
         self.master, slave = pty.openpty()
         environment = {**os.environ, "WANDB_MODE": "disabled", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+        environment |= {"SPD_TEST_FAIL": fail, "PYTHONPATH": str(Path(__file__).parents[2])}
+        module = "tests.integration.failing" if fail else "spd_lightning"
 
         def begin() -> None:
             os.setsid()
@@ -50,7 +54,7 @@ class Process:
                 signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
 
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "spd_lightning", *args],
+            [sys.executable, "-m", module, *args],
             stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=environment, preexec_fn=begin,
         )  # fmt: skip
         os.close(slave)
@@ -123,6 +127,29 @@ def test_training_is_saved_at_the_step_and_goes_on_from_there(how: str, tiny_mod
         again.wait_for(f"Continuing from optimiser step {step} of")
         again.process.send_signal(signal.SIGTERM)
         assert again.end() == 143
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_step_that_does_not_end_is_given_up(signals: int, tiny_model_dir: str, tmp_path: Path) -> None:
+    """After `PATIENCE`, at once where a second signal comes; the same command then starts from the last checkpoint."""
+    run = tmp_path / "runs" / "run"
+    process = Process(command(tiny_model_dir, run), tmp_path, fail="fine_tune:0:hang")
+    process.wait_for("rank 0: hang in fine_tune")
+    start = time.monotonic()
+    for _ in range(signals):
+        process.press(b"\x03")
+        time.sleep(1.0)
+    assert process.end() == 130, process.shown[-3000:]
+    took = time.monotonic() - start
+    assert PATIENCE <= took < PATIENCE + 8 if signals == 1 else took < 6
+    assert quiet(process.shown), process.shown[-3000:]
+    if signals == 1:
+        assert process.shown.strip().splitlines()[-1] == "Interrupted in stage 3. The same command goes on from there."
+    again = Process(command(tiny_model_dir, run), tmp_path)
+    again.wait_for("Starting at optimiser step 0 of")
+    again.process.send_signal(signal.SIGTERM)
+    assert again.end() == 143
 
 
 def test_before_the_first_stage_nothing_is_left(tiny_model_dir: str, tmp_path: Path) -> None:
