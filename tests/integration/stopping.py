@@ -1,0 +1,180 @@
+"""``python -m tests.integration.stopping ROOT ...``: runs commands, each in a fork of its own, and stops them anywhere.
+
+A line of JSON asks for a command: ``args``, ``environment``, and where it is stopped: ``point`` (the number of a crash
+point) or ``after`` (seconds); an answer has its ``status`` (-9 if it was stopped), ``seconds``, ``points`` (the names
+of those it passed) and ``shown``. A fork has all libraries imported, so a command takes its own time alone.
+
+A crash point is a write, an fsync, a rename, a mkdir, an open for writing or a removal beneath a ROOT, as Python does
+them: what a library writes by itself is seen when that is synced or renamed. Of a write, half is done.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+WANTED = ("matplotlib.pyplot", "peft", "transformers.models.llama.modeling_llama", "spd_lightning.cli.program")
+
+
+class Points:
+    """Counts crash points in this process and ends it at one.
+
+    Args:
+        roots: Folders beneath which something counts.
+        stop: Number of the point that the process ends at, from 1; 0 for none.
+        file: Descriptor that every point's name is written to, a line each.
+    """
+
+    def __init__(self, roots: Sequence[str], stop: int, file: int) -> None:
+        self.roots, self.stop, self.file, self.count = tuple(f"{root}/" for root in roots), stop, file, 0
+        self.real_write, self.real_open = os.write, io.open
+
+    def arm(self) -> None:
+        """From here on, everything counts."""
+        real_fsync, real_sendfile = os.fsync, os.sendfile
+
+        def fsync(descriptor: int) -> None:
+            self.at("fsync", descriptor)
+            real_fsync(descriptor)
+
+        def write(descriptor: int, data: Any) -> int:
+            if self.at("write", descriptor, end=False):
+                self.real_write(descriptor, memoryview(data)[: len(data) // 2])
+                self.end()
+            return self.real_write(descriptor, data)
+
+        def sendfile(out: int, source: int, offset: int, count: int) -> int:
+            if self.at("write", out, end=False):
+                real_sendfile(out, source, offset, max(1, min(count, os.fstat(source).st_size) // 2))
+                self.end()
+            return real_sendfile(out, source, offset, count)
+
+        os.fsync, os.write, os.sendfile = fsync, write, sendfile  # type: ignore[assignment]
+        io.open = builtins.open = self.open  # type: ignore[assignment]
+        sys.addaudithook(self.audit)
+
+    def open(self, file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
+        """A file whose writes count."""
+        opened = self.real_open(file, mode, *args, **options)
+        if not isinstance(file, (str, Path)) or not set(mode) & set("wax+"):
+            return opened
+        real = opened.write
+
+        def write(data: Any) -> int:
+            if self.at("write", file, end=False):
+                real(data[: len(data) // 2])
+                opened.flush()
+                self.end()
+            return int(real(data))
+
+        opened.write = write  # type: ignore[method-assign]
+        return opened
+
+    def audit(self, event: str, args: tuple[Any, ...]) -> None:
+        """What Python itself tells of."""
+        if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR):
+            self.at("open", args[0])
+        elif event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir"):
+            self.at(event.removeprefix("os."), args[-3 if event == "os.rename" else 0])
+
+    def at(self, kind: str, place: Any, end: bool = True) -> bool:
+        """Pass a point; whether the process is to end here, if it is not ended."""
+        path = os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) else os.path.abspath(os.fsdecode(place))
+        if not path.startswith(self.roots):
+            return False
+        self.count += 1
+        self.real_write(self.file, f"{kind} {path}\n".encode())
+        if self.count == self.stop and end:
+            self.end()
+        return self.count == self.stop
+
+    @staticmethod
+    def end() -> None:
+        """As a plug that is pulled: nothing is flushed, no handler runs."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run(asked: Mapping[str, Any], roots: Sequence[str]) -> dict[str, Any]:
+    """One command."""
+    with tempfile.TemporaryFile() as shown, tempfile.TemporaryFile() as points:
+        start = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            status = 70
+            try:
+                os.setsid()
+                os.dup2(shown.fileno(), 1)
+                os.dup2(shown.fileno(), 2)
+                os.environ.update(asked["environment"])
+                tempfile.tempdir = None
+                Points(roots, asked["point"], points.fileno()).arm()
+                from spd_lightning.cli.program import main
+
+                status = main(asked["args"])
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+        clock = threading.Timer(asked["after"] or 600, os.killpg, (child, signal.SIGKILL))
+        clock.start()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        clock.cancel()
+        seconds = time.monotonic() - start
+        for file in (shown, points):
+            file.seek(0)
+        return {
+            "status": code,
+            "seconds": seconds,
+            "points": points.read().decode().splitlines(),
+            "shown": shown.read().decode(errors="replace"),
+        }
+
+
+class Commands:
+    """A process of this module, asked.
+
+    Args:
+        roots: Folders beneath which crash points count.
+    """
+
+    def __init__(self, *roots: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", __name__, *map(str, roots)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def run(
+        self, args: Sequence[str], point: int = 0, after: float = 0, environment: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Run a command, stopped at a point or after some seconds, or not at all."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        asked = {"args": list(args), "point": point, "after": after, "environment": dict(environment or {})}
+        print(json.dumps(asked), file=self.process.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate(timeout=60)
+
+
+if __name__ == "__main__":
+    for name in WANTED:
+        importlib.import_module(name)
+    for line in sys.stdin:
+        print(json.dumps(_run(json.loads(line), sys.argv[1:])), flush=True)
