@@ -40,6 +40,7 @@ from spd_lightning.evaluation.scores import (
 )
 from spd_lightning.model.anatomy import dtype_name, eval_mode
 from spd_lightning.model.chat_template import PromptFormat
+from spd_lightning.model.short_attention import without_plans
 from spd_lightning.scoring.isolation import may_execute, probe_isolation
 from spd_lightning.scoring.verdicts import metric_names
 from spd_lightning.tasks.task import Benchmark
@@ -135,7 +136,7 @@ def run_benchmark(
             portion["isolation"], portion["not_run"] = _isolation(allow_code_execution)
         if portion["not_run"] is None:
             context = context_of(model.config)
-            with eval_mode(model):
+            with eval_mode(model), without_plans():
                 asked = ask(benchmark, tokenizer, context, way)
                 answers = answer(model, tokenizer, benchmark, asked, context, way)
                 portion["records"] = judge(benchmark, answers, way)

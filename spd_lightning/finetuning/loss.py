@@ -22,7 +22,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.finetuning.batching import IGNORE_INDEX, packed_mask
 from spd_lightning.finetuning.cross_entropy import head_loss_sum, logits_or_hidden, loss_and_gradient
 from spd_lightning.model.anatomy import head_at, recurrent_layers
-from spd_lightning.model.short_attention import short_attention
+from spd_lightning.model.short_attention import short_attention, without_plans
 
 
 def token_loss_sum(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
@@ -58,8 +58,8 @@ def _cheap_bf16(model: nn.Module, device_type: str) -> Iterator[None]:
     with contextlib.ExitStack() as contexts:
         # Under gradient checkpointing the layers run again outside these contexts, so they must not depend on them.
         recompute = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
-        if device_type == "cpu" and not recompute:
-            contexts.enter_context(short_attention())
+        if not recompute:
+            contexts.enter_context(short_attention() if device_type == "cpu" else without_plans())
         if isinstance(model, PeftModel) and model.dtype == torch.bfloat16:
             contexts.enter_context(torch.autocast(device_type, torch.bfloat16))
             if not recompute:

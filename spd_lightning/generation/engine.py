@@ -33,6 +33,7 @@ from spd_lightning.generation.sampling import SamplingParams, choose_tokens
 from spd_lightning.generation.text import completion_text, decode
 from spd_lightning.model.anatomy import eos_token_ids, eval_mode, input_device
 from spd_lightning.model.packed_linear import packed_linears
+from spd_lightning.model.short_attention import without_plans
 from spd_lightning.scoring.answers_cut import find_stop
 
 
@@ -113,7 +114,7 @@ def generate_batch(
     check_context(model.config, batch, params.max_new_tokens)
     start = time.perf_counter()
     stats = stats if stats is not None else EngineStats()
-    with torch.inference_mode(), eval_mode(model), packed_linears(model):
+    with torch.inference_mode(), eval_mode(model), packed_linears(model), without_plans():
         decoder = _Decoder(model, tokenizer, batch, params, stats)
         steps = 0
         while decoder.rows:

@@ -5,8 +5,11 @@ import torch
 import torch.nn.functional as F
 
 import spd_lightning.model.short_attention as short
+from spd_lightning.generation.engine import generate_batch
+from spd_lightning.generation.requests import Request
+from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.model.short_attention import LONGEST_ROW, short_attention
-from tests.conftest import tiny_model
+from tests.conftest import byte_tokenizer, tiny_model
 
 
 @pytest.fixture
@@ -70,3 +73,23 @@ def test_the_context_ends_when_the_model_fails(calls):
     x = torch.randn(1, 1, 4, 8).bfloat16()
     F.scaled_dot_product_attention(x, x, x)
     assert calls == []
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_no_attention_of_ours_makes_plans_and_the_setting_is_put_back(monkeypatch, enabled):
+    found = []
+    model = tiny_model()
+    forward = model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda *a, **k: (found.append(torch.backends.cuda.cudnn_sdp_enabled()), forward(*a, **k))[1]
+    )
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(enabled)
+    try:
+        generate_batch(model, byte_tokenizer(), [Request("a", "ab", (97, 98))], SamplingParams(max_new_tokens=3))
+        with short_attention():
+            model(input_ids=torch.tensor([[1, 2]]))
+        assert found == [False] * 4
+        assert torch.backends.cuda.cudnn_sdp_enabled() is enabled
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
