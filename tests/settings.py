@@ -1,9 +1,13 @@
-"""Options of a test as a file: commands that run fewer stages refuse what they have no use for where it is typed."""
+"""Options of a test as a file: commands that run fewer stages refuse what they have no use for where it is typed.
+
+And `PYTHONPATH`, for processes that a test starts: this tree, before what is there already.
+"""
 
 from __future__ import annotations
 
 import atexit
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -12,6 +16,7 @@ from typing import Any
 
 import yaml
 
+PYTHONPATH = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
 FOLDER = Path(tempfile.mkdtemp(prefix="spd-settings-"))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -126,13 +125,13 @@ def _wandb(problems: list[str]) -> Iterator[str]:
 
 
 def _versions(problems: list[str]) -> Iterator[str]:
-    from spd_lightning.pipeline.tracking import PACKAGES
+    from spd_lightning.pipeline.tracking import package_versions
 
     yield f"python {platform.python_version()}"
     found = []
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
+    for name, version in package_versions().items():
+        if version is None:
             problems.append(f"{name} is not installed. Type `pip install {name}`.")
+        else:
+            found.append(f"{name} {version}")
     yield ", ".join(found)

@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from spd_lightning import __version__
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import STAGE_VERSION
 from spd_lightning.errors import UserError
@@ -143,6 +144,21 @@ def git_commit(folder: Path = Path(__file__).parents[1]) -> dict[str, Any] | Non
         return None
 
 
+def package_versions() -> dict[str, str | None]:
+    """Versions of the packages that results depend on; None for one that is not installed.
+
+    This package's is its own, which may lie in a clone that was never installed.
+    """
+    return {name: __version__ if name == "spd_lightning" else _installed(name) for name in PACKAGES}
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
 def describe_environment(fingerprint: str, command: Sequence[str]) -> dict[str, Any]:
     """What ``environment.json`` holds: the run's fingerprint, its command, commit, versions, devices, sandbox.
 
@@ -158,7 +174,7 @@ def describe_environment(fingerprint: str, command: Sequence[str]) -> dict[str, 
         "python": platform.python_version(),
         "platform": platform.platform(),
         "stages": STAGE_VERSION,
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": package_versions(),
         "cpu_cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],

@@ -18,6 +18,7 @@ from spd_lightning.finetuning.lora import AdapterDropout
 from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.optimiser import cosine_factor
 from tests.conftest import byte_tokenizer, tiny_model
+from tests.settings import PYTHONPATH
 from tests.unit.finetuning.test_module import Texts, fit, trained
 
 SETTINGS: dict[str, Any] = {"learning_rate": 1e-2, "lora_dropout": 0.3}
@@ -230,7 +231,7 @@ def test_two_processes_equal_one(tiny_model_dir: str, tmp_path: Path) -> None:
     """
     script = tmp_path / "train.py"
     script.write_text(SCRIPT, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*torchrun, str(script), tiny_model_dir, str(tmp_path / "two")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)

@@ -20,6 +20,7 @@ from spd_lightning.cli.program import main
 from spd_lightning.finetuning.sharding import trained_weights
 from tests.integration.fsdp_worker import CASES, train
 from tests.integration.test_cli_fit import SETTINGS
+from tests.settings import PYTHONPATH
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 def launch(processes: int, *command: str) -> None:
     """torchrun, ended after three minutes."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "PYTHONPATH": PYTHONPATH}
     done = subprocess.run([*torchrun, *command], env=environment, capture_output=True, text=True, timeout=180, cwd=ROOT)
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
 
@@ -131,7 +132,7 @@ def test_started_by_lightning_with_one_held_out_text(tiny_model_dir: str, tmp_pa
     command += [f"--run_dir={run}", "--config", str(ROOT / "configs" / "trainer" / "early_stopping.yaml"), *options]
     command += ["--evaluation.tasks=[letters]", "--evaluation.limit=3", "--data.val_fraction=0.05"]
     command += ["--trainer.devices=2", "--trainer.strategy=fsdp"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "PYTHONPATH": PYTHONPATH}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "the best by val/loss" in done.stderr and (run / "adapter" / "adapter_model.safetensors").is_file()

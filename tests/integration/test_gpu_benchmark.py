@@ -65,7 +65,7 @@ def test_the_script_runs_tests_and_measurements_and_keeps_their_output(tmp_path:
     assert subprocess.run(command, env=environment, capture_output=True).returncode == 1
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked == [
-        "-m pytest -q -m gpu tests",
+        "-m pytest -v -m gpu tests",
         f"-m experiments.benchmarks gpu --json {tmp_path / 'out' / 'gpu.json'} --device cpu --quick",
     ]
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {"tests.txt", "benchmarks.txt"}

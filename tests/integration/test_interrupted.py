@@ -15,7 +15,7 @@ import pytest
 
 from spd_lightning.pipeline.interruption import PATIENCE
 from tests.integration.test_cli_fit import SETTINGS
-from tests.settings import in_file
+from tests.settings import PYTHONPATH, in_file
 
 NOISE = (
     "Traceback",
@@ -41,7 +41,7 @@ class Process:
     def __init__(self, args: list[str], folder: Path, ignored: tuple[int, ...] = (), fail: str = "") -> None:
         self.master, slave = pty.openpty()
         environment = {**os.environ, "WANDB_MODE": "disabled", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-        environment |= {"SPD_TEST_FAIL": fail, "PYTHONPATH": str(Path(__file__).parents[2])}
+        environment |= {"SPD_TEST_FAIL": fail, "PYTHONPATH": PYTHONPATH}
         module = "tests.integration.failing" if fail else "spd_lightning"
 
         def begin() -> None:

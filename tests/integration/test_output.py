@@ -11,7 +11,7 @@ import pytest
 
 from spd_lightning.pipeline.chatter import LIGHTNING, WANDB
 from tests.integration.test_cli_fit import SETTINGS
-from tests.settings import in_file
+from tests.settings import PYTHONPATH, in_file
 
 ROOT = Path(__file__).parents[2]
 FEW = [s for s in SETTINGS if not s.startswith(("--evaluation.tasks", "--trainer.enable_progress"))]
@@ -20,7 +20,7 @@ FEW += ["--evaluation.tasks=[letters]"]
 
 def command(model: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     args = ["fit", *in_file(FEW), f"--subspace.model_name_or_path={model}", "--run_dir=runs/run", *more]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     return subprocess.run(
         [sys.executable, "-m", "spd_lightning", *args], capture_output=True, text=True, cwd=folder, env=environment
     )
@@ -42,7 +42,7 @@ def test_output_is_the_result_and_the_rest_is_plain_and_can_be_quiet(tiny_model_
 @pytest.mark.slow
 def test_wandb_says_nothing_on_the_output(tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     args = ["fit", *in_file(FEW), f"--subspace.model_name_or_path={tiny_model_dir}", "--run_dir=runs/run"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
     done = subprocess.run(
         [sys.executable, "-m", "spd_lightning", *args], capture_output=True, text=True, cwd=tmp_path, env=environment
     )

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from spd_lightning.cli.parser import make_parser
 from spd_lightning.cli.program import main
 from tests.integration.test_cli_fit import SETTINGS
+from tests.settings import PYTHONPATH
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "configs" / "slurm" / "fit.sbatch"
@@ -73,7 +74,7 @@ def submit(folder: Path, *args: str, srun: str = SRUN, tasks: int = 2, fail: str
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    environment = {**os.environ, **allocation, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **allocation, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": PYTHONPATH}
     environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "SPD_TEST_FAIL": fail}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(["bash", str(SCRIPT), *args], env=environment, cwd=ROOT, **pipes)  # type: ignore[call-overload]

@@ -23,6 +23,7 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.cli.parser import make_parser
 from spd_lightning.errors import UserError
 from spd_lightning.report import write_results
+from tests.settings import PYTHONPATH
 
 ROOT = Path(__file__).parents[2]
 HERE = Environment("c0ffee", "cpu", 1)
@@ -436,7 +437,7 @@ def test_killed_at_any_point_nothing_is_done_twice(tmp_path: Path, tiny_model_di
         tmp_path / "studies", settings=settings, blocks=[1], arms=arms, n={"letters": 6, "arithmetic": 2}
     )
     work, results = tmp_path / "work", tmp_path / "results"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", DRIVER, str(tmp_path)]
 
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -12,6 +12,7 @@ import pytest
 
 from spd_lightning.cli import option_table
 from spd_lightning.cli.option_table import FILE, load
+from tests.settings import PYTHONPATH
 
 ROOT = Path(__file__).parents[3]
 ANEW = "an option or its help has changed: type python -m spd_lightning.cli.option_table"
@@ -30,7 +31,7 @@ print(json.dumps([made, {"": parser.format_help(), **{n: s.format_help() for n, 
 
 
 def test_the_file_is_that_of_the_live_parser() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     done = subprocess.run([sys.executable, "-c", LIVE], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     made, texts = json.loads(done.stdout.splitlines()[-1])

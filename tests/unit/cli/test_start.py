@@ -11,6 +11,7 @@ import pytest
 
 from spd_lightning import __version__
 from spd_lightning.cli import program, start
+from tests.settings import PYTHONPATH
 from tests.unit.report.test_report import make_run
 
 ROOT = Path(__file__).parents[3]
@@ -31,7 +32,7 @@ print(status, *sorted(new), file=sys.stderr)
 def started(*args: str, code: str = SEEN, **environ: str) -> tuple[subprocess.CompletedProcess[str], float]:
     """A process of its own, and its CPU seconds."""
     before = os.times()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, **environ}
     done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, env=environment)
     after = os.times()
     return done, after.children_user + after.children_system - before.children_user - before.children_system
@@ -122,6 +123,6 @@ def test_output_that_an_encoding_does_not_hold(tmp_path: Path) -> None:
 
 def test_nobody_reads_on(tmp_path: Path) -> None:
     command = f"{sys.executable} -m spd_lightning fit --help | head -1; exit ${{PIPESTATUS[0]}}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "PYTHONUNBUFFERED": "1"}
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.stdout.startswith("usage: ") and done.stderr == "" and done.returncode in (0, 141)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
+from spd_lightning import __version__
+from spd_lightning.pipeline import tracking
 from spd_lightning.pipeline.tracking import describe_environment, git_commit, log_corpus
 
 
@@ -75,3 +78,11 @@ def test_a_commit_is_that_of_the_package_alone(tmp_path: Path, monkeypatch: pyte
     assert (git_commit(package) or {}).get("changed") is True
     monkeypatch.setenv("PATH", "")
     assert git_commit(package) is None, "no git"
+
+
+def test_a_clone_that_was_never_installed_knows_its_own_version(monkeypatch):
+    def nothing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(tracking, "version", nothing)
+    assert tracking.package_versions() == {**dict.fromkeys(tracking.PACKAGES), "spd_lightning": __version__}

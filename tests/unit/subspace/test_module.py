@@ -19,6 +19,7 @@ from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.projection import fold_projection
 from tests.conftest import tiny_model
+from tests.settings import PYTHONPATH
 
 ROOT = Path(__file__).parents[3]
 
@@ -225,7 +226,7 @@ if __name__ == "__main__":
 def test_two_processes_equal_one_and_a_process_without_a_batch_takes_part(tiny_model_dir, task_file, tmp_path):
     script = tmp_path / "extract.py"
     script.write_text(DDP)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), tiny_model_dir, task_file, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
