@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from experiments.cells import RESULTS, read_cells
-from experiments.judging import NOTHING, Blocks, base_share, judge_family, sentence, whole_blocks
+from experiments.judging import NOTHING, Blocks, answers_of, base_share, judge_family, sentence, whole_blocks
 from experiments.study import FOLDER, Study, read_study
 from spd_lightning.artifacts.files import write_atomic
 from spd_lightning.errors import UserError
@@ -164,6 +164,7 @@ def _study(
     if blocks.whole:
         page += [_contrasts(rows) for rows in families]
         page += [*_bases(study, blocks), *_students(study, blocks)]
+    page += _not_counted(study, blocks)
     foreign = [cell for cell in cells if cell["exploratory"]]
     hashes = dict.fromkeys(cell["study_sha256"] for cell in foreign)
     for digest in hashes:
@@ -254,6 +255,18 @@ def _students(study: Study, blocks: Blocks) -> list[Block]:
     )
     header = ("arm", "students", "optimiser steps", "KL(student || base)", "loss of the corpus")
     return [Table(header, rows, note=note)] if rows else []
+
+
+def _not_counted(study: Study, blocks: Blocks) -> list[Block]:
+    """What the cells of blocks that are not whole scored, to be seen and not to be counted."""
+    tasks = list(study.content["n"])
+    rows = []
+    for cell in blocks.spare:
+        found = [answers_of(cell, cell["arm"], task) for task in tasks]
+        shown = ["-" if a is None else f"{100 * statistics.fmean(a.values):.1f}" for a in found]
+        rows.append((str(cell["seed"]), cell["arm"], *shown))
+    note = "Cells of blocks that lack an arm, percent: no verdict and no interval above counts them."
+    return [Table(("block", "arm", *tasks), rows, text_columns=frozenset({0, 1}), note=note)] if rows else []
 
 
 def write_verdict(folder: Path = FOLDER, results: Path = RESULTS) -> Path:

@@ -188,6 +188,7 @@ def test_blocks_that_are_not_whole_or_of_two_commits_do_not_count(folder: Path) 
     keep(folder, [2], ("spd",), commit="other1")
     text = page(folder)
     assert "tiny: 1 of 5" in text and "3 done in blocks that are not whole" in text
+    assert text.count("Cells of blocks that lack an arm, percent") == 1
     assert len(list((folder / "results" / study.name).glob("*.json"))) == 6
 
 
