@@ -30,6 +30,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if args is None else args)
     print_anything()
+    if given != ["--version"]:
+        from spd_lightning.cli.home import use_a_home
+
+        use_a_home()
     if "LOCAL_RANK" not in os.environ:  # one of several processes tells nothing twice
         try:
             if at_once(given):
