@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from spd_lightning.report.across import across_rows
-from spd_lightning.report.answer import MOST_ROWS, Answer, answer_of_run, answer_of_runs
+from spd_lightning.report.answer import MOST_ROWS, Answer, _summed, answer_of_run, answer_of_runs
 from spd_lightning.report.notices import MOST_LINES, notices
 from spd_lightning.report.runs import Run, read_run
-from spd_lightning.report.verdict import question
+from spd_lightning.report.verdict import question, sentence_of_runs
 from tests.unit.report.test_across import run_of
 from tests.unit.report.test_report import comparison, make_run
 
@@ -109,6 +109,40 @@ def test_arms_are_counted_and_the_best_is_named(tmp_path: Path) -> None:
     assert "1 of 1 pairs of them differ, most spd from ssd by +" in answer.verdict
     alone = several([run for run in runs if run.seed == 1])
     assert alone.verdict.startswith("None of 2 are shown") and "One student each: nothing is shown" in alone.verdict
+
+
+def test_one_arm_names_its_other_benchmarks_and_which_are_shown(tmp_path: Path) -> None:
+    rows = across_rows([read_run(run_of(tmp_path / f"{s}", "spd", s, 0.9)) for s in (1, 2, 3)])
+    other = {**rows[0], "task": "letters", "split": "out"}
+    arm = [read_run(tmp_path / f"{s}") for s in (1, 2, 3)]
+    verdict = sentence_of_runs(arm, [rows[0], other])
+    points = f"{100 * rows[0]['delta']:+.1f} points"
+    assert verdict.startswith(f"Shown: {points}") and f"; on letters {points}" in verdict
+    assert verdict.endswith(" (shown).")
+    unmoved = {**other, "word": "no difference", "margin": 0.03}
+    assert sentence_of_runs(arm, [unmoved]).startswith(f"No difference of 3 points or more: {points}")
+
+
+def test_models_of_one_method_are_asked_about_together(tmp_path: Path) -> None:
+    runs = [read_run(run_of(tmp_path / m, "spd", 1, 0.5, model=m)) for m in ("tiny", "small")]
+    assert question(runs) == "Which of 2 models does SPD on arithmetic help?"
+
+
+def test_flips_of_seeds_are_summed_and_those_of_arms_stand_apart(tmp_path: Path) -> None:
+    flips = {"task": "arithmetic", "n": 200, "right_to_wrong": 10, "wrong_to_right": 30}
+    moved = {"answers": [flips, {**flips, "task": "letters"}, {**flips, "right_to_wrong": None}]}
+    runs = [
+        changed(run_of(tmp_path / f"{m}{s}", m, s, 0.6), lambda r: r.update(moved=moved))
+        for m in ("spd", "ssd")
+        for s in (1, 2)
+    ]
+    both = _summed({"spd": runs[:2], "ssd": runs[2:3]}, "arithmetic")
+    assert [(r["task"], r["n"], r["right_to_wrong"], r["wrong_to_right"]) for r in both] == [
+        ("spd", 400, 20, 60),
+        ("ssd", 200, 10, 30),
+    ]
+    assert _summed({"spd": runs[:1]}, "arithmetic")[0]["task"] == "arithmetic", "one arm needs no name"
+    assert _summed({"spd": runs[:1]}, "mmlu") == []
 
 
 def test_a_sweep_asks_for_its_settings_and_shows_so_many_rows(tmp_path: Path) -> None:

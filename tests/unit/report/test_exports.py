@@ -31,6 +31,21 @@ def test_csv_has_every_digit_and_both_ends_of_an_interval(tmp_path: Path) -> Non
     assert rows[0]["isolation"] == "" and rows[0]["task"] == "arithmetic"
 
 
+def test_csv_has_a_column_for_what_a_row_holds_by_name_and_one_word_for_a_list() -> None:
+    row = {"task": "mmlu", "ci95": None, "students": {"p_value": 0.25, "ci95": [0.1, 0.2]}, "seeds": [1, 2, 3]}
+    (table,) = csv_tables({"comparisons": [row]}).values()
+    (found,) = csv.DictReader(io.StringIO(table))
+    assert found == {
+        "task": "mmlu",
+        "ci95_low": "",
+        "ci95_high": "",
+        "students_p_value": "0.25",
+        "students_ci95_low": "0.1",
+        "students_ci95_high": "0.2",
+        "seeds": "1 2 3",
+    }
+
+
 def test_latex_is_escaped_and_bold_where_marked() -> None:
     table = Table(("a_b", "n"), [("50% & $x$ {}\\~^#", "1")], frozenset({(0, 1)}), caption="C", note="† p < 5%")
     text = latex_table(table)

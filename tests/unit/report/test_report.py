@@ -36,6 +36,7 @@ from spd_lightning.report import (
 from spd_lightning.report.html import render_html
 from spd_lightning.report.passes import pass_blocks
 from spd_lightning.report.sections import caveats
+from spd_lightning.report.several import MOST_SUBSPACES
 from spd_lightning.report.single import one_run
 from spd_lightning.report.sweeps import combine_seeds, group_by_configuration, label, varying_options
 
@@ -601,6 +602,31 @@ def test_report_of_several_runs_compares_their_subspaces(tmp_path: Path) -> None
     assert "3: rank=2</t" in text.split("</svg>")[-2] and ">3: rank=2</td>" not in text and ">4: " not in text, (
         "no shared site; the same subspace appears once"
     )
+
+
+def test_more_subspaces_than_can_be_read_side_by_side_are_named_only(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / f"{rank}", rank=rank) for rank in range(1, MOST_SUBSPACES + 2)]
+    text = write_report(runs, tmp_path / "out").read_text()
+    assert f"{len(runs)} different ones, more than {MOST_SUBSPACES}: " in text
+    assert not (tmp_path / "out" / "plots" / "subspaces.png").exists()
+
+
+def test_subspaces_of_no_common_site_are_not_compared(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", rank=8, at=(2, 3))]
+    text = write_report(runs, tmp_path / "out").read_text()
+    assert "Overlap of the subspaces" not in text
+
+
+@pytest.mark.parametrize(
+    ("overlap", "shown"),
+    [([], "None was found."), ({"letters": "2 training prompts"}, "2 training prompts")],
+)
+def test_overlap_that_was_not_found_or_has_one_row_a_set(tmp_path: Path, overlap: Any, shown: str) -> None:
+    path = make_run(tmp_path / "r")
+    results = json.loads((path / "results.json").read_text())
+    (path / "results.json").write_text(json.dumps({**results, "overlap": overlap}))
+    section = write_report([path], tmp_path / "out").read_text().split("Overlap of training text and benchmarks")[-1]
+    assert shown in section[:3000]
 
 
 def test_report_refuses_to_overwrite_a_run(tmp_path: Path) -> None:

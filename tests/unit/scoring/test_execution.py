@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -498,3 +499,42 @@ def test_forcing_a_tier_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(isolation, "_try_tier", lambda tier: Isolation(tier, "none", "not today", False))
     with pytest.raises(UserError, match="tier 3 does not work here: not today"), forced_tier(3):
         pass
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [("pass", "the supervisor ended ("), ("import time\ntime.sleep(60)", "the supervisor ended (no answer)")],
+)
+def test_a_supervisor_that_ends_or_hangs_gives_no_verdict_and_another_is_started(
+    code: str, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "__main__.py").write_text(code)
+    monkeypatch.setattr(isolation, "_SUPERVISOR", tmp_path)
+    monkeypatch.setattr(isolation, "_START_S", 0.2)
+    supervisor = isolation.Supervisor(Isolation(4, "subprocess", ""))
+    task = isolation.task_for("x = 1", None, 0.05, 256)
+    for _ in range(2):
+        result = supervisor.run(task)
+        assert (result.passed, result.reason) == (False, "no-verdict")
+        assert supervisor.problem.startswith(why) and supervisor.process is None
+    supervisor.close()  # nothing is left to end
+    monkeypatch.undo()
+    assert supervisor.run(isolation.task_for("x = 1", None, 5.0, 256)).passed
+    supervisor.close()
+
+
+def test_a_tier_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tried = isolation._try_tier.__wrapped__
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    assert tried(3).detail == "only root can start programs as another user"
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
+    assert tried(1).detail == "bwrap is not installed"
+    (tmp_path / "__main__.py").write_text("pass")
+    monkeypatch.setattr(isolation, "_SUPERVISOR", tmp_path)
+    found = tried(4)
+    assert found.name == "none" and not found.verified and found.detail.startswith("the supervisor ended (")
+    monkeypatch.setattr(sys, "platform", "plan9")
+    assert tried(4).detail == "needs Linux, this is plan9"
+    monkeypatch.setattr(isolation, "_try_tier", tried)  # not what was found before
+    refused = isolation._probe.__wrapped__()
+    assert refused.name == "none" and refused.detail.count("needs Linux, this is plan9") == len(isolation.TIERS)

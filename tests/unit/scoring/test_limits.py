@@ -179,6 +179,21 @@ def test_what_is_removed_is_not_what_a_link_names(temporary: Path, sandbox: None
     assert not (temporary / "gone").exists() and kept.stat().st_mode & 0o777 == 0o500
 
 
+def test_folders_are_removed_whatever_their_depth_and_modes(temporary: Path, sandbox: None) -> None:
+    leftovers = importlib.import_module("leftovers")
+    gone = here = temporary / "gone"
+    here.mkdir()
+    for _ in range(100):
+        (here / "file").write_text("x")
+        (here / "beside").mkdir()
+        here = here / "deeper"
+        here.mkdir()
+    for folder in (here, here.parent, gone / "deeper", gone / "beside", gone):
+        folder.chmod(0)
+    leftovers.remove(str(gone))
+    assert list(temporary.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "ending", ["if False: \\", "x = 1; \\", "while 0: \\", "lambda: \\", "'''", "(", "def g(): \\", "@property", "#\\"]
 )
