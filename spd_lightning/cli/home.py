@@ -31,18 +31,17 @@ def caches_elsewhere(environ: MutableMapping[str, str]) -> str | None:
         environ: Environment of this process and of those that it starts.
 
     Returns:
-        What there is to say, None where the home can be written.
+        What there is to say, None where the home can be written or every folder is named already.
     """
-    home = os.path.expanduser("~")
-    if _is_writable(os.path.join(home, ".cache")):
+    home, unnamed = os.path.expanduser("~"), CACHES.keys() - environ.keys()
+    if not unnamed or _is_writable(os.path.join(home, ".cache")):
         return None
     folder = os.path.join(tempfile.gettempdir(), f"spd_lightning-{os.getuid()}")
     if not (_is_writable(folder) and os.stat(folder).st_uid == os.getuid() and not os.path.islink(folder)):
         folder = tempfile.mkdtemp(prefix="spd_lightning-")
-    for name, own in CACHES.items():
-        environ.setdefault(name, os.path.join(folder, own) if own else folder)
-        if environ[name].startswith(folder):
-            os.makedirs(environ[name], exist_ok=True)
+    for name in unnamed:
+        environ[name] = os.path.join(folder, CACHES[name])
+        os.makedirs(environ[name], exist_ok=True)
     return f"The home folder {home} cannot be written: caches stand in {folder}."
 
 

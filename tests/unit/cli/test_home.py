@@ -33,6 +33,7 @@ def test_caches_go_to_one_folder_of_the_user_and_what_is_set_stays(
     assert environ["HF_HOME"] == "/somewhere" and environ["MPLCONFIGDIR"] == str(own / "matplotlib")
     assert set(environ) == set(home.CACHES) and (own / "matplotlib").is_dir()
     assert own.stat().st_mode & 0o077 == 0, "nobody else reads or plants anything there"
+    assert home.caches_elsewhere(environ) is None, "a process that this one starts says nothing again"
 
 
 def test_a_folder_that_another_planted_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
