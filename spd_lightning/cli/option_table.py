@@ -1,4 +1,4 @@
-"""What the parser of the stage commands knows, kept in a file: help and names of options without loading the parser.
+"""What the parser of the stage commands knows, kept in a file: help, names and kinds of options without the parser.
 
     python -m spd_lightning.cli.option_table      write the file anew, after an option or its help was changed
 
@@ -27,7 +27,7 @@ WIDTH = 100  # columns of the help
 # What the parser is made from: these files, and of those signatures (the options) and docstrings (the help).
 WHOLE = (
     *("cli/commands.py", "cli/completion.py", "cli/doctor.py", "cli/runs.py", "cli/sample.py", "cli/store.py"),
-    *("cli/help.py", "cli/names.py", "cli/parser.py"),
+    *("cli/help.py", "cli/kinds.py", "cli/names.py", "cli/parser.py"),
 )
 SIGNATURES = ("subspace/module.py", "finetuning/datamodule.py", "finetuning/module.py", "evaluation/callback.py")
 LIBRARIES = ("lightning", "jsonargparse")
@@ -40,12 +40,14 @@ class Table:
     Attributes:
         commands: Every command.
         options: Those of each stage command, with their dashes, as the parser has them.
+        kinds: `kinds.kind_of` those options of a stage command that are numbers, truth values or choices.
         titles: What stands over each section in the help of a stage command.
         help: Text of ``--help`` by stage command; under "" that of the program.
     """
 
     commands: list[str]
     options: Mapping[str, list[str]]
+    kinds: Mapping[str, Mapping[str, str]]
     titles: Mapping[str, Mapping[str, str]]
     help: Mapping[str, str]
 
@@ -88,13 +90,13 @@ def load() -> Table | None:
     texts = {
         command: "\n\n".join("\n".join(found["blocks"][key]) for key in keys) for command, keys in found["help"].items()
     }
-    return Table(found["commands"], found["options"], found["titles"], texts)
+    return Table(found["commands"], found["options"], found["kinds"], found["titles"], texts)
 
 
 def make() -> dict[str, Any]:
     """The table as it stands in the file, from the live parser."""
     from spd_lightning.cli.help import titles_of
-    from spd_lightning.cli.parser import command_names, make_parser, options_of, stage_parsers
+    from spd_lightning.cli.parser import command_names, kinds_of, make_parser, options_of, stage_parsers
 
     blocks: dict[str, list[str]] = {}
     keys: dict[str, list[str]] = {}
@@ -117,6 +119,7 @@ def make() -> dict[str, Any]:
         "made_from": sources(),
         "commands": command_names(),
         "options": {command: options_of(sub) for command, sub in parsers.items()},
+        "kinds": {command: kinds_of(sub) for command, sub in parsers.items()},
         "titles": {command: titles_of(sub) for command, sub in parsers.items()},
         "help": keys,
         "blocks": blocks,

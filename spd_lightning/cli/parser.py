@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from spd_lightning.cli.commands import COMMANDS, command_help, command_parser
 from spd_lightning.cli.config_file import ConfigFile, config_path, read_config
 from spd_lightning.cli.help import section_help, tidy
+from spd_lightning.cli.kinds import kind_of
 from spd_lightning.cli.messages import explain, place, unresolved
 from spd_lightning.cli.names import FOLLOWS, LINKS, STAGE_COMMANDS, check_names, file_options
 from spd_lightning.cli.typed import PROGRAM, Typed, read_typed
@@ -280,3 +281,10 @@ def options_of(parser: Any) -> list[str]:
     """Every option of one command's parser, with its dashes."""
     # argparse has no public way to its options; the name is as old as the module.
     return [o for action in parser._actions for o in action.option_strings if o.startswith("--")]
+
+
+def kinds_of(parser: Any) -> dict[str, str]:
+    """Kind of each option of one command's parser that is a number, a truth value or a choice, by its name."""
+    hints = {a.option_strings[0]: getattr(a, "_typehint", None) for a in parser._actions if a.option_strings}
+    kinds = {name.removeprefix("--"): kind_of(hint) for name, hint in hints.items() if hint is not None}
+    return {name: kind for name, kind in kinds.items() if kind}

@@ -1,7 +1,7 @@
 """The program's first look at what was typed: what needs no model is done at once, the rest is handed on.
 
-``--version``, ``--help``, misspelt names and the commands on what is finished load neither PyTorch nor Lightning: help
-and names of options come from a file that is made from the live parser (`option_table`).
+``--version``, ``--help``, misspelt names, simple values and the commands on what is finished load neither PyTorch nor
+Lightning: help, names and kinds of options come from a file that is made from the live parser (`option_table`).
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def at_once(given: Sequence[str]) -> bool:
     """Do what needs no model; False where it does.
 
     Raises:
-        UserError: For a name that no command or option has, and what a light command says.
+        UserError: For a name that no command or option has, a value that is none of its option's kind, and what a light
+            command says.
     """
     command, rest = given[0] if given else "", list(given[1:])
     if command == "--version":
@@ -87,6 +88,7 @@ def at_once(given: Sequence[str]) -> bool:
         return False
     from spd_lightning.cli.config_file import read_config
     from spd_lightning.cli.help import section_of
+    from spd_lightning.cli.kinds import check_values
     from spd_lightning.cli.names import FOLLOWS, STAGE_COMMANDS, check_names, file_options
     from spd_lightning.cli.typed import read_typed
 
@@ -101,8 +103,8 @@ def at_once(given: Sequence[str]) -> bool:
         return True
     known = file_options(table.options[typed.command])
     check_names(typed, known)
-    for name in typed.configs:
-        read_config(name, known, FOLLOWS, typed.command)
+    files = [read_config(name, known, FOLLOWS, typed.command) for name in typed.configs]
+    check_values(typed, files, table.kinds[typed.command], table.commands)
     return False
 
 
