@@ -19,7 +19,31 @@ from spd_lightning.cli.typed import Typed
 from spd_lightning.errors import UserError
 from tests.unit.cli.test_start import WHOLE, started
 
-TRIED = """3 -1 1.5 1e3 1e-5 2.0 0x10 1_000 true True yes null None kv all [1] {a:1} nan inf #x &x '4' auto""".split()
+TRIED = [
+    "3",
+    "-1",
+    "1.5",
+    "1e3",
+    "1e-5",
+    "2.0",
+    "0x10",
+    "1_000",
+    "true",
+    "True",
+    "yes",
+    "null",
+    "None",
+    "kv",
+    "all",
+    "[1]",
+    "{a:1}",
+    "nan",
+    "inf",
+    "#x",
+    "&x",
+    "'4'",
+    "auto",
+]
 TRIED += ["", "x y", "{a: 1}"]
 
 
