@@ -209,6 +209,7 @@ def _contrasts(rows: Sequence[Mapping[str, Any]]) -> Table:
                 full["word"],
             )
         )
+    greyed = frozenset(i for i, row in enumerate(rows) if row["blocks"] and not row["judged"])
     family = rows[0]["family"]
     how = {"none": "one contrast", "holm": "corrected by Holm", "exploratory": "intervals without stars"}
     header = ("difference of", "task", "a", "b", "points", "95% interval", "p", "blocks", "n", "smallest effect seen")
@@ -218,6 +219,7 @@ def _contrasts(rows: Sequence[Mapping[str, Any]]) -> Table:
         frozenset(marked),
         frozenset({0, 1, 5, 11, 12}),
         f"{family.name}: {how[family.correction]}. Residual of all arms: second figure, wrong where variances differ.",
+        greyed=greyed,
     )
 
 

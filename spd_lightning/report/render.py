@@ -26,6 +26,7 @@ class Table:
         note: A sentence under the table.
         mark: What stands behind a marked cell in plain text: a star where blocks of seeds decide, else another sign.
         caption: What the rows are, in a line.
+        greyed: Rows that decide nothing, shown weaker on a page; a cell of theirs says why.
     """
 
     kind: ClassVar[str] = "table"
@@ -36,6 +37,7 @@ class Table:
     note: str = ""
     mark: str = "*"
     caption: str = ""
+    greyed: frozenset[int] = field(default_factory=frozenset)
 
 
 @dataclass(frozen=True)

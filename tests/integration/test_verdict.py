@@ -158,6 +158,10 @@ def test_a_second_family_is_corrected_and_an_exploratory_one_has_no_stars(folder
     assert not letters["judged"] and letters["word"] == "not judged: the base is at chance", "27% of four letters"
     assert mmlu["rows"] == "same" and mmlu["p_holm"] is None and mmlu["word"] in ("exploratory", "no difference")
     assert second[0]["pooled"] is not None and mmlu["pooled"] is None
+    verdict.write_verdict(folder, folder / "results")
+    html = (folder / "VERDICT.html").read_text()
+    (row_of,) = [row for row in html.split("<tr") if "not judged: the base is at chance</td>" in row]
+    assert row_of.startswith(' class="greyed">') and html.count('class="greyed"') == 1
 
 
 def test_the_same_rows_in_every_block_are_compared_within_their_subjects(folder: Path) -> None:
