@@ -16,6 +16,12 @@ DISK_FAULTS = {
     errno.EIO: "Look at the disk (dmesg), or choose another folder",
     errno.EROFS: "Make it writable, or choose another folder",
     errno.EACCES: "Have its permissions changed, or choose another folder",
+    errno.EPERM: "Have its permissions changed, or choose another folder",
+    errno.EFBIG: "Raise the limit of a file's size (ulimit -f), or choose another folder",
+    errno.EMFILE: "Raise the number of files that a process may open (ulimit -n)",
+    errno.ENFILE: "The whole machine has too many files open: wait for other programs to end",
+    errno.ESTALE: "Look whether the network disk is still there, or choose another folder",
+    errno.ENAMETOOLONG: "Choose a shorter name",
 }
 
 
@@ -41,20 +47,37 @@ def unknown_name(kind: str, value: str, known: Iterable[str], option: str) -> Us
     return UserError(f"Unknown {kind} {value!r}.{hint} Known: {', '.join(names)}. Set {option}.")
 
 
-def disk_fault(error: BaseException) -> str | None:
+def cannot_write(path: object, error: OSError) -> UserError:
+    """Build the error for a file or folder that could not be written: what stood in its place before still does."""
+    other = error.filename if error.errno == errno.ENOENT else None  # what it was to be made from has gone
+    why = f"{other}: {error.strerror}" if other else error.strerror or str(error)
+    return UserError(
+        f"Cannot write {path}: {why}. {DISK_FAULTS.get(error.errno or 0, 'Choose another folder')}, {AGAIN}."
+    )
+
+
+def fault_number(error: BaseException) -> int | None:
+    """The number of `DISK_FAULTS` that an error has, or tells in its text as libraries in Rust do; None for others."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(told[1])
+    return number if number in DISK_FAULTS else None
+
+
+def disk_fault(error: BaseException, where: object = None) -> str | None:
     """What to say of an error of the disk: path, cause, what to do; None for every other error.
 
-    Libraries in Rust tell the number of the cause in their text alone. Only what an error was raised *from* is looked
-    at, not what was being handled meanwhile: that had been dealt with.
+    Only what an error was raised *from* is looked at, not what was being handled meanwhile: that had been dealt with.
+
+    Args:
+        error: The error.
+        where: The path, for an error that names none.
     """
     cause: BaseException | None = error
     while cause is not None:
-        number = cause.errno if isinstance(cause, OSError) else None
-        if number is None and (told := re.search(r"\(os error (\d+)\)", str(cause))):
-            number = int(told[1])
-        if number in DISK_FAULTS:
+        if (number := fault_number(cause)) is not None:
             names = [getattr(cause, "filename2", None), getattr(cause, "filename", None)]
-            unnamed = f"A file or the output (files for a moment stand in {_temporary()})"
+            unnamed = where or f"A file or the output (files for a moment stand in {_temporary()})"
             path = next((os.fsdecode(name) for name in names if isinstance(name, (str, bytes))), unnamed)
             return f"{path}: {os.strerror(number)}. {DISK_FAULTS[number]}, {AGAIN}."
         if isinstance(cause, FileNotFoundError) and "temporary directory" in str(cause):

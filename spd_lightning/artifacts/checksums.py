@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.files import file_sha256
+from spd_lightning.artifacts.reading import OF_THE_FILE
 
 
 def checksums(folder: Path, left_out: Collection[str] = ()) -> dict[str, str]:
@@ -34,7 +35,11 @@ def passing(name: str) -> bool:
 
 
 def changes(folder: Path, recorded: Mapping[str, Any]) -> list[str]:
-    """What is not as it was recorded, a few words each: ``records.jsonl was changed``, ``a.txt is missing``."""
+    """What is not as it was recorded, a few words each: ``records.jsonl was changed``, ``a.txt is missing``.
+
+    Raises:
+        OSError: If that cannot be told, since nothing can be read now.
+    """
     found = []
     for name, digest in recorded.items():
         path = folder / name
@@ -44,6 +49,8 @@ def changes(folder: Path, recorded: Mapping[str, Any]) -> list[str]:
         except FileNotFoundError:
             found.append(f"{name} is missing")
         except OSError as error:
+            if error.errno not in OF_THE_FILE:
+                raise
             found.append(f"{name} cannot be read ({error.strerror})")
     return found
 

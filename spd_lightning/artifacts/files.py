@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.reading import reading
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, cannot_write, fault_number
 
+CLONE = 0x40049409  # ioctl FICLONE: a copy that shares its blocks until one of the two is changed
 LARGE = 2**20  # bytes; smaller files are hashed whenever they are asked for
 
 
@@ -54,7 +56,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         _sync(aside)
         os.replace(aside, path)
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}. Free space, or choose another folder.") from error
+        raise cannot_write(path, error) from error
     finally:
         if aside is not None:
             with contextlib.suppress(OSError):
@@ -69,6 +71,9 @@ def whole_folder(path: str | Path, replace: bool = False, shared: bool = False) 
         path: Where the folder appears, whole or not at all.
         replace: Remove what stands there; else an `OSError` says that something does.
         shared: Other processes may be writing the same folder: the one aside then has a name of its own.
+
+    Raises:
+        OSError: Where the disk has a fault, with ``path`` if whatever wrote there names none.
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}-{os.getpid()}-new" if shared else f".{path.name}-new")
@@ -81,6 +86,10 @@ def whole_folder(path: str | Path, replace: bool = False, shared: bool = False) 
         if replace:
             shutil.rmtree(path, ignore_errors=True)
         aside.rename(path)
+    except Exception as error:
+        if (number := fault_number(error)) is None or getattr(error, "filename", None):
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -92,6 +101,25 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def copy_file(source: str | Path, target: str | Path) -> None:
+    """Copy a file; where the file system can, without taking space for what stays the same."""
+    with open(source, "rb") as old, open(target, "wb") as new, contextlib.suppress(OSError):
+        fcntl.ioctl(new.fileno(), CLONE, old.fileno())
+        return
+    shutil.copyfile(source, target)
+
+
+def copy_into(source: Path, target: Path) -> None:
+    """Copy what a folder holds into another that is there (`shutil.copytree` tells no errors, but a list of words)."""
+    for name in sorted(os.listdir(source)):
+        path, to = source / name, target / name
+        if path.is_dir():
+            to.mkdir()
+            copy_into(path, to)
+        else:
+            copy_file(path, to)
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> Path:

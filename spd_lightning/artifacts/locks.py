@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,14 @@ class InUseError(UserError):
 
 
 @contextlib.contextmanager
-def file_lock(path: str | Path, holder: str) -> Iterator[None]:
+def file_lock(path: str | Path, holder: str) -> Iterator[Callable[[], bool]]:
     """Hold an exclusive lock on a file while the context lasts; it vanishes with the process, however that ends.
 
     The file says which process holds it, on which machine and since when. Where the file system has no locks, a file
     that only one process can make stands in for one; that of a process of this machine that is gone is removed.
+
+    Yields:
+        Whether another's file stands in its place by now: the folder was removed, and made again.
 
     Raises:
         InUseError: If another process holds it.
@@ -49,13 +52,36 @@ def file_lock(path: str | Path, holder: str) -> Iterator[None]:
             ) from error
         else:
             raise UserError(f"{holder} cannot be used: {path}: {error.strerror}. Choose another folder.") from error
+
+    def is_anothers() -> bool:
+        try:
+            return not os.path.samestat(os.fstat(descriptor), os.lstat(path))
+        except OSError:
+            return False
+
     try:
         _sign(descriptor)
-        yield
+        yield is_anothers
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
+        if not is_anothers():
+            with contextlib.suppress(OSError):
+                path.unlink()
         os.close(descriptor)
+
+
+def is_locked(path: str | Path) -> bool:
+    """Whether a process holds a lock (`file_lock`), which goes with it however it ends."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _sign(descriptor: int) -> None:

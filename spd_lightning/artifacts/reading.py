@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, disk_fault
+
+# What the system says of a file that is gone, of another kind, or on a bad part of the disk. All else (too many open
+# files, no permission, a network disk that is not there) says nothing of the file, which may be whole.
+OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO)
 
 
 @contextlib.contextmanager
@@ -27,6 +32,8 @@ def reading(path: str | Path, what: str, advice: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        if (fault := disk_fault(error, path)) is not None:
+            raise UserError(fault) from error
         raise UserError(f"{path} {foreign(path) or _unreadable(what, error)}. {advice}") from error
 
 
@@ -36,7 +43,11 @@ def _unreadable(what: str, error: Exception) -> str:
 
 
 def foreign(path: str | Path) -> str | None:
-    """What stands in a file's place, as the rest of a sentence that its path begins; None where it may be the file."""
+    """What stands in a file's place, as the rest of a sentence that its path begins; None where it may be the file.
+
+    Raises:
+        OSError: If that cannot be told, since nothing can be read now.
+    """
     path = Path(path)
     if path.is_dir():
         return "is a folder, not a file"
@@ -46,6 +57,8 @@ def foreign(path: str | Path) -> str | None:
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
+        if error.errno not in OF_THE_FILE:
+            raise
         return f"cannot be read: {error.strerror}"
     if not head:
         return "is empty"

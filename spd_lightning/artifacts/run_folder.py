@@ -6,10 +6,8 @@ Every path inside a run folder is named here and nowhere else.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,14 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.checksums import passing
-from spd_lightning.artifacts.files import file_sha256, whole_file, whole_folder, write_atomic, write_json
+from spd_lightning.artifacts.files import (
+    copy_file,
+    copy_into,
+    file_sha256,
+    whole_file,
+    whole_folder,
+    write_atomic,
+    write_json,
+)
+from spd_lightning.artifacts.locks import file_lock, is_locked
 from spd_lightning.artifacts.manifest import Manifest
 from spd_lightning.artifacts.reading import read_object, read_yaml
 from spd_lightning.artifacts.settings import differences, settings_of
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, cannot_write
 
 AGAIN = "Put it back as it was, or set --run_dir to a new folder; what the store holds is not computed again."
-CLONE = 0x40049409  # ioctl FICLONE: a copy that shares its blocks until one of the two is changed
 
 
 class RunFolder:
@@ -46,6 +52,7 @@ class RunFolder:
         self.samples, self.results, self.logs = path / "samples", path / "results.json", path / "logs"
         self.manifest = Manifest(path, (self.logs.name, self.checkpoints.name))
         self.round_base, self.round_student = path / "base", path / "student"  # of a later round's own folder
+        self._is_anothers: Callable[[], bool] | None = None
 
     # -- rounds ------------------------------------------------------------------------------------------------------
 
@@ -141,8 +148,33 @@ class RunFolder:
                 f"run_dir={self.path} holds another configuration ({what}). Leave --run_dir out, or choose another."
             )
         self.check_owned()
+        self.sign(dump, environment)
+
+    def sign(self, dump: str, environment: Mapping[str, Any]) -> None:
+        """Write what makes a folder a run's (see `claim`).
+
+        Ranks:
+            Rank 0 only.
+        """
+        digest = hashlib.sha256(dump.encode()).hexdigest()
         write_json(self.environment_file, {**environment, "config_sha256": digest})
         write_atomic(self.config_file, dump)  # from here on the folder is this run's
+
+    def is_there(self) -> bool:
+        """Whether a folder that is `held` still is the run's; True for one that is not (a round's)."""
+        return self._is_anothers is None or (self.config_file.is_file() and not self._is_anothers())
+
+    def check_there(self) -> None:
+        """Refuse to go on in a folder that was removed or moved: it would end as a part of a run.
+
+        Raises:
+            UserError: If it was.
+        """
+        if not self.is_there():
+            raise UserError(
+                f"run_dir={self.path} was removed or moved while this command worked in it. Give the same command "
+                "again: what the store holds is not computed again."
+            )
 
     def check_owned(self) -> None:
         """Refuse a folder that holds something, and no run; what `claim` was writing when it was killed is nothing."""
@@ -174,33 +206,18 @@ class RunFolder:
                 file.unlink(missing_ok=True)
 
     def is_running(self) -> bool:
-        """Whether a process works in this folder: it holds the lock, which goes with it however it ends."""
-        try:
-            descriptor = os.open(self.lock_file, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        """Whether a process works in this folder."""
+        return is_locked(self.lock_file)
 
     @contextlib.contextmanager
-    def unless_empty(self) -> Iterator[None]:
-        """Remove this folder after the context if it holds no file, and those above it that were made for it."""
-        made = [self.path, *(parent for parent in self.path.parents if not parent.exists())]
-        try:
+    def held(self) -> Iterator[None]:
+        """Lock this folder while the context lasts.
+
+        Raises:
+            InUseError: If another process works in it.
+        """
+        with file_lock(self.lock_file, f"run_dir={self.path}") as self._is_anothers:
             yield
-        finally:
-            for folder in sorted((p for p in self.path.rglob("*") if p.is_dir()), reverse=True):
-                with contextlib.suppress(OSError):  # not empty
-                    if not any(p.is_file() for p in self.path.rglob("*")):
-                        folder.rmdir()
-            for folder in made:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
 
     # -- what its artifacts were made from ---------------------------------------------------------------------------
 
@@ -271,24 +288,14 @@ class RunFolder:
     def add(self, source: Path, target: Path) -> Path:
         """Put a copy of an artifact's file at ``target`` (in this folder): editing it leaves the artifact alone."""
         with whole_file(target) as aside:
-            _copy(source, aside)
+            copy_file(source, aside)
         return target
 
     def add_folder(self, source: Path, target: Path) -> Path:
         """Put a copy of an artifact's folder at ``target`` (in this folder); it appears when it is whole."""
         try:
             with whole_folder(target) as aside:
-                shutil.copytree(source, aside, copy_function=_copy, dirs_exist_ok=True)
+                copy_into(source, aside)
         except OSError as error:
-            raise UserError(
-                f"Cannot write {target}: {error.strerror or error}. Free space, or choose another folder."
-            ) from error
+            raise cannot_write(target, error) from error
         return target
-
-
-def _copy(source: str | Path, target: str | Path) -> None:
-    """Copy a file; where the file system can, without taking space for what stays the same."""
-    with open(source, "rb") as old, open(target, "wb") as new, contextlib.suppress(OSError):
-        fcntl.ioctl(new.fileno(), CLONE, old.fileno())
-        return
-    shutil.copyfile(source, target)

@@ -11,13 +11,16 @@ from typing import Any
 
 import torch
 
-from spd_lightning.artifacts.reading import foreign, reading
+from spd_lightning.artifacts.reading import OF_THE_FILE, foreign, reading
 
 
 def checkpoint_damage(path: str | Path) -> str | None:
     """What is wrong with a checkpoint's file, as the rest of a sentence that its path begins; None for nothing.
 
     All of it is read.
+
+    Raises:
+        OSError: If that cannot be told, since nothing can be read now.
     """
     if (what := foreign(path)) is not None:
         return what
@@ -25,6 +28,8 @@ def checkpoint_damage(path: str | Path) -> str | None:
         with zipfile.ZipFile(path) as file:
             changed = file.testzip()
     except Exception as error:  # of a damaged directory, zipfile raises what it comes upon
+        if isinstance(error, OSError) and error.errno is not None and error.errno not in OF_THE_FILE:
+            raise
         return f"is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
     return None if changed is None else f"is damaged ({changed} is not as it was written)"
 

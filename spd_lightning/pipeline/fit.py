@@ -17,11 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cost.plan import Plan
@@ -33,6 +31,7 @@ from spd_lightning.pipeline.adding import earlier_results, with_earlier
 from spd_lightning.pipeline.agreement import Check, Reference, agreement_table
 from spd_lightning.pipeline.duration import say_if_long
 from spd_lightning.pipeline.formats import formats_said
+from spd_lightning.pipeline.holding import hold
 from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.preflight import preflight
 from spd_lightning.pipeline.resume import (
@@ -48,7 +47,6 @@ from spd_lightning.pipeline.trainers import main_trainer
 from spd_lightning.processes import barrier, is_rank_zero
 from spd_lightning.report.render import text_table
 from spd_lightning.tasks.mix import Tasks, label
-from spd_lightning.tasks.sources import commits_taken
 
 
 @dataclass(frozen=True)
@@ -94,24 +92,11 @@ def claimed(run: Run) -> Iterator[None]:
     if not is_rank_zero():
         yield
         return
-    folder = run.folder
-    with folder.unless_empty(), file_lock(folder.lock_file, f"run_dir={folder.path}"):
-        environment = {**describe_environment(run.fingerprint, run.command), "content": run.content}
-        if run.model_commit is not None:
-            environment["revisions"] = {"model": run.model_commit}
-        folder.claim(run.config, yaml.safe_dump(run.config, sort_keys=False), environment)
-        rank_zero_info(f"Run folder: {folder.path}")
-        try:
-            yield
-        except BaseException:
-            folder.release()
-            raise
-        finally:
-            folder.note_revisions(commits_taken())
-            if folder.config_file.is_file() and not folder.manifest.file.is_file():  # it goes on another time
-                folder.note_artifacts(run.store.used())
-        folder.note_artifacts(run.store.used())
-        folder.manifest.write()
+    environment = {**describe_environment(run.fingerprint, run.command), "content": run.content}
+    if run.model_commit is not None:
+        environment["revisions"] = {"model": run.model_commit}
+    with hold(run.folder, run.store, run.config, environment):
+        yield
 
 
 def attach_benchmarks(options: Any, parts: Parts, method: str | None, **place: Any) -> None:

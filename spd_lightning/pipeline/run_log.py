@@ -29,7 +29,6 @@ class RunLog(ExperimentWriter):
         self.rows = _read(path)
         self.earlier = len(self.rows)
         self._places = {(row["step"], frozenset(row)): i for i, row in enumerate(self.rows)}
-        path.unlink(missing_ok=True)  # or Lightning warns that it will
         super().__init__(log_dir)
         self.save()
 
@@ -52,6 +51,7 @@ class RunLog(ExperimentWriter):
     def save(self) -> None:
         """Write all rows, whole or not at all."""
         if not self.rows:
+            Path(self.metrics_file_path).unlink(missing_ok=True)
             return
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, sorted({name for row in self.rows for name in row}))

@@ -90,6 +90,7 @@ class Pipeline:
     def _stage(self, name: str, what: str) -> Iterator[dict[str, Any]]:
         """Announce a stage, time it, and record its row for the results."""
         start_processes(self.trainer, self.trainer_options, self.run)
+        self.run.check_there()
         row: dict[str, Any] = {"stage": name, "seconds": 0.0, "tokens": None, "skipped": False}
         rank_zero_info(f"[{name}] {what}")
         start = time.perf_counter()
@@ -152,8 +153,7 @@ class Pipeline:
 
     def _save_subspace(self, module: SubspaceExtractionModule) -> Path:
         key = module.subspace_key()
-        folder = self.store.folder("subspace", key)
-        path = folder / "subspace.safetensors"
+        path = (folder := self.store.folder("subspace", key)) / "subspace.safetensors"
         if is_rank_zero():
             if self.store.take(folder) is None:
                 module.subspace.save(path)

@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,13 @@ class Runs:
         self.store, self.temporary = (self.other / f"{self.made}" / name for name in ("store", "temporary"))
         self.temporary.mkdir(parents=True)
 
-    def go_on(self, point: int = 0, after: float = 0) -> dict[str, Any]:
-        """The command, stopped at a point or after some seconds."""
+    def go_on(
+        self, point: int = 0, after: float = 0, fault: Mapping[str, Any] | None = None, temporary: Path | None = None
+    ) -> dict[str, Any]:
+        """The command, stopped at a point or after some seconds, or on a disk that fails."""
         names = [f"--run_dir={self.run}", f"--artifact_dir={self.store}"]
         args = ["fit", f"--subspace.model_name_or_path={self.model}", *in_file(FEW), *names]
-        return self.commands.run(args, point, after, {"TMPDIR": str(self.temporary)})
+        return self.commands.run(args, point, after, {"TMPDIR": str(temporary or self.temporary)}, fault)
 
     def end(self) -> dict[str, Any]:
         """All that a finished run left, but what a clock measured, and what is aside in the store."""
@@ -84,16 +86,21 @@ class Runs:
         }
         return leaves(found)
 
-    def differs(self, how: str) -> str | None:
-        """Run the command until it ends; how the run then differs from one that was not killed."""
+    def differs(self, how: str, removed: Sequence[str] = ()) -> str | None:
+        """Run the command until it ends; how the run then differs from one that was not killed.
+
+        Args:
+            how: It was stopped.
+            removed: Files that somebody removed, and that nothing needs.
+        """
         last = self.go_on()
         if last["status"] != 0:
             return f"{how}: status {last['status']}: {last['shown'][-1500:]}"
         now = self.end()
-        names = sorted(name for name in now | self.whole if now.get(name) != self.whole.get(name))
+        names = sorted(n for n in now | self.whole if now.get(n) != self.whole.get(n) and n not in removed)
         wrong = [f"{name}: {now.get(name)}, not {self.whole.get(name)}" for name in names]
         shutil.rmtree(self.run.parent)
-        shutil.rmtree(self.store.parent)
+        shutil.rmtree(self.store.parent, ignore_errors=True)  # a file system may be mounted there
         return "\n    ".join([f"{how}:", *wrong[:20]]) if wrong else None
 
 

@@ -232,3 +232,9 @@ def test_a_damaged_archive_is_one_kind_of_error(content: bytes, tmp_path: Path) 
             list(read_jsonl(path))
     else:
         assert list(read_jsonl(path)) == []
+
+
+def test_a_library_that_names_no_path_is_told_with_that_of_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="File too large") as told, whole_folder(tmp_path / "student"):
+        raise ValueError("Error while serializing: I/O error: File too large (os error 27)")
+    assert told.value.filename == str(tmp_path / "student") and not list(tmp_path.iterdir())

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from spd_lightning.artifacts.files import write_json
 from spd_lightning.artifacts.reading import foreign, read_json, read_object, read_yaml, reading
+from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
+from spd_lightning.finetuning.checkpoint_file import checkpoint_damage
 
 WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "absent": (lambda p: None, "does not exist"),
@@ -56,3 +63,33 @@ def test_what_a_library_raises_is_one_kind_and_a_signal_is_none(tmp_path: Path) 
         raise UserError("mine")
     with pytest.raises(KeyboardInterrupt), reading(tmp_path / "file", "a stone", "Throw it."):
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ESTALE, errno.EACCES])
+def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, file = ArtifactStore(tmp_path / "store"), tmp_path / "keys.json"
+    folder = store.folder("moments", {"a": 1})
+    write_json(folder / "moments.json", {})
+    store.complete(folder, {"a": 1})
+    write_json(file, {})
+    with zipfile.ZipFile(tmp_path / "last.ckpt", "w") as made:
+        made.writestr("a", "b")
+    real = io.open
+
+    def fails(path: Any, *args: Any, **options: Any) -> Any:
+        if str(path).endswith(("moments.json", "keys.json", "last.ckpt")):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(io, "open", fails)
+        patch.setattr("builtins.open", fails)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            store.take(folder)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            checkpoint_damage(tmp_path / "last.ckpt")
+        with pytest.raises(UserError, match=rf"keys\.json: {os.strerror(number)}\. .*then give the same command again"):
+            read_object(file, "Remove it.")
+    assert store.take(folder) is not None and checkpoint_damage(tmp_path / "last.ckpt") is None

@@ -27,7 +27,7 @@ def test_a_copy_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: py
         target.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_folder, "_copy", full)
+    monkeypatch.setattr(run_folder, "copy_file", full)
     (tmp_path / "file").write_text("whole")
     with pytest.raises(UserError, match=r"Cannot write .*run/a/file: No space left on device"):
         RunFolder(tmp_path / "run").add(tmp_path / "file", tmp_path / "run" / "a" / "file")

@@ -68,3 +68,23 @@ def test_a_damaged_log_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_bytes(content)
     with pytest.raises(UserError, match=r"metrics.csv cannot be read as a table of metrics .* Remove it"):
         RunLog(str(tmp_path))
+
+
+def test_a_full_disk_takes_no_row_that_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = RunLog(str(tmp_path))
+    train(log, 0, 3)
+    log.save()
+    before = (tmp_path / "metrics.csv").read_bytes()
+
+    def full(*_: Any) -> None:
+        raise UserError("No space left on device")
+
+    monkeypatch.setattr("spd_lightning.pipeline.run_log.write_atomic", full)
+    with pytest.raises(UserError, match="No space"):
+        RunLog(str(tmp_path))
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+    monkeypatch.undo()
+    log = RunLog(str(tmp_path))
+    log.cut(0)
+    log.save()
+    assert not (tmp_path / "metrics.csv").exists(), "nothing of it is left"
