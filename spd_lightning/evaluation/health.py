@@ -46,7 +46,11 @@ def benchmark_health(result: BenchmarkResult) -> Health:
             found.append(
                 f"{len(holding)} of {len(wrong)} answers that count as wrong contain the expected text, such as "
                 f"{holding[0]['completion'].strip()[:60]!r} ({holding[0]['expected']!r}): the rule does not fit them."
-                + (' Give the rows of the task file "score": "contains".' if result.task == "custom" else "")
+                + (
+                    ' Give the rows of the task file "score": "contains".'
+                    if result.task.split(":")[0] == "custom"
+                    else ""
+                )
             )
     return Health(f"evaluate {result.task}.{result.method}", figures, tuple(found))
 

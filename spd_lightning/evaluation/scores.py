@@ -114,7 +114,8 @@ def domain_split(trained: Mapping[str, str], task: str, domain: str) -> str | No
 
 
 def _family(task: str) -> str:
-    return task.split(":")[0].removesuffix("_sanitized")
+    name = task.split(":")[0]
+    return task if name == "custom" else name.removesuffix("_sanitized")  # files of one's own have nothing in common
 
 
 def program_facts(records: Sequence[Record]) -> dict[str, Any]:

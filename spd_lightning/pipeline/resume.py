@@ -156,7 +156,8 @@ def origin_of_student(student: Path, task: Tasks, method: str, custom_task: bool
         names = names_of(trained)
     except (TypeError, KeyError):
         return task, method
-    return (trained if "custom" not in names or custom_task else task), by
+    custom = any(name.split(":")[0] == "custom" for name in names)
+    return (trained if not custom or custom_task else task), by
 
 
 def format_of_student(student: Path) -> PromptFormat:

@@ -50,7 +50,9 @@ class SubspaceExtractionModule(LightningModule):
         task: Capability to calibrate on: gsm8k, mbpp, mmlu, arithmetic, custom, ... Several count alike as a list,
             [gsm8k, mmlu], and by their weights as {gsm8k: 1, mmlu: 2}: in the subspace (each task's gradients are
             divided by their size first) and in the number of prompts.
-        task_file: Rows of the task custom: a path, or {path, columns, score, normalise}; see docs/own_data.md.
+        task_file: Rows of the task custom: a path, or {path, columns, score, normalise}. Of several files such values
+            by their names, {sums: sums.csv, towns: {path: towns.csv}}, for the tasks custom:sums and custom:towns. See
+            docs/own_data.md.
         data_dir: Folder of data sets; null takes SPD_DATA_DIR, else the hub.
         num_examples: Calibration pairs of each task, the first of its training split; null is the task's default (50;
             multiple choice 500). The paper finds results flat from 20 to 500.

@@ -52,12 +52,12 @@ def load_task(
     rows: Rows = "first",
     seed: int = 42,
 ) -> Task:
-    """A task by its name, with a variant behind a colon: ``gsm8k``, ``bbh:paper``, ``arithmetic:hard``.
+    """A task by its name, a variant behind a colon: ``gsm8k``, ``bbh:paper``, ``arithmetic:hard``, ``custom:mine``.
 
     Args:
         name: Key of ``TASKS``, or ``key:variant``.
         data_dir: Data folder; None takes SPD_DATA_DIR, else the hub.
-        task_file: Of the task ``custom``; see `task_file.TaskFile`.
+        task_file: Of the task ``custom``, or of each ``custom:NAME`` by its name; see `task_file.file_of`.
         option: The option that an error message should name.
         rows: Which training rows; see `Task`.
         seed: Of the rows of generated tasks; others have theirs.
@@ -68,14 +68,14 @@ def load_task(
     key, _, variant = name.partition(":")
     if key not in TASKS:
         raise unknown_name("task", name, TASKS, option)
+    if key == "custom":
+        check_rows_option(Custom, rows)
+        return Custom(task_file, variant)
     known = TASKS[key].variants
     if ":" in name and not known:
         raise UserError(f"Task {key!r} has no variants, found {name!r}. Set {option} to {key}.")
     if ":" in name and variant not in known:
         raise unknown_name(f"variant of task {key}", name, [f"{key}:{v}" for v in known], option)
-    if key == "custom":
-        check_rows_option(Custom, rows)
-        return Custom(task_file)
     kind = TASKS[key]
     if issubclass(kind, SyntheticTask):
         return kind(data_dir, variant, rows, seed)

@@ -15,7 +15,7 @@ from spd_lightning.tasks.math_word import number_text
 from spd_lightning.tasks.numbers import final_number
 from spd_lightning.tasks.rules import ALONE, make_rule
 from spd_lightning.tasks.task import AnswerType, Domain, Split, Task
-from spd_lightning.tasks.task_file import EXAMPLE, TaskFile
+from spd_lightning.tasks.task_file import EXAMPLE, TaskFile, file_of
 
 FIELDS = (
     *("prompt", "target", "id", "correct", "split", "choices", "tests", "domain"),
@@ -33,7 +33,7 @@ Wrong = Callable[[str, str], UserError]
 
 
 class Custom(Task):
-    """A task read from a file of the user.
+    """A task read from a file of the user; of several files, each is a task, ``custom:NAME``.
 
     Fields: ``prompt`` and ``target`` (joined with nothing between), or ``completion`` for ``target``, or ``messages``
     (one of the user, one of the assistant, one of the system before them or none); optional ``id`` (default: the
@@ -49,7 +49,8 @@ class Custom(Task):
     but for ``tests`` and ``choice_likelihood``. One file has one domain.
 
     Args:
-        task_file: Path of the file, or a mapping (see `TaskFile`).
+        task_file: Path of the file, or a mapping (see `task_file.file_of`).
+        variant: Name of the file, where there are several.
     """
 
     name = "custom"
@@ -58,11 +59,9 @@ class Custom(Task):
     stop = ()
     default_num_examples: ClassVar[int] = 50
 
-    def __init__(self, task_file: str | Mapping[str, Any] | None = None) -> None:
-        super().__init__()
-        if task_file is None:
-            raise UserError(f"Task 'custom' needs a file. {EXAMPLE}")
-        self.file = TaskFile.of(task_file)
+    def __init__(self, task_file: str | Mapping[str, Any] | None = None, variant: str = "") -> None:
+        super().__init__(variant=variant)
+        self.file = file_of(task_file, variant)
         self._docs = read_custom(self.file)
         self.domain = _only(self.file, [(d["line"], d["domain"]) for d in self._docs], "domain {}")
         rules = [(d["line"], d["answer_type"]) for d in self._docs]
@@ -274,5 +273,8 @@ def _only(file: TaskFile, values: list[tuple[int, Any]], what: str, words: dict[
     for line, value in values:
         if value != first:
             here, there = (what.format((words or {}).get(v, v)) for v in (value, first))
-            raise UserError(f"{file.name}: line {line} has {here}, line {first_line} {there}. Put them in two files.")
+            raise UserError(
+                f"{file.name}: line {line} has {here}, line {first_line} {there}. Put them in two files, each a task "
+                "custom:NAME (docs/own_data.md)."
+            )
     return first

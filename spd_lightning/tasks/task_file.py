@@ -1,13 +1,17 @@
 """A user's own rows as they are: JSON Lines, JSON, CSV, TSV, Parquet or a data set of the hub, and how they are read.
 
-``task_file`` is a path, or a mapping with a path and what holds for all rows: `TaskFile`.
+``task_file`` is a path, or a mapping with a path and what holds for all rows: `TaskFile`. Of several files it is a
+mapping from names to such values, and ``custom:NAME`` is the task of each.
 """
 
 from __future__ import annotations
 
 import csv
+import difflib
 import gzip
+import hashlib
 import io
+import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -116,14 +120,61 @@ EXAMPLE = (
 )
 
 
+def _by_name(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """The values of several files by their names; empty for one file, and for none."""
+    if not isinstance(value, Mapping) or KINDS.keys() & value.keys():
+        return {}
+    named = all(isinstance(content, str | Mapping) for content in value.values())
+    return {str(name): content for name, content in value.items()} if named else {}
+
+
+def file_of(value: str | Mapping[str, Any] | None, name: str = "") -> TaskFile:
+    """The file of the task ``custom``, or of ``custom:NAME``.
+
+    Args:
+        value: ``task_file``: a path or a mapping of one file's options; of several files, such values by their names.
+        name: What stands behind the colon; empty for the one file.
+
+    Raises:
+        UserError: If there is no such file; see `TaskFile.of`, too.
+    """
+    if value is None:
+        raise UserError(f"Task 'custom' needs a file. {EXAMPLE}")
+    files = _by_name(value)
+    misspelt = [other for other in files if difflib.get_close_matches(other, KINDS, n=1, cutoff=0.7)]
+    if not name and (not files or misspelt):
+        return TaskFile.of(value)
+    tasks = ", ".join(f"custom:{other}" for other in files)
+    if not name:
+        raise UserError(
+            f"Task 'custom' is one file, but task_file names several. Name one or more of {tasks} as tasks."
+        )
+    if name not in files:
+        there = f"There are: {tasks}." if files else "There is one file without a name, the task custom."
+        raise UserError(
+            f"Task 'custom:{name}': task_file names no file {name!r}. {there} Set task_file (--subspace.task_file) to "
+            f"'{{{name}: {name}.csv, ...}}', a path or a mapping for each name."
+        )
+    return TaskFile.of(files[name])
+
+
 def content_sha256(value: str | Mapping[str, Any] | None) -> str | None:
-    """SHA-256 of a task's file; None without one, and for a data set of the hub, whose commit counts."""
+    """SHA-256 of a task's file, or of the hashes of several; None without one.
+
+    A data set of the hub has none: its commit counts.
+    """
+    if files := _by_name(value):
+        found = {name: content_sha256(files[name]) for name in sorted(files)}
+        return hashlib.sha256(json.dumps(found).encode()).hexdigest()
     path = "" if value is None else TaskFile.of(value).path
     return file_sha256(typed_path(path)) if path and typed_path(path).is_file() else None
 
 
 def system_prompt_of(value: str | Mapping[str, Any] | None) -> str:
-    """The system prompt of a ``task_file``; empty for none."""
+    """The system prompt of a ``task_file``, which several files must share to have one; empty for none."""
+    if files := _by_name(value):
+        prompts = {system_prompt_of(content) for content in files.values()}
+        return prompts.pop() if len(prompts) == 1 else ""
     return "" if value is None else TaskFile.of(value).system_prompt or ""
 
 

@@ -107,6 +107,31 @@ def test_order_changes_nothing_weights_need_no_gradient_and_a_list_of_one_is_tha
     assert "task: letters\n" in (one / "config.yaml").read_text()
 
 
+def test_two_files_of_ones_own(tiny_model_dir: str, tmp_path: Path) -> None:
+    """Two tasks with rules of their own: rows of each, scores of each, and one is no part of the other's domain."""
+    rows = [{"prompt": f"Say {i}:", "target": f" {i}"} for i in range(20)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "capitals.csv").write_text("question,answer\n" + "".join(f"Capital {i}?, Rome\n" for i in range(20)))
+    table = {"path": str(tmp_path / "capitals.csv"), "columns": {"prompt": "question", "target": "answer"}}
+    files = json.dumps({"sums": str(tmp_path / "sums.jsonl"), "capitals": {**table, "score": "contains"}})
+    tasks = "[custom:sums, custom:capitals]"
+    folder = run("fit", tiny_model_dir, tmp_path / "run", tasks, f"--subspace.task_file={files}")
+    found = results(folder)
+    assert {(s["task"], s["split"], s["n"]) for s in found["scores"]} == {
+        ("custom:sums", "in", 3),
+        ("custom:capitals", "in", 3),
+    }
+    ids = [r["id"] for r in read_jsonl(folder / "corpus" / "generations.jsonl")]
+    assert len(set(ids)) == 6 and sum(name.startswith("custom:capitals/") for name in ids) == 3
+    alone = ["--evaluation.tasks=[custom:sums, custom:capitals]", f"--subspace.task_file={files}"]
+    one = results(run("fit", tiny_model_dir, tmp_path / "one", "custom:sums", *alone))
+    split = {score["task"]: score["split"] for score in one["scores"]}
+    assert split == {"custom:sums": "in", "custom:capitals": "transfer"}
+    before = len(results(tmp_path / "one")["scores"])
+    assert main(["test", str(tmp_path / "one"), "--tasks", "[custom:capitals]"]) == 0
+    assert len(results(tmp_path / "one")["scores"]) == before, "scored already"
+
+
 def test_commands_on_a_mix(
     mix: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,28 @@ def test_what_the_option_may_say(value: Any, said: str) -> None:
         TaskFile.of(value)
 
 
+def test_several_files_are_several_tasks(tmp_path: Path) -> None:
+    """Each with its own rules; what a name or a typing mistake stands for is told."""
+    first = write(tmp_path, "a.csv", ROWS)
+    second = write(tmp_path, "b.csv", [{"q": f"Capital {i}?", "a": "Rome"} for i in range(5)])
+    options = {"path": str(second), "columns": {"prompt": "q", "target": "a"}, "score": "contains"}
+    files = {"sums": str(first), "capitals": options}
+    task = load_task("custom:capitals", task_file=files)
+    assert task.full_name == "custom:capitals" and task.answer_type == "rule" and len(task.examples("train")) == 4
+    assert load_task("custom:sums", task_file=files).examples("train")[0].prompt == ROWS[0]["prompt"]
+    for name, value, said in (
+        ("custom", files, "task_file names several. Name one or more of custom:sums, custom:capitals"),
+        ("custom:towns", files, "task_file names no file 'towns'. There are: custom:sums, custom:capitals"),
+        ("custom:sums", str(first), "There is one file without a name, the task custom"),
+        ("custom:sums", options, "There is one file without a name, the task custom"),
+        ("custom", {"pth": str(first)}, "Unknown key of task_file 'pth'. Did you mean 'path'"),
+        ("custom:sums", {"sums": {"columns": {}}}, "names no path"),
+        ("custom:sums", None, "needs a file"),
+    ):
+        with pytest.raises(UserError, match=re.escape(said)):
+            load_task(name, task_file=value)
+
+
 def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", [{"question": "Q", "answer": "A"}])
     with pytest.raises(UserError, match=r"line 2: there is no column 'frage'\. There are: question, answer"):
@@ -163,4 +186,15 @@ def test_what_a_run_is_made_from(tmp_path: Path) -> None:
     assert content_sha256(str(path)) == content_sha256({"path": str(path)}) != None  # noqa: E711
     assert system_prompt_of({"path": "a", "system_prompt": "Be brief."}) == "Be brief."
     assert system_prompt_of("a") == system_prompt_of(None) == ""
+    brief = {"path": str(path), "system_prompt": "Be brief."}
+    assert (
+        system_prompt_of({"one": brief, "two": brief}) == "Be brief."
+        and system_prompt_of({"one": brief, "two": "a"}) == ""
+    )
+    both = content_sha256({"one": str(path), "two": "hf://a/b"})
+    assert both not in (None, content_sha256(str(path))) and both == content_sha256(
+        {"two": "hf://a/b", "one": str(path)}
+    )
+    path.write_text(path.read_text() + "more,rows\n")
+    assert content_sha256({"one": str(path), "two": "hf://a/b"}) != both
     assert content_sha256(None) is content_sha256("hf://me/set") is None
