@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.checksums import passing
+from spd_lightning.artifacts.expressions import marked
 from spd_lightning.artifacts.files import (
     copy_file,
     copy_into,
@@ -120,7 +121,10 @@ class RunFolder:
         digest = hashlib.sha256(dump.encode()).hexdigest()
         if self.config_file.is_file():
             known, there = self.configuration(), self.environment()
-            old, new = settings_of(known), settings_of(config)
+            old, new = (
+                settings_of(marked(options, noted.get("values", {})))
+                for options, noted in ((known, there), (config, environment))
+            )
             edited = there.get("config_sha256", "") not in ("", file_sha256(self.config_file))
             if there.get("fingerprint") == environment["fingerprint"] and old.get("template_date") == new.get(
                 "template_date"

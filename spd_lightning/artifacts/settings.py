@@ -13,6 +13,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from spd_lightning.artifacts.expressions import same
+
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested options as dotted ones: ``{"subspace": {"rank": 8}}`` becomes ``{"subspace.rank": 8}``."""
@@ -35,7 +37,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     return [
         f"{name}: {short(old.get(name))} there, {short(new.get(name))} here"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
+        if not same(old.get(name), new.get(name))
     ]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from spd_lightning.artifacts.expressions import marked
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import setting
 from spd_lightning.cli.typed import Typed
@@ -15,8 +16,13 @@ from spd_lightning.tasks.mix import names_of
 OTHERS = ("evaluation.adapter", "evaluation.subspace", "ckpt_path", "check_against")  # another model than the run's
 
 
-def check_addable(typed: Typed, run: RunFolder) -> None:
+def check_addable(typed: Typed, run: RunFolder, config: Mapping[str, Any]) -> None:
     """Refuse options that belong to the run, and a run that has nothing to be scored yet.
+
+    Args:
+        typed: What was typed.
+        run: The run.
+        config: The run's configuration.
 
     Raises:
         UserError: If so.
@@ -27,8 +33,7 @@ def check_addable(typed: Typed, run: RunFolder) -> None:
                 f"--{name} cannot be set here: test {run.path} scores that run's own models as they were made. "
                 f"Leave it out, or score in another folder: test --config {run.config_file} --run_dir NEW."
             )
-    method = run.configuration()["data"]["method"]
-    if run.student() is None and method != "base":
+    if run.student() is None and config["data"]["method"] != "base":
         raise UserError(
             f"{run.path} holds no student yet. Finish it first: python -m spd_lightning fit --config {run.config_file}"
         )
@@ -53,19 +58,19 @@ def add_to_run(typed: Typed, run: RunFolder, options: Any, config: Mapping[str, 
     options.trainer.logger = False  # the logs are those of the training
 
 
-def differences_of(run: RunFolder, fingerprint: str, saved: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+def differences_of(run: RunFolder, fingerprint: str, tasks: Iterable[str], config: Mapping[str, Any]) -> list[str]:
     """In what the added scores' options differ from the run's own.
 
     Args:
         run: The run.
         fingerprint: Its own.
-        saved: Its configuration.
-        config: What is scored now.
+        tasks: To be scored.
+        config: The options now, as keys hold them.
 
     Raises:
         UserError: If a benchmark is scored already under others.
     """
-    differ = evaluation_differences(saved, config)
-    tasks = config["evaluation"]["tasks"] or names_of(saved["subspace"]["task"])
+    hashes = run.environment().get("values", {})
+    differ = evaluation_differences(marked(run.configuration(), hashes), config)
     check_not_scored_otherwise(earlier_results(run, fingerprint), tasks, differ, run)
     return differ

@@ -67,7 +67,7 @@ def export(run_dir: str, *, form: Literal["adapter", "merged", "projected"], out
         config["subspace"]["model_name_or_path"],
         config["data"]["method"],
         label(config["subspace"]["task"]),
-        {k: v for k, v in settings_of(config).items() if k.startswith(("subspace.", "data.", "model."))},
+        {k: v for k, v in settings_of(run.configuration()).items() if k.startswith(("subspace.", "data.", "model."))},
         markdown_table(model_card_table(scores), plain=True) if scores else "",
     )
     last = [folder for folder in run.rounds() if folder.adapter.exists()]

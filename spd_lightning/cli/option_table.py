@@ -27,7 +27,7 @@ WIDTH = 100  # columns of the help
 # What the parser is made from: these files, and of those signatures (the options) and docstrings (the help).
 WHOLE = (
     *("cli/commands.py", "cli/completion.py", "cli/doctor.py", "cli/runs.py", "cli/sample.py", "cli/store.py"),
-    *("cli/help.py", "cli/kinds.py", "cli/names.py", "cli/parser.py"),
+    *("cli/help.py", "cli/kinds.py", "cli/names.py", "cli/parser.py", "cli/stage_parser.py"),
 )
 SIGNATURES = ("subspace/module.py", "finetuning/datamodule.py", "finetuning/module.py", "evaluation/callback.py")
 LIBRARIES = ("lightning", "jsonargparse")

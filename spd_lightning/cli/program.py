@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch.utilities import rank_zero_info
 
+from spd_lightning.artifacts.expressions import digests, expressions, marked, with_expressions
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
 from spd_lightning.artifacts.store import ArtifactStore, fingerprint
@@ -32,6 +32,7 @@ from spd_lightning.cli.lifetime import (
 )
 from spd_lightning.cli.names import STAGE_COMMANDS
 from spd_lightning.cli.parser import CommandLine, make_parser
+from spd_lightning.cli.run_config import saved_values
 from spd_lightning.cli.unused import stages_run
 from spd_lightning.errors import UserError, disk_fault
 from spd_lightning.model.chat_template import fix_template_date, prints_date
@@ -78,14 +79,15 @@ class SPDCLI(CommandLine):
             set_quiet(True)
             leave_out_chatter()
         joined = RunFolder(self.typed.run) if self.typed.run else None
+        own = saved_values(joined) if joined is not None else {}
         if joined is not None:
-            check_addable(self.typed, joined)
-            add_to_run(self.typed, joined, options, joined.configuration())
+            check_addable(self.typed, joined, own)
+            add_to_run(self.typed, joined, options, own)
         if options.dry_run:
             shorten(options)
             if joined is not None and (student := joined.student()) is not None:
                 options.evaluation.adapter, joined = str(student), None
-        plain = yaml.safe_load(self._parser(self.subcommand).dump(options, skip_none=False, skip_link_targets=True))
+        plain = self._parser(self.subcommand).values(options)  # type: ignore[attr-defined]
         # every stage command reads every saved configuration
         for name in ("ckpt_path", "check_against", "estimate", "dry_run", "quiet"):
             plain.pop(name, None)
@@ -106,27 +108,30 @@ class SPDCLI(CommandLine):
         }
         added, now = None, plain
         if joined is not None:  # scored as it was made, and its folder stays the same run's
-            plain = joined.configuration()
+            plain = own
         # The date of templates is no part of it: that of the run's first start is kept.
         settings = {name: value for name, value in settings_of(plain).items() if name != "template_date"}
         digest = fingerprint("run", settings=settings, **content)
         if joined is not None:
-            added = differences_of(joined, digest, plain, now)
-        tasks = "+".join(names_of(options.subspace.task))
-        name = f"{tasks}-{options.data.method}-{digest[:8]}".replace(":", "_")
+            scored = with_expressions(now, self.expressions)
+            tasks = now["evaluation"]["tasks"] or names_of(plain["subspace"]["task"])
+            added = differences_of(joined, digest, tasks, marked(scored, digests(now, expressions(scored))))
+        name = f"{'+'.join(names_of(options.subspace.task))}-{options.data.method}-{digest[:8]}".replace(":", "_")
         folder = RunFolder(options.run_dir or self._folder_of(name, options.template_date))
         if options.dry_run:
             folder = RunFolder(folder.path.parent / f".dry-run-{digest[:8]}" / name)
             options.artifact_dir = None
-        plain["template_date"] = self._fix_template_date(options, folder)
+        saved = with_expressions(plain, self.expressions) if joined is None else joined.configuration()
+        plain["template_date"] = saved["template_date"] = self._fix_template_date(options, folder)
         store = ArtifactStore(options.artifact_dir or folder.path.parent / ".artifacts")
         if said := store.open_to_others():
             rank_zero_info(said)
         parts = self._make(options)
         parts.benchmarks.suite.new_tokens = NEW_TOKENS if options.dry_run else None
-        trainer = main_trainer(parts.trainer, folder, plain, parts.benchmarks)
+        trainer = main_trainer(parts.trainer, folder, saved, parts.benchmarks)
+        hashes = digests(plain, expressions(saved))
         made = (folder, store, parts, trainer, self._make, added, self.given)
-        self.run = Run(options, plain, content, digest, commit, *made)
+        self.run = Run(options, saved, hashes, content, digest, commit, *made)
 
     def _make(self, options: Any) -> Parts:
         if options.subspace.prompt_format is None:

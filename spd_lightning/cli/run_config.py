@@ -8,17 +8,45 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 
 
+def saved_values(run: RunFolder) -> dict[str, Any]:
+    """A run's ``config.yaml`` with the values that its expressions have now, read by the parser as they were then.
+
+    Raises:
+        UserError: If a variable is not set, or its value cannot be taken.
+    """
+    config = run.configuration()
+    if "${" not in str(config):
+        return config
+    from jsonargparse import ArgumentError, capture_parser
+    from omegaconf.errors import OmegaConfBaseException
+
+    from spd_lightning.cli.messages import explain, unresolved
+    from spd_lightning.cli.stage_parser import StageLine
+    from spd_lightning.cli.typed import Typed
+
+    typed = Typed("fit", configs=[str(run.config_file)])
+    parser: Any = capture_parser(StageLine, ["fit"])
+    try:
+        options = parser.parse_args(typed.args())
+    except OmegaConfBaseException as error:
+        raise UserError(f"{run.config_file}: {unresolved(error, typed, [])}") from error
+    except ArgumentError as error:
+        raise UserError(f"{run.config_file}: {explain(error, [], [], typed)}") from error
+    values: dict[str, Any] = parser.commands.choices["fit"].values(options.fit)
+    return {name: values[name] for name in config if name in values}
+
+
 def run_config(run: RunFolder) -> dict[str, Any]:
     """The configuration of a run folder; a hub model's name has its commit behind it (``id@commit``).
 
     Raises:
-        UserError: If the folder is no run.
+        UserError: If the folder is no run, or an environment variable that its options name is not set.
     """
     from spd_lightning.model.chat_template import fix_template_date
     from spd_lightning.model.checkpoint_files import split_revision
     from spd_lightning.model.source import hub_id
 
-    config = run.configuration()
+    config = saved_values(run)
     if not config:
         raise UserError(f"{run.path} is not a run folder: it has no config.yaml. Give a folder that fit wrote.")
     fix_template_date(config.get("template_date"))

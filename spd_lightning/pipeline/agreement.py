@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from spd_lightning.artifacts.expressions import marked, value_of
 from spd_lightning.artifacts.files import read_jsonl
 from spd_lightning.artifacts.run_folder import RunFolder
-from spd_lightning.artifacts.settings import settings_of
+from spd_lightning.artifacts.settings import differences, settings_of
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
 from spd_lightning.processes import agree
@@ -65,7 +66,7 @@ class Reference:
         path: Its run folder.
         run: Folder of the run that is checked.
         store: Store of that run.
-        config: Configuration of that run.
+        config: Configuration of that run as keys hold it.
 
     Raises:
         UserError: If ``path`` is no finished run of the same settings, or the two share folder or store, so that one
@@ -76,17 +77,17 @@ class Reference:
         self.method = read_run(path).results["method"]
         self.folder = RunFolder(path)
         known = self.folder.configuration()
-        self.store = ArtifactStore(known["artifact_dir"] or path.parent / ".artifacts")
+        self.store = ArtifactStore(str(value_of(known, "artifact_dir") or path.parent / ".artifacts"))
         if path.resolve() == run.path.resolve() or self.store.root.resolve() == store.root.resolve():
             raise UserError(
                 f"check_against={path} shares the artifact store {self.store.root} with this run, which would take "
                 "that run's artifacts instead of making its own. Set --run_dir and --artifact_dir to new folders."
             )
-        there, here = settings_of(known), settings_of(config)
-        differ = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
-        if differ:
-            what = "; ".join(f"{k}: {there.get(k)!r} there, {here.get(k)!r} here" for k in differ)
-            raise UserError(f"check_against={path} holds a run of other settings ({what}). Use the same for both.")
+        there = marked(known, self.folder.environment().get("values", {}))
+        if differ := differences(settings_of(there), settings_of(config)):
+            raise UserError(
+                f"check_against={path} holds a run of other settings ({'; '.join(differ)}). Use the same for both."
+            )
 
     def check_extraction(
         self,

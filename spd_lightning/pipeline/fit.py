@@ -20,6 +20,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from spd_lightning.artifacts.expressions import marked
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cost.plan import Plan
@@ -55,7 +56,8 @@ class Run:
 
     Attributes:
         options: Of the command, as they were parsed.
-        config: The same as plain values, for files and keys.
+        config: The same as plain values, for files: what came from the environment stands as its expression.
+        hashes: Of the values that expressions stand for, by dotted name.
         content: What the run is made from beside its options: fingerprints of model and task file.
         fingerprint: Of options and content.
         model_commit: Of a hub model.
@@ -70,6 +72,7 @@ class Run:
 
     options: Any
     config: Mapping[str, Any]
+    hashes: Mapping[str, str]
     content: Mapping[str, Any]
     fingerprint: str
     model_commit: str | None
@@ -80,6 +83,11 @@ class Run:
     make: Callable[[Any], Parts]
     added: list[str] | None = None
     command: Sequence[str] = ()
+
+    @property
+    def keyed(self) -> dict[str, Any]:
+        """The configuration for keys: beside an expression stands the hash of its value."""
+        return marked(self.config, self.hashes)
 
 
 @contextlib.contextmanager
@@ -95,6 +103,8 @@ def claimed(run: Run) -> Iterator[None]:
     environment = {**describe_environment(run.fingerprint, run.command), "content": run.content}
     if run.model_commit is not None:
         environment["revisions"] = {"model": run.model_commit}
+    if run.hashes:
+        environment["values"] = dict(run.hashes)
     with hold(run.folder, run.store, run.config, environment):
         yield
 
@@ -132,7 +142,7 @@ def _pipeline(run: Run, method: str | None) -> Pipeline:
     attach_benchmarks(run.options, run.parts, method, samples=run.folder.samples, store=run.store)
     for line in formats_said(run.parts, run.options.data.prompt_format):
         rank_zero_info(line)
-    return Pipeline(run.parts, run.trainer, run.folder, run.store, run.config)
+    return Pipeline(run.parts, run.trainer, run.folder, run.store, run.keyed)
 
 
 def extract(run: Run) -> None:
@@ -202,7 +212,7 @@ def fit(run: Run, ckpt_path: str | None = None, check_against: str | None = None
     say_if_long(pipeline.plan, run.folder, method, rounds)
     device = run.trainer.strategy.root_device
     checks: list[Check] = []
-    reference = Reference(Path(check_against), run.folder, run.store, run.config) if check_against else None
+    reference = Reference(Path(check_against), run.folder, run.store, run.keyed) if check_against else None
     if data.recipe.subspace is not None:
         pipeline.use_subspace(Path(data.recipe.subspace))
     elif method == "spd" or "projected" in parts.benchmarks.suite.options.methods:
@@ -238,7 +248,7 @@ def _next_round(run: Run, number: int, student: Path, first: Pipeline) -> Path:
     attach_benchmarks(options, parts, parts.data.recipe.method, samples=folder.samples, store=run.store)
     logger = RunLogger(folder.logs, name="", version="")
     trainer = main_trainer(parts.trainer, folder, run.config, parts.benchmarks, logger=[logger])
-    pipeline = Pipeline(parts, trainer, folder, run.store, run.config)
+    pipeline = Pipeline(parts, trainer, folder, run.store, run.keyed)
     if parts.data.recipe.method == "spd":
         pipeline.extract()
     pipeline.generate()

@@ -68,7 +68,7 @@ def _run_checks(run: Any, command: str, stages: Collection[str]) -> Iterator[Cal
     yield run.folder.check_owned
     yield lambda: _check_places(run)
     if check_against:
-        yield lambda: _ignore(Reference(Path(check_against), run.folder, run.store, run.config))
+        yield lambda: _ignore(Reference(Path(check_against), run.folder, run.store, run.keyed))
     if command == "test":
         own = run.folder.subspace if run.folder.subspace.is_file() else None
         run.parts.benchmarks.suite.enter(replace(run.parts.benchmarks.suite.context, subspace=own))

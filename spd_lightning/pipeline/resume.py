@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from spd_lightning.artifacts.expressions import value_of
 from spd_lightning.artifacts.files import file_sha256, weights_sha256
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import differences
@@ -151,19 +152,16 @@ def origin_of_student(student: Path, task: Tasks, method: str, custom_task: bool
         custom_task: Whether a file for the task ``custom`` is known; without one that task cannot be loaded.
     """
     saved = _run_of_student(student)
-    try:
-        trained, by = saved["subspace"]["task"], str(saved["data"]["method"])
-        names = names_of(trained)
-    except (TypeError, KeyError):
+    trained, by = value_of(saved, "subspace", "task"), value_of(saved, "data", "method")
+    if trained is None or by is None:
         return task, method
-    custom = any(name.split(":")[0] == "custom" for name in names)
-    return (trained if not custom or custom_task else task), by
+    custom = any(name.split(":")[0] == "custom" for name in names_of(trained))
+    return (trained if not custom or custom_task else task), str(by)
 
 
 def format_of_student(student: Path) -> PromptFormat:
     """The prompt format that a student was trained in; ``plain`` where its run cannot be found."""
-    data = _run_of_student(student).get("data")
-    return "chat" if isinstance(data, dict) and data.get("prompt_format") == "chat" else "plain"
+    return "chat" if value_of(_run_of_student(student), "data", "prompt_format") == "chat" else "plain"
 
 
 def _run_of_student(student: Path) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Pipeline:
         trainer: Runs stage 3; the other stages run under trainers with the same devices and strategy.
         run: The run folder.
         store: The artifact store.
-        config: The run's configuration; the trainer's part of it is in the student's key.
+        config: The run's configuration as keys hold it; the trainer's part of it is in the student's.
 
     Ranks:
         Every process calls every method in the same order; files are written by rank 0.

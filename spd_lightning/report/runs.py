@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from spd_lightning.artifacts.expressions import marked
 from spd_lightning.artifacts.files import read_jsonl
 from spd_lightning.artifacts.reading import read_object, reading
 from spd_lightning.artifacts.run_folder import RunFolder
@@ -90,12 +91,17 @@ class Run:
     @property
     def seed(self) -> Any:
         """The run's seed, or None if its config does not say."""
-        return self.config.get("seed_everything")
+        return self.marked.get("seed_everything")
+
+    @cached_property
+    def marked(self) -> dict[str, Any]:
+        """Every option; one that was taken from the environment with a hash of its value, which no file holds."""
+        return marked(self.config, self.environment.get("values") or {})
 
     @cached_property
     def conditions(self) -> dict[str, Any]:
         """What the run's numbers depend on, seed aside: options, content, versions, by dotted name."""
-        found = options(self.config)
+        found = options(self.marked)
         corpus, subspace = self.keys.get("corpus") or {}, self.keys.get("subspace") or {}
         moments = subspace.get("moments") or {}
         several = bool(moments) and all(isinstance(key, Mapping) for key in moments.values())
@@ -122,7 +128,7 @@ class Run:
         if name.startswith(("content.", "versions.")):
             value = self.conditions.get(name, default)
             return value[:8] if isinstance(value, str) and len(value) == 64 else value
-        node: Any = self.config
+        node: Any = self.marked
         for part in name.split("."):
             if not isinstance(node, dict) or part not in node:
                 return default

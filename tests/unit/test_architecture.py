@@ -55,6 +55,7 @@ TESTED_IN = {
     "cli/messages.py": "unit/cli/test_mistakes.py",
     "cli/run_config.py": "unit/cli/test_sample.py",
     "cli/program.py": "integration/test_cli_errors.py",
+    "cli/stage_parser.py": "unit/cli/test_parser.py",
     "cost/formulas.py": "unit/cost/test_estimate.py",
     "cost/machine.py": "unit/cost/test_estimate.py",
     "cost/shape.py": "unit/cost/test_estimate.py",

@@ -45,13 +45,17 @@ def test_other_commands_and_folders_are_told_as_before(tmp_path: Path) -> None:
 def test_what_belongs_to_the_run_is_not_set(name: str, tmp_path: Path) -> None:
     run = RunFolder(begun(tmp_path / "run").path)
     run.adapter.mkdir()
-    check_addable(Typed("test", options={"evaluation.limit": "3", "trainer.devices": "1", "run_dir": "x"}), run)
+    check_addable(
+        Typed("test", options={"evaluation.limit": "3", "trainer.devices": "1", "run_dir": "x"}),
+        run,
+        run.configuration(),
+    )
     with pytest.raises(UserError, match=f"--{name} cannot be set here"):
-        check_addable(Typed("test", options={name: "1"}), run)
+        check_addable(Typed("test", options={name: "1"}), run, run.configuration())
 
 
 def test_a_run_without_its_student_is_finished_first(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     with pytest.raises(UserError, match=r"holds no student yet. Finish it first"):
-        check_addable(Typed("test"), run)
-    check_addable(Typed("test"), begun(tmp_path / "base", method="base"))
+        check_addable(Typed("test"), run, run.configuration())
+    check_addable(Typed("test"), run := begun(tmp_path / "base", method="base"), run.configuration())

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import jsonargparse
 import pytest
 from lightning.pytorch.cli import LightningCLI
 
 from spd_lightning.cli.commands import COMMANDS, command_parser
 from spd_lightning.cli.parser import CommandLine, command_names, make_parser, option_names, options_of
+from spd_lightning.cli.stage_parser import StageLine
 
 
 def test_private_names_of_libraries_are_there() -> None:
@@ -30,6 +32,13 @@ def test_options_of_the_command_that_was_typed() -> None:
 def test_the_parser_alone_makes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CommandLine, "instantiate_classes", lambda self: pytest.fail("nothing is made"))
     assert make_parser().parse_args(["fit", "--data.num_prompts=3"]).fit.data.num_prompts == 3
+
+
+def test_the_stage_commands_alone_read_as_all_do() -> None:
+    alone: Any = jsonargparse.capture_parser(StageLine, ["fit"])
+    whole: Any = make_parser()
+    assert list(alone.commands.choices) == ["fit"]
+    assert options_of(alone.commands.choices["fit"]) == options_of(whole.commands.choices["fit"])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from spd_lightning.artifacts.expressions import digest
 from spd_lightning.artifacts.files import write_jsonl
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
@@ -122,6 +124,13 @@ def test_what_cannot_be_compared_is_refused(runs: tuple[Path, Path], tmp_path: P
         Reference(one, RunFolder(two), ArtifactStore(one.parent / ".artifacts"), CONFIG)
     with pytest.raises(UserError, match=r"other settings \(data\.num_prompts: 3 there, 4 here\)"):
         reference(runs, data={"num_prompts": 4})
+    for path in runs:  # the values of options from the environment are compared, not how they are written
+        (path / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "data": {"num_prompts": "${oc.env:N}"}}))
+        (path / "environment.json").write_text(json.dumps({"values": {"data.num_prompts": digest(3)}}))
+    reference(runs)
+    reference(runs, data={"num_prompts": f"${{oc.env:OTHER}}, sha256 {digest(3)}"})
+    with pytest.raises(UserError, match=r"other settings \(data\.num_prompts: '\$\{oc\.env:N\}, sha256 \w{16}' there"):
+        reference(runs, data={"num_prompts": f"${{oc.env:N}}, sha256 {digest(4)}"})
     (one / "results.json").unlink()
     with pytest.raises(UserError, match=r"its evaluation has not finished"):
         reference(runs)

@@ -17,6 +17,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from spd_lightning.artifacts.expressions import digest
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.paired import share_difference
 from spd_lightning.evaluation.power import examples_needed
@@ -297,6 +298,28 @@ def test_seeds_are_combined_by_hand_computed_mean_and_std(tmp_path: Path) -> Non
     assert next(row[:3] for row in table.rows if row[1] == "base") == ("rank=4", "base", "arithmetic"), "other seeds"
     alike = [row[0] for row in sweeps.seeds_table([runs[0], runs[2]]).rows if row[1] == "base"]
     assert alike == ["all"] * 3, "a base that all scored alike stands once"
+
+
+def test_options_of_the_environment_are_told_apart_by_what_they_were(tmp_path: Path) -> None:
+    """Two seeds of one rank and a run of another, all under one text; nothing is set here."""
+    paths = [make_run(tmp_path / n, seed=seed, rank=rank) for n, seed, rank in (("a", 1, 4), ("b", 2, 4), ("c", 1, 8))]
+    for path in paths:
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        values = {
+            "seed_everything": digest(config["seed_everything"]),
+            "subspace.rank": digest(config["subspace"]["rank"]),
+        }
+        config |= {"seed_everything": "${oc.env:SEED}", "subspace": {**config["subspace"], "rank": "${oc.env:RANK}"}}
+        (path / "config.yaml").write_text(yaml.safe_dump(config))
+        (path / "environment.json").write_text(json.dumps({"values": values}))
+    runs = [read_run(p) for p in paths]
+    assert [len(group) for group in group_by_configuration(runs)] == [2, 1]
+    assert varying_options(runs) == ["subspace.rank"]
+    assert [len(row["seeds"]) for row in combine_seeds(runs) if row["method"] == "spd"] == [2, 2, 2, 1, 1, 1]
+    page = write_report(paths, tmp_path / "out", plots=()).read_text()
+    assert "${oc.env:RANK}, sha256" in page
+    single = write_report(paths[:1], paths[0], plots=()).read_text()
+    assert "${oc.env:RANK}" in single
 
 
 @pytest.mark.parametrize(
