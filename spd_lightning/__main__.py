@@ -4,13 +4,13 @@ import sys
 
 
 def run() -> None:
-    """Run what was typed and end with its status; Ctrl-C while libraries are imported ends it quietly too."""
+    """Run what was typed and end with its status; Ctrl-C before it began ends it quietly too."""
     try:
         from spd_lightning.cli.start import main
 
         status = main()
     except KeyboardInterrupt:
-        print("\nInterrupted before stage 1. Nothing was computed; the same command starts.", file=sys.stderr)
+        print("\nInterrupted. Give the same command again.", file=sys.stderr)
         status = 130
     sys.exit(status)
 

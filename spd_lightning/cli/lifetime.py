@@ -1,15 +1,16 @@
 """How a process of a run ends: with its parent, on a signal, and after the cause of a failure was told.
 
-Lightning's launcher ends all processes within five seconds when one that it started dies, torchrun when any dies. What
-neither does is to end a process whose parent is gone, which would go on for as long as it computes alone:
-`end_with_parent` does.
+A process that started others ends with them (`pipeline.children`), torchrun ends all when any dies. What neither does
+is to end a process whose parent is gone, which would go on for as long as it computes alone: `end_with_parent` does.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
+import select
 import signal
 import threading
 import time
@@ -18,10 +19,11 @@ from collections.abc import Iterator
 from torch import distributed
 
 from spd_lightning.pipeline import interruption
+from spd_lightning.pipeline.children import CAUSE_S, INTERRUPTING, LOST
+from spd_lightning.pipeline.interruption import PATIENCE, STANDING
 from spd_lightning.processes import PARENT, is_rank_zero, several
 
-INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-CAUSE_S = 5.0  # how long a failed process waits for the cause of its failure to be told by rank 0
+LEAVE_S = 5.0  # how long a command that was interrupted has to be left
 
 
 def end_with_parent() -> None:
@@ -70,15 +72,17 @@ def await_cause() -> None:
         time.sleep(CAUSE_S)
 
 
+def await_interruption(error: BaseException) -> None:
+    """Where another process is gone: wait for the signal that tells why, if that was interrupted."""
+    if lost_process(error) is not None and is_rank_zero():
+        time.sleep(2.0)
+
+
 def lost_process(error: BaseException) -> str | None:
     """What to say of an error that only tells that another process of the run is gone; None for every other error."""
     text = str(error)
-    if not isinstance(error, distributed.DistError) and not ("gloo" in text and "peer" in text):
-        return None
-    return (
-        "another process of this run ended; its own message, if it left one, stands above. Mend the cause, then give "
-        "the same command again to go on."
-    )
+    lost = isinstance(error, distributed.DistError) or ("gloo" in text and "peer" in text)
+    return LOST if lost else None
 
 
 @contextlib.contextmanager
@@ -99,32 +103,38 @@ def interrupted_by_signals() -> Iterator[None]:
     interruption.begin()
     heard, told = os.pipe()
     os.set_blocking(told, False)
-    left = threading.Event()
-
-    def listen() -> None:
-        while numbers := os.read(heard, 64):
-            for number in set(numbers) & set(ours):
-                _end_if_stuck(number, left)
-        os.close(heard)
-
-    threading.Thread(target=listen, daemon=True, name="interrupted-by-signals").start()
+    threading.Thread(target=_listen, args=(heard, ours), daemon=True, name="interrupted-by-signals").start()
     before = {number: signal.signal(number, interruption.on_signal) for number in ours}
     descriptor = signal.set_wakeup_fd(told)
     try:
         yield
     finally:
-        left.set()
         signal.set_wakeup_fd(descriptor)
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(told)
 
 
-def _end_if_stuck(number: int, left: threading.Event) -> None:
-    """End the process a while after a signal, unless the command was left, or a training is on its way to its step."""
-    waited = 0.0
-    while waited < CAUSE_S:
-        if left.wait(0.1):
-            return
-        waited = 0.0 if interruption.STANDING.held and not interruption.STANDING.leaving else waited + 0.1
-    os._exit(128 + number)
+def _listen(heard: int, ours: list[signal.Signals]) -> None:
+    """End the process a while after a signal, unless the command was left, and at once on a second one.
+
+    Amid several processes a signal that comes when the stage is being left is none of the user's: what started them
+    sends it once one of them has ended.
+    """
+    number, end = 0, math.inf
+    while True:
+        if select.select([heard], [], [], 0.1 if number else None)[0]:
+            sent = os.read(heard, 64)
+            if not sent:
+                break
+            for again in set(ours).intersection(sent):
+                if not number:
+                    number = again
+                    end = time.monotonic() + (PATIENCE + 1.0 if STANDING.held else LEAVE_S)
+                elif not (several() and (STANDING.leaving or STANDING.saving)):
+                    interruption.end_at_once(again)
+        if STANDING.saving:
+            end = time.monotonic() + LEAVE_S
+        elif time.monotonic() > end:
+            interruption.end_at_once(number)
+    os.close(heard)

@@ -25,6 +25,7 @@ from spd_lightning.cli.commands import COMMANDS
 from spd_lightning.cli.completion import script
 from spd_lightning.cli.lifetime import (
     await_cause,
+    await_interruption,
     end_with_parent,
     interrupted_by_signals,
     let_gloo_finish_at_exit,
@@ -44,7 +45,7 @@ from spd_lightning.pipeline.chatter import leave_out_chatter
 from spd_lightning.pipeline.dry_run import NEW_TOKENS, removed, shorten
 from spd_lightning.pipeline.estimate import estimate
 from spd_lightning.pipeline.fit import Run
-from spd_lightning.pipeline.interruption import STANDING, Interrupted
+from spd_lightning.pipeline.interruption import Interrupted, tell
 from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.trainers import main_trainer
 from spd_lightning.processes import is_rank_zero, rank
@@ -230,17 +231,22 @@ def main(args: list[str] | None = None) -> int:
         difference.
     """
     set_quiet(False)
-    leave_out_chatter()
     end_with_parent()
     let_gloo_finish_at_exit()
     try:
         with interrupted_by_signals():
-            status = SPDCLI(args).status
-            sys.stdout.flush()
-            return status
+            try:
+                leave_out_chatter()
+                status = SPDCLI(args).status
+                sys.stdout.flush()
+                return status
+            except Interrupted:
+                tell()
+                raise
+            except Exception as error:
+                await_interruption(error)
+                raise
     except Interrupted as error:
-        if is_rank_zero():
-            print(f"\n{STANDING.told()}", file=sys.stderr, flush=True)
         return int(str(error.code))
     except BrokenPipeError:  # whoever read the output has gone: `| head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

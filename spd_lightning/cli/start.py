@@ -6,12 +6,16 @@ Lightning: help, names and kinds of options come from a file that is made from t
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from spd_lightning.errors import UserError, disk_fault
+from spd_lightning.errors import NOTHING_YET, UserError, disk_fault
 
 if TYPE_CHECKING:
     from spd_lightning.cli.typed import Typed
@@ -52,9 +56,31 @@ def main(args: Sequence[str] | None = None) -> int:
                 raise
             print(f"error: {fault}", file=sys.stderr, flush=True)
             return 2
-    from spd_lightning.cli.program import main as whole
+    with ended_by_signals():
+        from spd_lightning.cli.program import main as whole
 
     return whole(None if args is None else given)
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Have a signal end the process at once, while libraries are imported; one of several processes says so."""
+    several = [os.environ[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ]
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if not several or several[0] == "0":
+            os.write(2, f"\n{NOTHING_YET}\n".encode())
+        os._exit(128 + number)
+
+    free = (signal.SIG_DFL, signal.default_int_handler)
+    main_thread = threading.current_thread() is threading.main_thread()
+    ours = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) in free]
+    before = {number: signal.signal(number, end) for number in ours} if main_thread else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def print_anything() -> None:

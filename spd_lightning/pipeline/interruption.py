@@ -3,6 +3,9 @@
 The first signal ends the stage at once, since what is finished is on the disk; but training first saves its state at
 the next optimiser step (`StopAtStep`), on every process alike. A step that does not end within `PATIENCE` is given up:
 the run then goes on from its last checkpoint. A second signal ends the process there and then.
+
+Of several processes one may be signalled: its training stops with that of the others, and its end tells them amid
+every other stage (`children`, or what started them: torchrun, SLURM).
 """
 
 from __future__ import annotations
@@ -14,11 +17,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from spd_lightning.errors import NOTHING_YET
 from spd_lightning.pipeline.run_log import begin_at, log_step
+from spd_lightning.processes import is_rank_zero
 
 PATIENCE = 8.0  # seconds that a step has to end after a signal
 NUMBERS = {"extract": 1, "generate": 2, "fine_tune": 3, "evaluate": 4}
@@ -33,8 +39,9 @@ class Standing:
     """Where this process stands.
 
     Attributes:
-        signal: The signal that was received; None before.
+        signal: The signal that was received, here or by another process of the training; None before.
         held: Whether a training is under way, which ends at its next step.
+        saving: Whether its state is being saved.
         leaving: Whether the stage is being left.
         stage: The stage, by the name in ``results.json``; None before the first.
         step: Optimiser step and their number, where training was left.
@@ -42,6 +49,7 @@ class Standing:
 
     signal: int | None = None
     held: bool = False
+    saving: bool = False
     leaving: bool = False
     stage: str | None = None
     step: tuple[int, int] | None = None
@@ -54,7 +62,7 @@ class Standing:
     def told(self) -> str:
         """The one line for the user."""
         if self.stage is None:
-            return "Interrupted before stage 1. Nothing was computed; the same command starts."
+            return NOTHING_YET
         at = "" if self.step is None else f" at step {self.step[0]} of {self.step[1]}"
         return f"Interrupted in stage {NUMBERS[self.stage]}{at}. The same command goes on from there."
 
@@ -67,17 +75,27 @@ def begin() -> None:
     STANDING.__init__()  # type: ignore[misc]
 
 
+def tell() -> None:
+    """Say where the run stands, once for all processes; also from a thread, while anything else is being printed."""
+    if is_rank_zero():
+        os.write(2, f"\n{STANDING.told()}\n".encode())
+
+
+def end_at_once(number: int) -> NoReturn:
+    """End this process where it stands."""
+    tell()
+    os._exit(128 + number)
+
+
 def on_signal(number: int, frame: FrameType | None) -> None:
-    """The handler of the signals that interrupt."""
-    first = STANDING.signal is None
-    STANDING.signal = STANDING.signal or number
-    if not first:
-        os._exit(128 + number)
-    elif not STANDING.held:
+    """The handler of the signals that interrupt; of a second one the thread beside it takes care (`cli.lifetime`)."""
+    if STANDING.signal is not None:
+        return
+    STANDING.signal = number
+    if not STANDING.held:
         raise STANDING.leave()
-    else:
-        signal.signal(signal.SIGALRM, _give_up)
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    signal.signal(signal.SIGALRM, _give_up)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
 
 
 def _give_up(number: int, frame: FrameType | None) -> None:
@@ -97,7 +115,7 @@ def held() -> Iterator[None]:
     try:
         yield
     finally:
-        STANDING.held = False
+        STANDING.held = STANDING.saving = False
         if STANDING.signal is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
     if STANDING.signal is not None:
@@ -126,11 +144,13 @@ class StopAtStep(Callback):
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches != 0 and not trainer.is_last_batch:
             return
-        stop = STANDING.signal is not None
+        number = STANDING.signal or 0
         if trainer.world_size > 1:
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if not stop:
+            told = torch.tensor(number, device=trainer.strategy.root_device)
+            number = int(trainer.strategy.reduce(told, reduce_op="max"))
+        if not number:
             return
+        STANDING.signal, STANDING.saving = STANDING.signal or number, True
         signal.setitimer(signal.ITIMER_REAL, 0)  # saving may take its time
         log_step(trainer)
         if self.checkpoint is not None:

@@ -6,6 +6,7 @@ chose itself wait for each other.
 
 from __future__ import annotations
 
+import subprocess
 from datetime import timedelta
 from typing import Any
 
@@ -33,3 +34,11 @@ def wait_for_others(strategy: Strategy, seconds: timedelta) -> None:
     """Let DDP's processes wait so long for each other, where the user named no time."""
     if isinstance(strategy, DDPStrategy) and strategy._timeout in (None, default_pg_timeout):
         strategy._timeout = seconds
+
+
+def take_children(strategy: Strategy) -> list[subprocess.Popen[bytes]]:
+    """The processes that the strategy's launcher started, which it watches no longer."""
+    started: list[subprocess.Popen[bytes]] = getattr(strategy.launcher, "procs", [])
+    children = list(started)
+    started.clear()
+    return children

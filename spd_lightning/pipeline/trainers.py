@@ -13,7 +13,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import FSDPStrategy, StrategyRegistry
+from lightning.pytorch.strategies import FSDPStrategy, Strategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
 from torch import distributed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
@@ -24,8 +24,9 @@ from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.checkpoint_file import read_checkpoint
 from spd_lightning.finetuning.strategy import ShardedStrategy
 from spd_lightning.pipeline.bars import StageBar
+from spd_lightning.pipeline.children import end_with
 from spd_lightning.pipeline.interruption import StopAtStep
-from spd_lightning.pipeline.lightning_names import ends_with_a_stage, keep_signals, wait_for_others
+from spd_lightning.pipeline.lightning_names import ends_with_a_stage, keep_signals, take_children, wait_for_others
 from spd_lightning.pipeline.run_log import log_step
 from spd_lightning.pipeline.tracking import default_loggers
 from spd_lightning.pipeline.whole_checkpoint import write_whole_checkpoints
@@ -219,7 +220,14 @@ def start_processes(main: Trainer, options: Mapping[str, Any], run: RunFolder) -
     if several and not distributed.is_initialized():
         strategy = (trainer := stage_trainer(options, run)).strategy
         assert strategy.launcher is not None
-        strategy.launcher.launch(strategy.setup_environment, trainer=trainer)
+        strategy.launcher.launch(lambda: _with_children(strategy), trainer=trainer)
+
+
+def _with_children(strategy: Strategy) -> None:
+    """Watch over the processes that were started, and meet them."""
+    if children := take_children(strategy):
+        end_with(children)
+    strategy.setup_environment()
 
 
 def take_best(trainer: Trainer, module: LightningModule) -> int:

@@ -2,7 +2,7 @@
 
 ``SPD_TEST_FAIL=<stage>:<rank>:<how>,...`` says where: in the second batch of ``extract``, ``generate``, ``fine_tune``,
 or in the first benchmark of ``evaluate``; ``how`` is ``kill`` (SIGKILL to itself), ``raise`` (a bug), ``mistake`` (a
-UserError) or ``hang`` (a batch that takes ten minutes).
+UserError), ``hang`` (a batch that takes ten minutes) or ``pause`` (one that takes three seconds more).
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ def arm(stage: str, rank: int, how: str) -> None:
             print(f"rank {rank}: {how} in {stage}", file=sys.stderr, flush=True)
             if how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            elif how == "hang":
-                time.sleep(600)
+            elif how in ("hang", "pause"):
+                time.sleep(600 if how == "hang" else 3)
+            if how == "pause":
+                return real(self, *args)
             raise (UserError if how == "mistake" else RuntimeError)(f"made to fail in {stage}")
         return real(self, *args)
 

@@ -36,9 +36,17 @@ class Process:
         args: Behind the program's name.
         ignored: Signals that are ignored when it starts, as SIGHUP under nohup.
         fail: Where it hangs; see `tests.integration.failing`.
+        launch: What starts it.
     """
 
-    def __init__(self, args: list[str], folder: Path, ignored: tuple[int, ...] = (), fail: str = "") -> None:
+    def __init__(
+        self,
+        args: list[str],
+        folder: Path,
+        ignored: tuple[int, ...] = (),
+        fail: str = "",
+        launch: tuple[str, ...] = (sys.executable,),
+    ) -> None:
         self.master, slave = pty.openpty()
         environment = {**os.environ, "WANDB_MODE": "disabled", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
         environment |= {"SPD_TEST_FAIL": fail, "PYTHONPATH": PYTHONPATH}
@@ -54,7 +62,7 @@ class Process:
                 signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
 
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *args],
+            [*launch, "-m", module, *args],
             stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=environment, preexec_fn=begin,
         )  # fmt: skip
         os.close(slave)

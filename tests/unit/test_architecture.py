@@ -94,6 +94,7 @@ TESTED_IN = {
     "model/text_part.py": "zoo/test_differing_layers.py",
     "pipeline/estimate.py": "integration/test_estimate.py",
     "pipeline/bars.py": "unit/test_progress.py",
+    "pipeline/children.py": "unit/cli/test_lifetime.py",
     "pipeline/chatter.py": "unit/test_progress.py",
     "pipeline/fit.py": "integration/test_cli_fit.py",
     "pipeline/formats.py": "integration/test_prompt_format.py",

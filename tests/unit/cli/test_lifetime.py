@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from torch import distributed
 
 from spd_lightning.cli import lifetime
-from spd_lightning.pipeline import interruption
+from spd_lightning.pipeline import children, interruption
+from spd_lightning.pipeline.children import interrupted_by
 from spd_lightning.pipeline.interruption import Interrupted
 
 
@@ -72,18 +76,25 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 def test_a_signal_gives_its_status_and_handlers_are_put_back(
     number: signal.Signals, ended: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifetime, "CAUSE_S", 0.0)
+    monkeypatch.setattr(lifetime, "LEAVE_S", 0.0)
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match=str(128 + number)), lifetime.interrupted_by_signals():
         assert signal.getsignal(number) == interruption.on_signal
         with lifetime.interrupted_by_signals():
             assert signal.getsignal(number) == interruption.on_signal, "the outer one stays in charge"
-        signal.raise_signal(number)
+        try:
+            signal.raise_signal(number)
+        finally:
+            wait_until(lambda: bool(ended))
     assert signal.getsignal(number) == before and signal.set_wakeup_fd(-1) == -1
-    for thread in lifetime.threading.enumerate():
-        if thread.name == "interrupted-by-signals":
-            thread.join(timeout=5)
-    assert ended == [128 + number], "also where the main thread never comes to its handler"
+    assert ended[0] == 128 + number, "also where the main thread never comes to its handler"
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """For what the thread beside does."""
+    deadline = time.monotonic() + 10
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,14 +108,87 @@ def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> N
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_training_is_held_to_its_step_and_a_second_signal_ends_at_once(ended: list[int]) -> None:
+def test_a_training_is_held_to_its_step_and_a_second_signal_ends_at_once(
+    ended: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
     reached = []
     with pytest.raises(Interrupted, match="143"), lifetime.interrupted_by_signals():
         interruption.in_stage("fine_tune")
         with interruption.held():
             signal.raise_signal(signal.SIGTERM)
+            time.sleep(0.5)
             reached.append("the step is finished")
+            assert not ended
             signal.raise_signal(signal.SIGINT)
+            wait_until(lambda: bool(ended))
         pytest.fail("the stage ended, and the command goes on")
     assert reached and ended[0] == 130
-    assert interruption.STANDING.told() == "Interrupted in stage 3. The same command goes on from there."
+    line = "Interrupted in stage 3. The same command goes on from there."
+    assert interruption.STANDING.told() == line and line in capfd.readouterr().err
+
+
+def test_a_step_that_cannot_be_left_ends_the_process_after_its_patience(
+    ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main thread is inside a library, where no handler runs: a long backward pass, a collective."""
+    monkeypatch.setattr(lifetime, "PATIENCE", -0.5)
+    monkeypatch.setattr(interruption, "PATIENCE", 60.0)
+    with pytest.raises(Interrupted), lifetime.interrupted_by_signals(), interruption.held():
+        begun = time.monotonic()
+        signal.raise_signal(signal.SIGTERM)
+        wait_until(lambda: bool(ended))
+        assert ended[0] == 143 and 0.4 < time.monotonic() - begun < 5
+    with pytest.raises(Interrupted), lifetime.interrupted_by_signals(), interruption.held():
+        del ended[:]
+        interruption.STANDING.saving = True
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(1.0)
+        assert not ended, "what is being saved may take its time"
+
+
+def test_among_several_the_signal_that_comes_while_it_leaves_is_no_second_one(
+    ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun and SLURM send it to all once one has ended."""
+    monkeypatch.setattr(lifetime, "several", lambda: True)
+    with pytest.raises(Interrupted, match="130"), lifetime.interrupted_by_signals():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            time.sleep(0.2)
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            assert not ended
+
+
+@pytest.mark.parametrize(
+    ("status", "number"), [(143, 15), (130, 2), (129, 1), (-15, 15), (-2, 2), (-9, None), (137, None), (1, None)]
+)
+def test_the_signal_that_ended_a_child(status: int, number: int | None) -> None:
+    assert interrupted_by(status) == number
+
+
+@pytest.mark.parametrize("status", [143, 3])
+def test_it_ends_with_its_children(status: int, ended: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was interrupted interrupts it, another cause ends it with status 1, its children too."""
+    monkeypatch.setattr(children, "CAUSE_S", 0.0)
+    one, other = (subprocess.Popen(["sh", "-c", code]) for code in (f"exit {status}", "exec sleep 60"))
+    how = pytest.raises(Interrupted, match="143") if status == 143 else contextlib.nullcontext()
+    with how, lifetime.interrupted_by_signals():
+        children.end_with([one, other])
+        wait_until(lambda: bool(ended))
+    if status == 3:
+        assert ended == [1] and other.wait(timeout=10) == -signal.SIGKILL
+    other.kill()
+    other.wait(timeout=10)
+
+
+@pytest.mark.parametrize(("rank", "said"), [({}, True), ({"LOCAL_RANK": "1"}, False), ({"RANK": "0"}, True)])
+def test_amid_imports_a_signal_ends_it_with_one_line(rank: dict[str, str], said: bool) -> None:
+    code = "import os, signal\nfrom spd_lightning.cli.start import ended_by_signals\n"
+    code += "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+    code += "with ended_by_signals():\n    os.kill(os.getpid(), signal.SIGTERM)\n"
+    environment = {**{k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "SLURM_PROCID")}, **rank}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
+    line = "\nInterrupted before stage 1. Nothing was computed; the same command starts.\n"
+    assert (done.returncode, done.stderr) == (143, line if said else "")
