@@ -6,13 +6,12 @@ import sys
 def run() -> None:
     """Run what was typed and end with its status; Ctrl-C before it began ends it quietly too."""
     try:
-        from spd_lightning.cli.start import main
+        from spd_lightning.cli.start import leave, main
 
-        status = main()
+        leave(main())
     except KeyboardInterrupt:
         print("\nInterrupted. Give the same command again.", file=sys.stderr)
-        status = 130
-    sys.exit(status)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from torch import distributed
 
 from spd_lightning.pipeline import interruption
-from spd_lightning.pipeline.children import CAUSE_S, INTERRUPTING, LOST
+from spd_lightning.pipeline.children import CAUSE_S, FAILED, INTERRUPTING, LOST
 from spd_lightning.pipeline.interruption import PATIENCE, STANDING
 from spd_lightning.processes import PARENT, is_rank_zero, several
 
@@ -72,10 +72,18 @@ def await_cause() -> None:
         time.sleep(CAUSE_S)
 
 
-def await_interruption(error: BaseException) -> None:
-    """Where another process is gone: wait for the signal that tells why, if that was interrupted."""
-    if lost_process(error) is not None and is_rank_zero():
-        time.sleep(2.0)
+@contextlib.contextmanager
+def why_others_are_gone() -> Iterator[None]:
+    """Where rank 0 fails for another process that is gone: wait for the signal that tells that it was interrupted.
+
+    That process's end is seen only once it is over: seconds after it stopped answering, on a machine that is busy.
+    """
+    try:
+        yield
+    except Exception as error:
+        if lost_process(error) is not None and is_rank_zero():
+            FAILED.wait(CAUSE_S + 3.0)
+        raise
 
 
 def lost_process(error: BaseException) -> str | None:
@@ -108,6 +116,9 @@ def interrupted_by_signals() -> Iterator[None]:
     descriptor = signal.set_wakeup_fd(told)
     try:
         yield
+    except interruption.Interrupted:
+        interruption.tell()
+        raise
     finally:
         signal.set_wakeup_fd(descriptor)
         for number, handler in before.items():

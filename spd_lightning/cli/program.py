@@ -25,11 +25,11 @@ from spd_lightning.cli.commands import COMMANDS
 from spd_lightning.cli.completion import script
 from spd_lightning.cli.lifetime import (
     await_cause,
-    await_interruption,
     end_with_parent,
     interrupted_by_signals,
     let_gloo_finish_at_exit,
     lost_process,
+    why_others_are_gone,
 )
 from spd_lightning.cli.names import STAGE_COMMANDS
 from spd_lightning.cli.parser import CommandLine, make_parser
@@ -45,7 +45,7 @@ from spd_lightning.pipeline.chatter import leave_out_chatter
 from spd_lightning.pipeline.dry_run import NEW_TOKENS, removed, shorten
 from spd_lightning.pipeline.estimate import estimate
 from spd_lightning.pipeline.fit import Run
-from spd_lightning.pipeline.interruption import Interrupted, tell
+from spd_lightning.pipeline.interruption import Interrupted
 from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.trainers import main_trainer
 from spd_lightning.processes import is_rank_zero, rank
@@ -234,18 +234,11 @@ def main(args: list[str] | None = None) -> int:
     end_with_parent()
     let_gloo_finish_at_exit()
     try:
-        with interrupted_by_signals():
-            try:
-                leave_out_chatter()
-                status = SPDCLI(args).status
-                sys.stdout.flush()
-                return status
-            except Interrupted:
-                tell()
-                raise
-            except Exception as error:
-                await_interruption(error)
-                raise
+        with interrupted_by_signals(), why_others_are_gone():
+            leave_out_chatter()
+            status = SPDCLI(args).status
+            sys.stdout.flush()
+            return status
     except Interrupted as error:
         return int(str(error.code))
     except BrokenPipeError:  # whoever read the output has gone: `| head -1`

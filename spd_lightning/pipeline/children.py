@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from spd_lightning.pipeline.interruption import STANDING
 
 INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FAILED = threading.Event()  # one of them ended, and was not interrupted
 CAUSE_S = 5.0  # how long a failed process waits for the cause of its failure to be told by rank 0
 LOST = (
     "another process of this run ended; its own message, if it left one, stands above. Mend the cause, then give the "
@@ -36,6 +37,8 @@ def end_with(children: Sequence[subprocess.Popen[bytes]]) -> None:
     Those that are still there end with this one (`cli.lifetime.end_with_parent`).
     """
 
+    FAILED.clear()
+
     def watch() -> None:
         status: int | None = None
         while not status:
@@ -48,6 +51,7 @@ def end_with(children: Sequence[subprocess.Popen[bytes]]) -> None:
             if STANDING.signal is None:
                 os.kill(os.getpid(), number)
             return
+        FAILED.set()
         time.sleep(CAUSE_S)  # mostly this process meets the consequence, and tells it
         for child in children:
             child.kill()

@@ -51,8 +51,9 @@ def arm(stage: str, rank: int, how: str) -> None:
 
 if __name__ == "__main__":
     from spd_lightning.cli.program import main
+    from spd_lightning.cli.start import leave
 
     for wanted in filter(None, os.environ.get("SPD_TEST_FAIL", "").split(",")):
         chosen, at, manner = wanted.split(":")
         arm(chosen, int(at), manner)
-    sys.exit(main())
+    leave(main())

@@ -192,3 +192,13 @@ def test_amid_imports_a_signal_ends_it_with_one_line(rank: dict[str, str], said:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
     line = "\nInterrupted before stage 1. Nothing was computed; the same command starts.\n"
     assert (done.returncode, done.stderr) == (143, line if said else "")
+
+
+@pytest.mark.parametrize(("status", "torn_down"), [(143, ""), (2, "torn down\n")])
+def test_after_a_signal_it_leaves_at_once(status: int, torn_down: str) -> None:
+    """What was to be done at exit is done and printed; the interpreter does not take itself apart, which takes long."""
+    code = "import atexit, sys\nfrom spd_lightning.cli.start import leave\n"
+    code += "class Late:\n    def __del__(self, out=sys.stdout):\n        print('torn down', file=out, flush=True)\n"
+    code += "sys.late = Late()\natexit.register(print, 'at exit')\nprint('before')\n"
+    done = subprocess.run([sys.executable, "-c", f"{code}leave({status})"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (status, f"before\nat exit\n{torn_down}", "")
