@@ -41,7 +41,7 @@ from spd_lightning.model.checkpoint_files import split_revision
 from spd_lightning.model.load import load_config, load_tokenizer
 from spd_lightning.model.source import hub_id, model_fingerprint, resolve_source
 from spd_lightning.pipeline import fit
-from spd_lightning.pipeline.chatter import leave_out_chatter
+from spd_lightning.pipeline.chatter import finish_wandb_at_exit, leave_out_chatter
 from spd_lightning.pipeline.dry_run import NEW_TOKENS, removed, shorten
 from spd_lightning.pipeline.estimate import estimate
 from spd_lightning.pipeline.fit import Run
@@ -230,6 +230,15 @@ def main(args: list[str] | None = None) -> int:
         number of the signal that interrupted it; 1 if another process of the run ended, or ``check_against`` found a
         difference.
     """
+    status = 1
+    try:
+        status = _main(args)
+    finally:
+        finish_wandb_at_exit(status)
+    return status
+
+
+def _main(args: list[str] | None) -> int:
     set_quiet(False)
     end_with_parent()
     let_gloo_finish_at_exit()

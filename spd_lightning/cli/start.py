@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spd_lightning.cli.typed import Typed
 
 LIGHT = ("report", "artifacts", "runs", "configs", "verify")  # they load no model
+AT_EXIT_S = 3.0  # how long what libraries do at exit may take after a signal
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -87,9 +88,12 @@ def ended_by_signals() -> Iterator[None]:
 def leave(status: int) -> NoReturn:
     """End the process; after a signal without the interpreter taking itself apart, which is seconds of a busy machine.
 
-    What libraries do at exit is done.
+    What libraries do at exit is done, if it is done in `AT_EXIT_S` (an upload to W&B is not waited for).
     """
     if status > 128:
+        late = threading.Timer(AT_EXIT_S, os._exit, [status])
+        late.daemon = True
+        late.start()
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # whoever read it has gone

@@ -5,6 +5,7 @@ With ``--quiet`` what a run says of its stages is left out as well; warnings, er
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 import os
@@ -46,6 +47,7 @@ WANDB = (
     "Run history:",
     "Run summary:",
 )
+STARTED: list[Any] = []  # W&B's runs of this command
 LOGGERS = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.fabric.utilities.rank_zero",
@@ -85,7 +87,7 @@ def leave_out_chatter() -> None:
 def leave_out_wandb() -> None:
     """Filter what W&B prints, by its two public functions for it; errors are not among them.
 
-    Its service, a process of its own, tells at its end where the run stands: on standard error instead of the output.
+    What its service says, a process of its own, goes to standard error instead of the output.
     """
     import wandb
 
@@ -97,6 +99,16 @@ def leave_out_wandb() -> None:
             setattr(wandb, name, _filtered(said))
 
 
+def finish_wandb_at_exit(status: int) -> None:
+    """Finish W&B's runs of this command with its status when the program ends; its service tells of those that are not.
+
+    Registered behind the service's own end, so called before it.
+    """
+    for run in STARTED:
+        atexit.register(run.finish, exit_code=status)
+    STARTED.clear()
+
+
 def _beside_output(begin: Any) -> Any:
     @functools.wraps(begin)
     def started(*args: Any, **kwargs: Any) -> Any:
@@ -105,7 +117,9 @@ def _beside_output(begin: Any) -> Any:
         other = os.open(os.devnull, os.O_WRONLY) if progress.is_quiet() else os.dup(2)
         try:
             os.dup2(other, 1)
-            return begin(*args, **kwargs)
+            run = begin(*args, **kwargs)
+            STARTED.append(run)
+            return run
         finally:
             os.dup2(output, 1)
             os.close(output)

@@ -177,6 +177,27 @@ def test_wandb_is_filtered_by_its_words(monkeypatch: pytest.MonkeyPatch, capfd: 
     assert said == ["View run at https://x", "The run was lost"]
 
 
+def test_wandb_s_run_is_finished_with_the_command_s_status_before_its_service_ends() -> None:
+    import subprocess
+    import sys
+
+    code = """
+import atexit, wandb
+from types import SimpleNamespace
+from spd_lightning.pipeline.chatter import finish_wandb_at_exit, leave_out_wandb
+def init():
+    atexit.register(print, "the service ends")
+    return SimpleNamespace(finish=lambda exit_code: print("finished with", exit_code))
+wandb.init = init
+leave_out_wandb()
+wandb.init()
+finish_wandb_at_exit(143)
+finish_wandb_at_exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("finished with 143\nthe service ends\n", "")
+
+
 def test_what_wandb_s_service_prints_stands_beside_the_output() -> None:
     """It is a process of its own: its output is ours at the moment it is started."""
     import subprocess
