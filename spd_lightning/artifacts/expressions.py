@@ -40,7 +40,7 @@ def expressions(config: Mapping[str, Any]) -> dict[Place, str]:
     from omegaconf.errors import OmegaConfBaseException
 
     OmegaConf.register_resolver("oc.env", _env, replace=True)
-    whole = OmegaConf.create(dict(config))
+    whole = OmegaConf.create(_plain(config))
     found: dict[Place, str] = {}
     for place, text in _texts(config, ()):
         if "${" not in text:
@@ -108,7 +108,7 @@ def value_of(config: Mapping[str, Any], *place: str) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    node: Any = OmegaConf.create(dict(config))
+    node: Any = OmegaConf.create(_plain(config))
     try:
         for part in place:
             node = node[part]
@@ -119,6 +119,12 @@ def value_of(config: Mapping[str, Any], *place: str) -> Any:
             f"{'.'.join(place)} of a run is {found}, which cannot be read ({str(error).splitlines()[0]}). Set that "
             "environment variable as it was."
         ) from error
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as OmegaConf takes them: dates, say, as text."""
+    plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
+    return plain
 
 
 def _at(config: Mapping[str, Any], place: tuple[str | int, ...]) -> Any:

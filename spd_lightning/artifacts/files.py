@@ -126,10 +126,19 @@ def write_atomic(path: str | Path, content: str | bytes) -> Path:
     """Write a file as `whole_file` does.
 
     Raises:
-        UserError: If the folder cannot be written or the disk is full (the old content then stands).
+        UserError: If the folder cannot be written or the disk is full, or the text holds half a character, as the names
+            of files can (the old content then stands).
     """
+    try:
+        data = content.encode("utf-8") if isinstance(content, str) else content
+    except UnicodeEncodeError as error:
+        near = error.object[max(0, error.start - 30) : error.end + 10]
+        raise UserError(
+            f"{path} cannot hold {near!r}: {error.object[error.start]!r} is half a character. Write that text, or that "
+            "file's name, in UTF-8."
+        ) from error
     with whole_file(path) as aside:
-        aside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        aside.write_bytes(data)
     return Path(path)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from spd_lightning.artifacts.reading import or_nothing, read_object
 from spd_lightning.errors import UserError
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what a file system says that has none
@@ -94,11 +95,7 @@ def _sign(descriptor: int) -> None:
 
 def _owner(path: Path) -> dict[str, Any]:
     """What `_sign` wrote; empty where it cannot be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return or_nothing(read_object, path)
 
 
 def _in_use(holder: str, path: Path, more: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from spd_lightning.errors import UserError, disk_fault
 # What the system says of a file that is gone, of another kind, or on a bad part of the disk. All else (too many open
 # files, no permission, a network disk that is not there) says nothing of the file, which may be whole.
 OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO)
+DEEPEST = 200  # levels of a YAML file; libyaml's loader has none, and ends the process where the stack does
 
 
 @contextlib.contextmanager
@@ -110,8 +111,26 @@ def read_yaml(path: str | Path, advice: str) -> dict[str, Any]:
 
     with reading(path, "YAML", advice):
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
-        found = yaml.load(Path(path).read_text(encoding="utf-8"), loader)
+        text, depth = Path(path).read_text(encoding="utf-8"), 0
+        for event in yaml.parse(text, loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ValueError("it is nested too deep")
+        found = yaml.load(text, loader)
     return {} if found is None else _mapping(path, found, "mapping of names to values", advice)
+
+
+def or_nothing(read: Callable[[Path, str], dict[str, Any]], path: Path) -> dict[str, Any]:
+    """What a file holds that is only looked at, as in a list of runs; empty where it is not there or damaged.
+
+    Args:
+        read: `read_object` or `read_yaml`.
+        path: The file.
+    """
+    try:
+        return read(path, "")
+    except UserError:
+        return {}
 
 
 def _mapping(path: str | Path, found: Any, what: str, advice: str) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spd_lightning.artifacts.reading import or_nothing, read_object, read_yaml
 from spd_lightning.artifacts.run_folder import RunFolder
 
 Row = dict[str, Any]
@@ -96,7 +96,8 @@ def summarise(folder: RunFolder) -> RunSummary:
                 continue
             sizes, changed = sizes + found.st_size, max(changed, found.st_mtime)
     state = "running" if folder.is_running() else reached(folder)
-    return RunSummary(folder, _read_config(folder), state, _read_results(folder), sizes, changed)
+    config, results = or_nothing(read_yaml, folder.config_file), or_nothing(read_object, folder.results)
+    return RunSummary(folder, config, state, results, sizes, changed)
 
 
 def reached(folder: RunFolder) -> str:
@@ -108,22 +109,3 @@ def reached(folder: RunFolder) -> str:
         ("extracted", folder.subspace),
     )
     return next((state for state, path in made if path.exists()), "begun")
-
-
-def _read_config(folder: RunFolder) -> dict[str, Any]:
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast: a list reads one for each run
-    try:
-        found = yaml.load(folder.config_file.read_text(encoding="utf-8"), loader)
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _read_results(folder: RunFolder) -> dict[str, Any]:
-    try:
-        found = json.loads(folder.results.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -6,7 +6,6 @@ Each is a function: its parameters are what may be typed (those by keyword alone
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from spd_lightning import shipped
+from spd_lightning.artifacts.reading import reading
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
 from spd_lightning.cli.checks import told_changes, verify
@@ -57,12 +57,13 @@ def export(run_dir: str, *, form: Literal["adapter", "merged", "projected"], out
     """
     from spd_lightning.finetuning.export import RunFacts, export_adapter, export_merged, export_projected
     from spd_lightning.report.render import markdown_table
+    from spd_lightning.report.schema import read_results
     from spd_lightning.report.tables import model_card_table
     from spd_lightning.tasks.mix import label
 
     run = RunFolder(run_dir)
     config = run_config(run)
-    scores = json.loads(run.results.read_text(encoding="utf-8"))["scores"] if run.results.is_file() else []
+    scores = read_results(run.results)["scores"] if run.results.is_file() else []
     facts = RunFacts(
         config["subspace"]["model_name_or_path"],
         config["data"]["method"],
@@ -132,7 +133,8 @@ def contamination(run_dir: str, *, tasks: list[str] | None = None, limit: int = 
     config = run_config(run := RunFolder(run_dir))
     if not run.corpus.is_file():
         raise UserError(f"{run.path} has no corpus. Run `fit` or `generate` to its end first.")
-    texts = [record["prompt"] + record["completion"] for record in read_jsonl(run.corpus)]
+    with reading(run.corpus, "a corpus", "Put it back as it was."):
+        texts = [record["prompt"] + record["completion"] for record in read_jsonl(run.corpus)]
     where: Any = (config["data_dir"], config["subspace"]["task_file"], "--tasks", "first", config["seed_everything"])
     named = tasks or config["evaluation"]["tasks"] or names_of(config["subspace"]["task"])
     examples = {name: load_task(name, *where).examples("test") for name in named}

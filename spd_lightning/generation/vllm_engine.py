@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from spd_lightning.generation.sampling import SamplingParams
 from spd_lightning.generation.text import completion_text
 from spd_lightning.model.adapter_beside import merge_inside, read_record
 from spd_lightning.model.anatomy import dtype_name
+from spd_lightning.model.damage import read_object
 from spd_lightning.model.load import load_model, save_tokenizer
 from spd_lightning.scoring.answers_cut import find_stop
 from spd_lightning.subspace.projection import fold_into
@@ -148,7 +148,7 @@ def generate_vllm(
 def _end_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token that ends a sequence, as `anatomy.eos_token_ids`: vLLM by itself knows the tokenizer's alone."""
     path = folder / "generation_config.json"
-    own = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+    own = read_object(path).get("eos_token_id") if path.is_file() else None
     ids = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
     return sorted(i for i in ids if i is not None)
 

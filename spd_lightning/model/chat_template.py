@@ -15,7 +15,7 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
-from spd_lightning.model.damage import read_object
+from spd_lightning.model.damage import read_object, told
 
 CLOCK = "strftime_now"  # what transformers gives templates to ask for the time
 
@@ -68,7 +68,8 @@ def check_student_template(student: Path, tokenizer: PreTrainedTokenizerBase) ->
     file, config = student / "chat_template.jinja", student / "tokenizer_config.json"
     own = read_object(config).get("chat_template") if config.is_file() else None
     if file.is_file():
-        own = file.read_text(encoding="utf-8")
+        with told(file, "UTF-8 text"):
+            own = file.read_text(encoding="utf-8")
     if own and own != tokenizer.chat_template:
         where = file if file.is_file() else config
         base = "another one" if tokenizer.chat_template else "none"

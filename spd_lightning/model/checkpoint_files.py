@@ -93,8 +93,7 @@ def content_fingerprint(folder: Path) -> str:
     for name in model_files(folder):
         path = folder / name
         if name in ("config.json", "generation_config.json"):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            content = {k: v for k, v in content.items() if k not in VOLATILE}
+            content = {k: v for k, v in read_object(path).items() if k not in VOLATILE}
             digest.update(f"{name}:{json.dumps(content, sort_keys=True)};".encode())
         else:
             digest.update(f"{name}:{file_sha256(path)};".encode())

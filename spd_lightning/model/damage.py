@@ -5,12 +5,14 @@ It costs milliseconds, so it is done whenever a model's folder is found, before 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from spd_lightning.artifacts.reading import reading
 from spd_lightning.errors import UserError
 
 LARGE = 2**20  # bytes; a larger JSON file is looked at from both ends alone
@@ -22,13 +24,28 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         UserError: If it holds none.
     """
-    try:
+    with told(path, "JSON"):
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} {damage(path) or f'is no JSON ({error}): {AGAIN}'}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} holds {type(found).__name__} where a JSON object is needed: {AGAIN}")
     return found
+
+
+@contextlib.contextmanager
+def told(path: Path, what: str) -> Iterator[None]:
+    """See `artifacts.reading`, with more to say of a model's files.
+
+    Args:
+        path: The file.
+        what: What it should be: ``JSON``.
+    """
+    with reading(path, what, AGAIN.capitalize()):
+        try:
+            yield
+        except (ValueError, RecursionError) as error:
+            if (found := damage(path)) is not None:
+                raise UserError(f"{path} {found}") from error
+            raise
 
 
 AGAIN = "copy or download the model again."

@@ -6,7 +6,6 @@ name in an adapter's config, the architecture in a checkpoint's config.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from spd_lightning.artifacts.store import COMPLETE
 from spd_lightning.errors import UserError
 from spd_lightning.model.adapter_beside import ADAPTER_CONFIG, read_record
 from spd_lightning.model.checkpoint_files import split_revision
+from spd_lightning.model.damage import read_object
 from spd_lightning.model.source import loadable_name, model_fingerprint, resolve_source, weight_files
 
 ARCHITECTURE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
@@ -63,19 +63,17 @@ def _recorded(student: Path) -> str | None:
     beside = student.resolve().parent
     record: Any = RunFolder(beside).keys().get("student") if student.name == RunFolder(beside).adapter.name else None
     if record is None and (beside / COMPLETE).is_file():
-        record = json.loads((beside / COMPLETE).read_text(encoding="utf-8"))
-    base = ((record or {}).get("key") or {}).get("base")
+        record = read_object(beside / COMPLETE)
+    key = record.get("key") if isinstance(record, dict) else None
+    base = key.get("base") if isinstance(key, dict) else None
     return base if isinstance(base, str) else None
 
 
 def _named(student: Path) -> str | None:
     """The base's name in an adapter's config."""
     file = student / ADAPTER_CONFIG
-    return (
-        (json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") or None)
-        if file.is_file()
-        else None
-    )
+    name = read_object(file).get("base_model_name_or_path") if file.is_file() else None
+    return str(name) if name else None
 
 
 def _same_model(there: str, here: str) -> bool:
@@ -105,6 +103,6 @@ def _other_architecture(student: Path, model_name_or_path: str) -> str | None:
     files = (student / "config.json", Path(resolve_source(model_name_or_path)[0]) / "config.json")
     if not all(file.is_file() for file in files):
         return None
-    there, here = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    there, here = map(read_object, files)
     differ = [f"{name} {there.get(name)}" for name in ARCHITECTURE if there.get(name) != here.get(name)]
     return f"a model of another architecture ({', '.join(differ)})" if differ else None

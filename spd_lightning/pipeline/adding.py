@@ -7,7 +7,7 @@ whole table.
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
 from typing import Any
@@ -16,7 +16,7 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import differences, flatten
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.statistics import holm
-from spd_lightning.report.schema import check_results
+from spd_lightning.report.schema import read_results
 
 Results = dict[str, Any]
 ORDER = {"base": 0, "projected": 1}
@@ -26,11 +26,16 @@ NO_PART = ("tasks", "methods", "when", "every_n_steps", "every_n_epochs", "adapt
 
 
 def earlier_results(run: RunFolder, fingerprint: str) -> Results:
-    """What ``results.json`` of a run holds; empty where there is none of this run that can be read."""
+    """What ``results.json`` of a run holds; empty where there is none of this run that can be read.
+
+    One that cannot is told and written anew: what was computed meanwhile is not lost for it.
+    """
+    if not run.results.is_file():
+        return {}
     try:
-        found = json.loads(run.results.read_text(encoding="utf-8"))
-        check_results(found, run.results)
-    except (OSError, ValueError, UserError):
+        found = read_results(run.results)
+    except UserError as error:
+        print(f"{error} It is written anew, without the rows that stood there.", file=sys.stderr)
         return {}
     del found["schema"]  # of the file, which is written anew
     return found if found["fingerprint"] == fingerprint else {}

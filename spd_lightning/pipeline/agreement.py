@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spd_lightning.artifacts.expressions import marked, value_of
 from spd_lightning.artifacts.files import read_jsonl
+from spd_lightning.artifacts.reading import reading
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import differences, settings_of
 from spd_lightning.artifacts.store import ArtifactStore
@@ -34,6 +35,7 @@ from spd_lightning.subspace.subspace import CapabilitySubspace
 MOMENTS_CPU = 1e-10
 MOMENTS_GPU = {"float32": 1e-5, "bfloat16": 1e-2}
 ENERGY = 1e-6  # difference in the share of one run's energy that the two bases capture
+AGAIN = "Make that run again, or put the file back."
 ADAPTER = 1e-3  # relative; the gradient's last bits differ, and Adam divides by its size
 
 
@@ -150,7 +152,7 @@ class Reference:
                 Check(f"{task}, {method}", f"verdicts that differ, of {len(both)}", changed, bound),
             ]
         if self.folder.adapter_weights.is_file():
-            theirs, mine = (load_file(folder.adapter_weights) for folder in folders)
+            theirs, mine = (_weights(folder.adapter_weights) for folder in folders)
             shared = sorted(mine.keys() & theirs.keys())
             flat = [torch.cat([w[name].flatten().double() for name in shared]) for w in (mine, theirs)]
             checks += [
@@ -173,7 +175,15 @@ def differing_lines(one: bytes, two: bytes) -> int:
 
 
 def _verdicts(file: Path) -> dict[tuple[str, int], Any]:
-    return {(r["id"], r["sample"]): r["correct"] for r in read_jsonl(file)} if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    with reading(file, "scored samples", AGAIN):
+        return {(r["id"], r["sample"]): r["correct"] for r in read_jsonl(file)}
+
+
+def _weights(file: Path) -> dict[str, Tensor]:
+    with reading(file, "the weights of an adapter", AGAIN):
+        return load_file(file)
 
 
 def agreement_table(checks: list[Check]) -> Table:

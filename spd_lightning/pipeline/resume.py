@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spd_lightning.artifacts.expressions import value_of
 from spd_lightning.artifacts.files import file_sha256, weights_sha256
+from spd_lightning.artifacts.reading import or_nothing, read_yaml
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import differences
 from spd_lightning.errors import UserError
@@ -169,11 +168,8 @@ def _run_of_student(student: Path) -> dict[str, Any]:
     beside = student.resolve().parent
     file = RunFolder(beside).config_file
     file = file if file.is_file() else RunFolder(beside.parent).config_file  # checkpoints/last.ckpt, round-2/student
-    try:
-        saved = yaml.safe_load(file.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return saved if isinstance(saved, dict) else {}
+    run = RunFolder(file.parent)
+    return run.configuration() if run.environment_file.is_file() else or_nothing(read_yaml, file)  # or no run's at all
 
 
 def write_student_of_checkpoint(ckpt_path: str, module: SPDFineTuningModule, run: RunFolder) -> Path:

@@ -16,11 +16,11 @@ import numpy as np
 
 from spd_lightning.artifacts.expressions import marked
 from spd_lightning.artifacts.files import read_jsonl
-from spd_lightning.artifacts.reading import read_object, reading
+from spd_lightning.artifacts.reading import reading
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import flatten, is_compared
 from spd_lightning.errors import UserError
-from spd_lightning.report.schema import check_results
+from spd_lightning.report.schema import read_results
 from spd_lightning.subspace.files import read_safetensors, site_keys
 from spd_lightning.tasks import is_generated
 
@@ -204,8 +204,7 @@ def read_run(run_dir: str | Path) -> Run:
             )
         what = "is not a run folder (no config.yaml, no results.json)" if path.is_dir() else "does not exist"
         raise UserError(f"{path} {what}. Give a folder that fit or test wrote, e.g. runs/<name>.")
-    again = "Run the evaluation again to write it anew."
-    results = check_results(read_object(folder.results, again), folder.results)
+    results = read_results(folder.results)
     if "runs" in results:
         raise UserError(f"{path} is itself a report over several runs. Give the run folders it was made from.")
     return assemble(folder, results)
@@ -231,11 +230,12 @@ def _read_subspace(path: Path) -> tuple[dict[str, Any], tuple[Spectrum, ...]]:
     except UserError as error:
         raise UserError(f"{path}: not a subspace file ({error}). Extract it again.") from error
     spectra = []
-    for layer, side in site_keys(arrays, "basis"):
-        site = f"layers.{layer}.{side}"
-        values, rank = arrays[f"{site}.singular_values"], arrays[f"{site}.basis"].shape[1]
-        energy = metadata.get("energy", {}).get(f"{layer}.{side}", _leading_share(values, rank))
-        spectra.append(Spectrum(layer, side, values, rank, energy))
+    with reading(path, "a subspace file", "Extract it again."):
+        for layer, side in site_keys(arrays, "basis"):
+            site = f"layers.{layer}.{side}"
+            values, rank = arrays[f"{site}.singular_values"], arrays[f"{site}.basis"].shape[1]
+            energy = metadata.get("energy", {}).get(f"{layer}.{side}", _leading_share(values, rank))
+            spectra.append(Spectrum(layer, side, values, rank, energy))
     return metadata, tuple(spectra)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.files import write_json
+from spd_lightning.artifacts.reading import read_object
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 
@@ -97,6 +98,15 @@ def check_results(results: Any, where: str | Path) -> dict[str, Any]:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise UserError(f"{where}: {'; '.join(wrong[:5])}{more}. Run the evaluation again to write it anew.")
     return results
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """What ``results.json`` holds, checked.
+
+    Raises:
+        UserError: If it cannot be read or is none.
+    """
+    return check_results(read_object(path, "Run the evaluation again to write it anew."), path)
 
 
 def write_results(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from spd_lightning.artifacts.reading import or_nothing, read_object
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.report.runs import Run, assemble, read_run
 from spd_lightning.report.schema import SCHEMA
@@ -42,10 +42,9 @@ def failed_points(parent: Path) -> dict[str, str]:
     """Points of the sweep in a folder whose command failed: name to reason."""
     failed = {}
     for record in sorted((parent / ".sweep").glob("*.json")):
-        with contextlib.suppress(ValueError, OSError):
-            status = json.loads(record.read_text(encoding="utf-8")).get("status")
-            if status:
-                log = record.with_suffix(".log")
+        if status := or_nothing(read_object, record).get("status"):
+            log = record.with_suffix(".log")
+            with contextlib.suppress(OSError):
                 lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
                 last = next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
                 failed[record.stem] = f"its command failed with status {status}: {last[:300]}"

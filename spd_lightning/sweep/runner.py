@@ -13,7 +13,6 @@ folder. At the end the report over all points is written to ``<out>/report/``.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
 import subprocess
@@ -26,6 +25,7 @@ from pathlib import Path
 
 from spd_lightning.artifacts.files import write_json
 from spd_lightning.artifacts.locks import file_lock
+from spd_lightning.artifacts.reading import or_nothing, read_object
 from spd_lightning.errors import UserError
 from spd_lightning.processes import PARENT
 from spd_lightning.report import read_run, render, sweeps, write_report
@@ -139,11 +139,7 @@ def tail(log: Path, lines: int = 8) -> str:
 def is_done(point: Point, out: Path) -> bool:
     """Whether a point finished before: its record says status 0, and its results are there."""
     record = out / ".sweep" / f"{point.name}.json"
-    if not (record.is_file() and (out / point.name / "results.json").is_file()):
-        return False
-    with contextlib.suppress(ValueError):
-        return json.loads(record.read_text(encoding="utf-8")).get("status") == 0
-    return False
+    return (out / point.name / "results.json").is_file() and or_nothing(read_object, record).get("status") == 0
 
 
 def run_sweep(sweep: Sweep, out: Path, workers: int) -> Path:
