@@ -154,6 +154,28 @@ def test_no_file_of_a_run_holds_a_value_of_the_environment(tiny_model_dir: str, 
     assert status == 2 and "model.learning_rate: '${oc.env:SPD_TEST_RATE}, sha256 " in err, err
 
 
+@pytest.mark.slow
+def test_no_file_of_a_sweep_holds_one_either(tiny_model_dir: str, place: Place) -> None:
+    own = [text for text in EXPRESSIONS if not text.startswith("--artifact_dir")]
+    (place.path / "some.yaml").write_text(Path(in_file([*FEW, *own])[0].partition("=")[2]).read_text())
+    sweep = {
+        "program": "spd_lightning",
+        "method": "grid",
+        "metric": {"name": "eval/custom/exact_match"},
+        "command": ["python", "-m", "spd_lightning", "fit", "--config=some.yaml", "${args}"],
+        "parameters": {
+            "subspace.model_name_or_path": {"value": tiny_model_dir},
+            "artifact_dir": {"value": "${oc.env:SPD_TEST_FOLDER}/store"},
+            "subspace.rank": {"values": [2]},
+        },
+    }
+    (place.path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    place.works("sweep", "sweep.yaml", "--workers=1", "--out=all")
+    assert (place.path / "all/.sweep").is_dir() and len(list(place.path.glob("all/*/results.json"))) == 2
+    assert (place.secret / "store").is_dir()
+    assert place.holding() == []
+
+
 def test_expressions_are_kept_where_they_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPD_TEST_FOLDER", "/secret")
     monkeypatch.setenv("SPD_TEST_NOTE", "7")
