@@ -17,6 +17,7 @@ from transformers import GenerationConfig
 
 from spd_lightning.artifacts.files import typed_path, write_atomic
 from spd_lightning.errors import UserError
+from spd_lightning.finetuning.export_folder import check_empty, whole_export
 from spd_lightning.finetuning.share_kept import LOW, share_kept
 from spd_lightning.finetuning.student import merged_copy
 from spd_lightning.generation.methods import METHODS
@@ -65,16 +66,18 @@ def export_adapter(adapter: str | Path, out: str | Path, facts: RunFacts) -> Pat
             "Use --form merged."
         )
     check_base_of(adapter, facts.model_name_or_path)
-    out = _empty_folder(out)
-    for path in sorted(Path(adapter).iterdir()):
-        if path.suffix in (".json", ".safetensors"):
-            shutil.copyfile(path, out / path.name)
+    out = check_empty(out)
     usage = (
         "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"base = AutoModelForCausalLM.from_pretrained({_as_arguments(facts.model_name_or_path)})\n"
         f"model = PeftModel.from_pretrained(base, {_quoted(out)})\n"
     )
-    return _finish(out, facts, f"A LoRA adapter for {facts.model_name_or_path}", _trained(facts), usage)
+    with whole_export(out) as folder:
+        for path in sorted(Path(adapter).iterdir()):
+            if path.suffix in (".json", ".safetensors"):
+                shutil.copyfile(path, folder / path.name)
+        _finish(folder, facts, f"A LoRA adapter for {facts.model_name_or_path}", _trained(facts), usage)
+    return out
 
 
 def export_merged(adapter: str | Path, out: str | Path, facts: RunFacts, dtype: torch.dtype = torch.float32) -> Path:
@@ -86,7 +89,7 @@ def export_merged(adapter: str | Path, out: str | Path, facts: RunFacts, dtype: 
         UserError: If ``out`` is not empty.
     """
     check_base_of(adapter, facts.model_name_or_path)
-    _empty_folder(out, make=False)
+    out = check_empty(out)
     share = share_kept(facts.model_name_or_path, adapter, dtype)
     kept = f"{dtype_name(dtype)} keeps {100 * share:.2f}% of the update that was trained."
     if share < LOW:
@@ -94,12 +97,9 @@ def export_merged(adapter: str | Path, out: str | Path, facts: RunFacts, dtype: 
     else:
         log.info("%s", kept)
     model = merged_copy(facts.model_name_or_path, adapter, dtype)
-    out = _empty_folder(out)
-    model.save_pretrained(out)
-    _keep_decoding_defaults(facts.model_name_or_path, out)
     merged = f"The adapter was merged into the weights in float32 and stored in {dtype_name(dtype)}."
     how = f"{_trained(facts)} {merged} {kept}"
-    return _finish(out, facts, f"A fine-tuned {facts.model_name_or_path}", how, _usage(out))
+    return _write_model(model, out, facts, f"A fine-tuned {facts.model_name_or_path}", how)
 
 
 def export_projected(
@@ -110,18 +110,23 @@ def export_projected(
     Raises:
         UserError: If ``out`` is not empty, or the subspace belongs to another model.
     """
-    _empty_folder(out, make=False)
+    out = check_empty(out)
     model = load_model(facts.model_name_or_path, torch.float32)
     merge_inside(fold_into(model, CapabilitySubspace.load(subspace)))  # type: ignore[arg-type]
-    out = _empty_folder(out)
     cast_weights(model, dtype)
-    model.save_pretrained(out)
-    _keep_decoding_defaults(facts.model_name_or_path, out)
     how = (
         f"Not trained: the weights are those of {facts.model_name_or_path}, keys and values projected onto "
         f"the capability subspace of {facts.task} by weights folded into their layers (arXiv:2605.22675)."
     )
-    return _finish(out, facts, f"{facts.model_name_or_path} under projection", how, _usage(out))
+    return _write_model(model, out, facts, f"{facts.model_name_or_path} under projection", how)
+
+
+def _write_model(model: Any, out: Path, facts: RunFacts, title: str, how: str) -> Path:
+    with whole_export(out) as folder:
+        model.save_pretrained(folder)
+        _keep_decoding_defaults(facts.model_name_or_path, folder)
+        _finish(folder, facts, title, how, _usage(out))
+    return out
 
 
 def _keep_decoding_defaults(model_name_or_path: str, out: Path) -> None:
@@ -172,20 +177,7 @@ def _usage(out: Path) -> str:
     )
 
 
-def _empty_folder(out: str | Path, make: bool = True) -> Path:
-    """The folder to write to; one that holds anything is refused, so nothing is overwritten."""
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out} already exists and is not an empty folder. Choose another; nothing was written.")
-    if make:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {out} cannot be made: {error.strerror}. Choose another folder.") from error
-    return out
-
-
-def _finish(out: Path, facts: RunFacts, title: str, how: str, usage: str) -> Path:
+def _finish(out: Path, facts: RunFacts, title: str, how: str, usage: str) -> None:
     """Add the tokenizer, the terms of an embedded model, and the model card."""
     save_tokenizer(facts.model_name_or_path, out)
     if (embedded := embedded_origin(facts.model_name_or_path)) is not None:
@@ -193,7 +185,6 @@ def _finish(out: Path, facts: RunFacts, title: str, how: str, usage: str) -> Pat
     config = load_config(facts.model_name_or_path, need_weights=False)
     usage = usage.replace("AutoModelForCausalLM", model_class(config).__name__)  # with pictures it has another class
     write_atomic(out / "README.md", model_card(facts, title, how, usage))
-    return out
 
 
 def _in_a_cell(value: Any) -> str:

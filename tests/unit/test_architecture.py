@@ -71,6 +71,7 @@ TESTED_IN = {
     "evaluation/scores.py": "unit/evaluation/test_benchmark.py",
     "finetuning/checkpoint_file.py": "unit/pipeline/test_whole_checkpoint.py",
     "finetuning/export.py": "unit/finetuning/test_student.py",
+    "finetuning/export_folder.py": "unit/finetuning/test_student.py",
     "evaluation/health.py": "unit/test_health.py",
     "finetuning/health.py": "unit/test_health.py",
     "finetuning/lora.py": "unit/finetuning/test_student.py",

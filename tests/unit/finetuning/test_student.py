@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import errno
+import itertools
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +23,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from spd_lightning.errors import UserError
+from spd_lightning.finetuning import export as export_files
 from spd_lightning.finetuning.export import RunFacts, export_adapter, export_merged, export_projected, model_card
 from spd_lightning.finetuning.lora import add_lora, lora_targets
 from spd_lightning.finetuning.student import merged_copy, save_adapter, save_student, write_merged
@@ -383,6 +387,57 @@ def test_export_refuses_a_folder_that_is_not_empty(adapter_dir: Path, tmp_path: 
         with pytest.raises(UserError, match=f"--out {tmp_path} already exists"):
             export(adapter_dir, tmp_path, facts)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_export_on_a_full_disk_leaves_nothing_and_can_be_repeated(
+    adapter_dir: Path, tmp_path: Path, facts: RunFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "there").mkdir()
+    for out, exporter in itertools.product(("new/out", "there"), (export_adapter, export_merged)):
+        with monkeypatch.context() as patch:
+            patch.setattr("spd_lightning.finetuning.export.save_tokenizer", full)
+            with pytest.raises(OSError, match="No space left") as told:
+                exporter(adapter_dir, tmp_path / out, facts)
+        assert str(told.value.filename).startswith(str(tmp_path / out)), "the folder is named"
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    for out in ("new/out", "there"):
+        names = {p.name for p in export_adapter(adapter_dir, tmp_path / out, facts).iterdir()}
+        assert {"adapter_model.safetensors", "adapter_config.json", "README.md"} <= names
+        assert not any(name.startswith(".") for name in names)
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "empty"])
+def test_of_two_exports_into_one_folder_one_is_written(
+    there: bool, adapter_dir: Path, tmp_path: Path, facts: RunFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second begins, and where it may ends, while the first writes."""
+    out, finish = tmp_path / "out", export_files._finish
+    if there:
+        out.mkdir()
+
+    def meanwhile(*args: Any) -> None:
+        monkeypatch.setattr(export_files, "_finish", finish)
+        if there:
+            with pytest.raises(UserError, match="out is in use by another process"):
+                export_merged(adapter_dir, out, facts)
+        elif os.fork() == 0:
+            os._exit(0 if export_adapter(adapter_dir, out, facts).is_dir() else 1)
+        else:
+            assert os.wait()[1] == 0
+        finish(*args)
+
+    monkeypatch.setattr(export_files, "_finish", meanwhile)
+    if there:
+        export_merged(adapter_dir, out, facts)
+    else:
+        with pytest.raises(UserError, match="out already exists and is not an empty folder"):
+            export_merged(adapter_dir, out, facts)
+    names = {p.name for p in out.iterdir()}
+    assert ("model.safetensors" in names) is there and ("adapter_model.safetensors" in names) is not there
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 def test_export_of_a_run_without_adapter(tiny_model_dir: str, tmp_path: Path, facts: RunFacts) -> None:
