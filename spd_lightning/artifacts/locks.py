@@ -17,11 +17,29 @@ from typing import Any
 from spd_lightning.artifacts.reading import or_nothing, read_object
 from spd_lightning.errors import UserError
 
+WAIT_S = 0.02
+LOOKS = 3  # a command that only asks whether a lock is held (`is_locked`) holds it for a moment
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what a file system says that has none
 
 
 class InUseError(UserError):
     """What `file_lock` was to hold is held by another process."""
+
+
+@contextlib.contextmanager
+def waited_lock(path: str | Path, holder: str) -> Iterator[None]:
+    """Hold a lock as `file_lock` does, after whoever holds it: for what is done within moments.
+
+    Raises:
+        UserError: If the file cannot be made or locked.
+    """
+    with contextlib.ExitStack() as held:
+        while True:
+            with contextlib.suppress(InUseError):
+                held.enter_context(file_lock(path, holder))
+                break
+            time.sleep(WAIT_S)
+        yield
 
 
 @contextlib.contextmanager
@@ -60,14 +78,21 @@ def file_lock(path: str | Path, holder: str) -> Iterator[Callable[[], bool]]:
         except OSError:
             return False
 
+    _HELD.add(path)
     try:
         _sign(descriptor)
         yield is_anothers
     finally:
+        _HELD.discard(path)
         if not is_anothers():
             with contextlib.suppress(OSError):
                 path.unlink()
         os.close(descriptor)
+
+
+def held_by_another(path: str | Path) -> bool:
+    """Whether another process than this one holds a lock."""
+    return Path(path) not in _HELD and is_locked(path)
 
 
 def is_locked(path: str | Path) -> bool:
@@ -109,8 +134,8 @@ def _made_alone(path: Path, holder: str) -> tuple[Path, int]:
     with contextlib.suppress(OSError):
         path.unlink()
     alone = path.with_name(f"{path.name}-exclusive-lock")
-    if path.parent not in _WITHOUT_LOCKS:
-        _WITHOUT_LOCKS.add(path.parent)
+    if (device := os.stat(path.parent).st_dev) not in _WITHOUT_LOCKS:
+        _WITHOUT_LOCKS.add(device)
         print(f"{path.parent}: its file system has no locks; {alone.name} stands in for one.", file=sys.stderr)
     for _ in range(2):
         try:
@@ -126,7 +151,8 @@ def _made_alone(path: Path, holder: str) -> tuple[Path, int]:
     raise InUseError(_in_use(holder, alone, ""))
 
 
-_WITHOUT_LOCKS: set[Path] = set()
+_WITHOUT_LOCKS: set[int] = set()  # file systems that were told of
+_HELD: set[Path] = set()  # locks of this process
 
 
 def _runs(pid: Any) -> bool:
@@ -142,6 +168,7 @@ def _runs(pid: Any) -> bool:
 
 def _locked(path: Path) -> int:
     """Descriptor of the file, locked; opened again if its last holder removed it meanwhile."""
+    looks = 0
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
@@ -149,6 +176,12 @@ def _locked(path: Path) -> int:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                     return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            if (looks := looks + 1) == LOOKS:
+                raise
+            time.sleep(WAIT_S)
+            continue
         except BaseException:
             os.close(descriptor)
             raise

@@ -19,12 +19,13 @@ import shutil
 import stat
 import sys
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.checksums import changes, checksums, is_sealed, passing, sealed
 from spd_lightning.artifacts.files import write_json
+from spd_lightning.artifacts.locks import held_by_another, waited_lock
 from spd_lightning.artifacts.reading import read_object
 from spd_lightning.errors import UserError
 
@@ -93,18 +94,20 @@ class ArtifactStore:
 
     def damage(self, folder: Path) -> list[str]:
         """What of a finished artifact is not as it was written, a few words each; all its files are read."""
+        return self._read(folder)[1]
+
+    def _read(self, folder: Path) -> tuple[dict[str, Any], list[str]]:
+        """The record of a finished artifact, and its `damage`."""
         try:
             record = self.facts(folder)
         except UserError as error:
-            return [str(error).partition(". ")[0].replace(f"{folder}/", "")]
-        if not is_sealed(record):
-            return [f"{COMPLETE} was changed"]
-        return changes(folder, record["files"])
+            return {}, [str(error).partition(". ")[0].replace(f"{folder}/", "")]
+        return record, changes(folder, record["files"]) if is_sealed(record) else [f"{COMPLETE} was changed"]
 
     def take(self, folder: Path) -> dict[str, Any] | None:
         """What `complete` recorded of an artifact that is whole; None where it has to be made.
 
-        A damaged one is named and set aside.
+        A damaged one is named and set aside, by one of the processes that come upon it.
 
         Ranks:
             For one process: it changes what the others would find.
@@ -112,10 +115,26 @@ class ArtifactStore:
         if not self.is_complete(folder):
             return None
         self._use(folder)
-        if damage := self.damage(folder):
-            self.set_aside(folder, "; ".join(damage))
-            return None
-        return self.facts(folder)
+        record, damage = self._read(folder)
+        if not damage:
+            return record
+        with contextlib.ExitStack() as alone:
+            with contextlib.suppress(UserError):  # a store that is only read: `set_aside` says so
+                alone.enter_context(waited_lock(self.root / ".set-aside-lock", f"The store {self.root}"))
+            # Meanwhile another may have set it aside, and made it anew; or it is being written a second time.
+            if self.is_complete(folder) and not held_by_another(folder / ".lock") and (damage := self.damage(folder)):
+                self.set_aside(folder, "; ".join(damage))
+        return None
+
+    @contextlib.contextmanager
+    def writing(self, folder: Path) -> Iterator[bool]:
+        """Write an artifact's files alone, after another process that does: whether it still is to be made.
+
+        Ranks:
+            For one process.
+        """
+        with waited_lock(folder / ".lock", f"The artifact in {folder}"):
+            yield self.take(folder) is None
 
     def _use(self, folder: Path) -> None:
         """Hold an artifact while this object lives, so that `remove` leaves it, and note that it was used now."""
@@ -127,15 +146,23 @@ class ArtifactStore:
 
     def in_use(self, folder: Path) -> bool:
         """Whether a run holds an artifact (`take`), or writes it."""
-        for name in (COMPLETE, ".lock"):
-            with contextlib.suppress(FileNotFoundError), open(folder / name, "rb+") as file:
+        with self._unless_used(folder) as free:
+            return not free
+
+    @contextlib.contextmanager
+    def _unless_used(self, folder: Path) -> Iterator[bool]:
+        """Whether no run holds an artifact or writes it; none can begin to meanwhile."""
+        with contextlib.ExitStack() as opened:
+            for name in (COMPLETE, ".lock"):
                 try:
+                    file = opened.enter_context(open(folder / name, "rb+"))
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    return True
-                except OSError:  # no locks here
+                    yield False
+                    return
+                except OSError:  # no such file, or no locks here
                     continue
-        return False
+            yield True
 
     def open_to_others(self) -> str | None:
         """What to say of a store that every user of the machine can write; None for any other."""
@@ -157,6 +184,8 @@ class ArtifactStore:
         aside = folder.with_name(f"{folder.name}{DAMAGED}{others + 1 if others else ''}")
         try:
             folder.rename(aside)
+        except FileNotFoundError:  # by another process
+            return aside
         except OSError as error:
             raise UserError(
                 f"{folder} is damaged ({why}) and cannot be set aside: {error.strerror}. Remove it, or set "
@@ -188,6 +217,12 @@ class ArtifactStore:
             )
         return rows
 
-    def remove(self, folder: Path) -> None:
-        """Delete one artifact."""
-        shutil.rmtree(folder)
+    def remove(self, folder: Path) -> bool:
+        """Delete one artifact, unless a run holds it or writes it; it goes at once, so nobody takes a part of it."""
+        aside = folder.with_name(f".{folder.name.removeprefix('.').removesuffix('-new')}-{os.getpid()}-new")
+        with self._unless_used(folder) as free:
+            if free:
+                folder.rename(aside)
+        if free:
+            shutil.rmtree(aside)
+        return free

@@ -37,19 +37,18 @@ def artifacts(
         days = (now - row["used"]) / 86400
         state = "complete" if row["complete"] else "unfinished"
         doomed = action == "prune" and days > older_than_days
-        held = doomed and store.in_use(row["path"])
         key: dict[str, Any] = {}
         try:
             key = store.facts(row["path"])["key"] if row["complete"] else {}
         except (UserError, KeyError, TypeError):
             state = "damaged"
+        held = doomed and not store.remove(row["path"])
         end = "  in use, kept" if held else "  removed" if doomed else ""
         print(
             f"{row['stage']:<10} {row['fingerprint']}  {state:<10} {row['bytes'] / 2**20:9.1f} MiB  "
             f"{days:6.1f} days  {owners.describe(row['path'].name, key)}{end}"
         )
         if doomed and not held:
-            store.remove(row["path"])
             freed += row["bytes"]
     if action == "prune":
         print(f"{freed / 2**20:.1f} MiB freed; run folders keep their own copies.")

@@ -69,9 +69,11 @@ def evaluate_model(
                 result.facts["rounding"] = rounding_noise(*loaded, benchmark)
             if store and full_key and rank == 0 and result.not_run is None:
                 folder = store.folder("scores", full_key)
-                write_jsonl(folder / "records.jsonl", result.records)
                 facts = {k: result.facts[k] for k in result.facts if not k.startswith("by_") and k != "reasons"}
-                store.complete(folder, full_key, facts=facts)
+                with store.writing(folder) as wanted:
+                    if wanted:
+                        write_jsonl(folder / "records.jsonl", result.records)
+                        store.complete(folder, full_key, facts=facts)
         results.append(result)
     return results
 

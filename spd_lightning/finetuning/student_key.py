@@ -6,8 +6,10 @@ checksum of the weights) and names the student's folder in the store.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,8 +119,14 @@ class StudentStore:
         Ranks:
             Rank 0 only.
         """
-        # What stands there is damaged, or another run's, which is the same.
-        with whole_folder(self.folder, replace=True, shared=True) as aside:
-            write(aside / "student")
-            digest = weights_sha256(aside / "student")
-            self.store.complete(aside, self.key, weights_sha256=digest, step=step, read=dict(read))
+        if self.has():  # of another run meanwhile, and the same
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)  # it has no record
+        try:
+            with whole_folder(self.folder, shared=True) as aside:
+                write(aside / "student")
+                digest = weights_sha256(aside / "student")
+                self.store.complete(aside, self.key, weights_sha256=digest, step=step, read=dict(read))
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not self.has():
+                raise

@@ -243,7 +243,7 @@ def _finished(corpus: Corpus, store: ArtifactStore) -> dict[str, Any] | None:
     known = store.take(corpus.folder)
     if known is not None:
         corpus.remove_parts()  # a killed process may have left some
-    elif corpus.is_final() and not corpus.parts():
+    elif corpus.is_final() and not corpus.parts() and not store.is_complete(corpus.folder):  # nor finished just now
         store.set_aside(corpus.folder, f"{corpus.path.name} has no record of what it was made from")
     return known
 

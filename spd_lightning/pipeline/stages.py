@@ -66,12 +66,7 @@ class Pipeline:
     """
 
     def __init__(
-        self,
-        parts: Parts,
-        trainer: Trainer,
-        run: RunFolder,
-        store: ArtifactStore,
-        config: Mapping[str, Any],
+        self, parts: Parts, trainer: Trainer, run: RunFolder, store: ArtifactStore, config: Mapping[str, Any]
     ) -> None:
         self.extraction, self.data = parts.extraction, parts.data
         self.student, self.benchmarks = parts.student, parts.benchmarks
@@ -155,9 +150,10 @@ class Pipeline:
         key = module.subspace_key()
         path = (folder := self.store.folder("subspace", key)) / "subspace.safetensors"
         if is_rank_zero():
-            if self.store.take(folder) is None:
-                module.subspace.save(path)
-                self.store.complete(folder, key)
+            with self.store.writing(folder) as wanted:
+                if wanted:
+                    module.subspace.save(path)
+                    self.store.complete(folder, key)
             self.run.add(path, self.run.subspace)
             self.run.record("subspace", key)
         barrier()

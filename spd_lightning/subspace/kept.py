@@ -54,5 +54,7 @@ class KeptMoments:
         if not is_rank_zero():
             return
         folder = self.store.folder("moments", self.keys[task])
-        moments.save(folder / FILE)
-        self.store.complete(folder, self.keys[task], statistics=dict(statistics))
+        with self.store.writing(folder) as wanted:
+            if wanted:
+                moments.save(folder / FILE)
+                self.store.complete(folder, self.keys[task], statistics=dict(statistics))

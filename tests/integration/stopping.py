@@ -8,8 +8,9 @@ fork has all libraries imported, so a command takes its own time alone.
 A crash point is a write, an fsync, a rename, a mkdir, an open for writing or a removal beneath a ROOT, as Python does
 them: what a library writes by itself is seen when that is synced or renamed. Of a write, half is done.
 
-A fault begins at the first point whose name holds ``at``, and stays: from then on, points of some kinds fail with the
-number ``disk`` (`KINDS_OF`), as a disk would have them fail; or ``do`` is done once, with ``what`` (`DONE_TO`).
+A fault begins at the first point whose name holds ``at`` (at once where that is empty), and stays: from then on, points
+of some kinds fail with the number ``disk`` (`KINDS_OF`), as a disk would have them fail; or ``do`` is done once, with
+``what`` (`DONE_TO`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import errno
+import fcntl
 import importlib
 import io
 import json
@@ -72,7 +74,24 @@ def _fill(file: str) -> None:
                     pass
 
 
+def _pause(file: str) -> None:
+    """Wait as long as a file stands, which is made now and somebody else removes."""
+    Path(file).touch()
+    deadline = time.monotonic() + 300
+    while os.path.exists(file) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _without_locks(_: str) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    fcntl.flock = refuse
+
+
 DONE_TO = {
+    "pause": _pause,
+    "without locks": _without_locks,
     "too many files": _no_more_files,
     "no large files": _no_large_files,
     "not allowed": _not_allowed,
@@ -118,6 +137,8 @@ class Points:
 
         os.fsync, os.write, os.sendfile = fsync, write, sendfile  # type: ignore[assignment]
         io.open = builtins.open = self.open  # type: ignore[assignment]
+        if self.fault and not self.fault["at"]:
+            self._fails("", "")
         sys.addaudithook(self.audit)
 
     def open(self, file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:

@@ -186,6 +186,7 @@ def test_where_there_are_no_locks_a_file_stands_in_for_one(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr("spd_lightning.artifacts.locks._WITHOUT_LOCKS", set())
     path = tmp_path / ".lock"
     with (
         file_lock(path, "the first"),

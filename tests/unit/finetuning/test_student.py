@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning import export as export_files
 from spd_lightning.finetuning.export import RunFacts, export_adapter, export_merged, export_projected, model_card
+from spd_lightning.finetuning.export_folder import check_empty
 from spd_lightning.finetuning.lora import add_lora, lora_targets
 from spd_lightning.finetuning.student import merged_copy, save_adapter, save_student, write_merged
 from spd_lightning.generation.vllm_engine import write_folded
@@ -438,6 +439,14 @@ def test_of_two_exports_into_one_folder_one_is_written(
     names = {p.name for p in out.iterdir()}
     assert ("model.safetensors" in names) is there and ("adapter_model.safetensors" in names) is not there
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_export_was_writing_is_in_nobodys_way(adapter_dir: Path, tmp_path: Path, facts: RunFacts) -> None:
+    (tmp_path / "out" / "..export-new-new").mkdir(parents=True)
+    (tmp_path / "out" / "..export-new-new" / "adapter_model.safetensors").write_text("half")
+    assert check_empty(tmp_path / "out") == tmp_path / "out"
+    out = export_adapter(adapter_dir, tmp_path / "out", facts)
+    assert is_adapter(out) and not [p for p in out.iterdir() if p.name.startswith(".")]
 
 
 def test_export_of_a_run_without_adapter(tiny_model_dir: str, tmp_path: Path, facts: RunFacts) -> None:
