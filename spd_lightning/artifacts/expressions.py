@@ -85,8 +85,9 @@ def marked(config: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, An
 
     Args:
         config: With expressions, as ``config.yaml`` has them.
-        hashes: See `digests`.
+        hashes: See `digests`; what was changed by hand to be no mapping counts as none.
     """
+    hashes = hashes if isinstance(hashes, Mapping) else {}
     marks = {
         place: f"{text}{MARK}{hashes[_dotted(place)]}" for place, text in _texts(config, ()) if _dotted(place) in hashes
     }

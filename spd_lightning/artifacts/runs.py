@@ -65,12 +65,20 @@ class RunSummary:
 
         Of several metrics the one that stands first; None for a model without a score.
         """
-        rows = [row for row in self.results.get("scores") or [] if isinstance(row, dict)]
-        tasks = [row.get("task") for row in rows]
+        found = self.results.get("scores")
+        rows = [row for row in found if _is_score(row)] if isinstance(found, list) else []
+        tasks = [row["task"] for row in rows]
         trained = self.results.get("trained_on")
         task = trained if trained in tasks else next(iter(tasks), None)
-        first = {row.get("method"): row for row in reversed([r for r in rows if r.get("task") == task])}
+        first = {row["method"]: row for row in reversed([r for r in rows if r["task"] == task])}
         return first.get("base"), None if self.method == "base" else first.get(self.method)
+
+
+def _is_score(row: Any) -> bool:
+    """Whether a row of results that nobody checked has what a list shows."""
+    if not isinstance(row, dict) or any(not isinstance(row.get(name), str) for name in ("task", "method", "metric")):
+        return False
+    return isinstance(row.get("value"), int | float)
 
 
 def find_runs(root: str | Path) -> Iterator[RunFolder]:

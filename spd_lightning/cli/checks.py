@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator, Sequence
 
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, disk_fault
 
 
 def check_store(store: ArtifactStore) -> None:
@@ -50,6 +52,34 @@ def verify(run_dir: str) -> None:
             f"ones and give the same command again: python -m spd_lightning fit --config {run.config_file}"
         )
     print(f"{run.path}: every file is as it was written")
+
+
+@contextlib.contextmanager
+def showing(runs: Sequence[RunFolder]) -> Iterator[None]:
+    """Tell of runs that cannot be shown that their files are not, or may not be, as they were written.
+
+    Files that can be read may still hold what no run writes: rows of another shape, text in the place of a number. What
+    goes wrong with files that are as they were written is a fault of this program, and is raised as it is.
+
+    Raises:
+        UserError: For runs with changed files, or without the checksums that would tell.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if disk_fault(error) is not None:
+            raise
+        found = {run.path: run.manifest.changed() for run in runs}
+        said = [f"{path} ({'; '.join(why) if why else 'nothing tells'})" for path, why in found.items() if why != []]
+        if not said:
+            raise
+        raise UserError(
+            f"What stands in {', '.join(said)} cannot be shown ({type(error).__name__}: {error}): it was changed by "
+            "hand, or another program wrote it. Put the files back, or remove results.json and score the run again "
+            "with test."
+        ) from error
 
 
 def told_changes(run: RunFolder) -> None:

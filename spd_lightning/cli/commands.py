@@ -16,7 +16,7 @@ from spd_lightning import shipped
 from spd_lightning.artifacts.reading import reading
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import settings_of
-from spd_lightning.cli.checks import told_changes, verify
+from spd_lightning.cli.checks import showing, told_changes, verify
 from spd_lightning.cli.completion import completion
 from spd_lightning.cli.doctor import doctor
 from spd_lightning.cli.run_config import run_config
@@ -44,7 +44,8 @@ def report(run_dir: list[str], *, out: str | None = None, format: str = "md,html
     for run in runs:
         told_changes(RunFolder(run))
     kinds, files = ([name.strip() for name in text.split(",") if name.strip()] for text in (format, plots))
-    print(f"Report: {write_report(runs, Path(out) if out else runs[0], kinds, files)}")
+    with showing([RunFolder(run) for run in runs]):
+        print(f"Report: {write_report(runs, Path(out) if out else runs[0], kinds, files)}")
 
 
 def export(run_dir: str, *, form: Literal["adapter", "merged", "projected"], out: str) -> None:

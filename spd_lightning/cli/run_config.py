@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.artifacts.run_folder import AGAIN, RunFolder
+from spd_lightning.artifacts.settings import SECTIONS
 from spd_lightning.errors import UserError
+
+
+class Saved(dict[str, Any]):
+    """Options of a ``config.yaml``: one that is asked for and is not there is told, since every run writes all.
+
+    Args:
+        found: The options.
+        file: The file.
+        above: Where they stand in it: ``data.``.
+    """
+
+    def __init__(self, found: Mapping[str, Any], file: Path, above: str = "") -> None:
+        self.file, self.above = file, above
+        for name, value in found.items():
+            if isinstance(value, Mapping):
+                self[name] = Saved(value, file, f"{above}{name}.")
+            elif above or name not in SECTIONS:
+                self[name] = value
+
+    def __missing__(self, name: str) -> Any:
+        """Nothing stands for an option.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(f"{self.file} says nothing of {self.above}{name}, so it is not as a run wrote it. {AGAIN}")
 
 
 def saved_values(run: RunFolder) -> dict[str, Any]:
     """A run's ``config.yaml`` with the values that its expressions have now, read by the parser as they were then.
 
     Raises:
-        UserError: If a variable is not set, or its value cannot be taken.
+        UserError: If a variable is not set, or its value cannot be taken; later, for an option that is not there.
     """
     config = run.configuration()
     if "${" not in str(config):
-        return config
+        return Saved(config, run.config_file)
     from jsonargparse import ArgumentError, capture_parser
     from omegaconf.errors import OmegaConfBaseException
 
@@ -33,7 +62,7 @@ def saved_values(run: RunFolder) -> dict[str, Any]:
     except ArgumentError as error:
         raise UserError(f"{run.config_file}: {explain(error, [], [], typed)}") from error
     values: dict[str, Any] = parser.commands.choices["fit"].values(options.fit)
-    return {name: values[name] for name in config if name in values}
+    return Saved({name: values[name] for name in config if name in values}, run.config_file)
 
 
 def run_config(run: RunFolder) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.runs import RunSummary, find_runs, summarise
 from spd_lightning.artifacts.store import COMPLETE
+from spd_lightning.cli.checks import showing
 from spd_lightning.cli.typed import PROGRAM
 from spd_lightning.errors import UserError
 
@@ -50,7 +51,11 @@ def runs(
         raise UserError(f"{action} needs a run folder. `{PROGRAM} runs list` shows all.")
     found = [_named(name, Path(runs_dir)) for name in run_dir]
     for folder in found:
-        _show(folder) if action == "show" else _remove(folder, yes)
+        if action == "rm":
+            _remove(folder, yes)
+            continue
+        with showing([folder]):
+            _show(folder)
 
 
 def _named(name: str, runs_dir: Path) -> RunFolder:

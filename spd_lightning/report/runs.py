@@ -96,7 +96,7 @@ class Run:
     @cached_property
     def marked(self) -> dict[str, Any]:
         """Every option; one that was taken from the environment with a hash of its value, which no file holds."""
-        return marked(self.config, self.environment.get("values") or {})
+        return marked(self.config, self.environment.get("values", {}))
 
     @cached_property
     def conditions(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import save, save_file
 
 from spd_lightning.artifacts.files import write_json
@@ -158,3 +159,99 @@ def test_text_that_no_file_can_hold_is_told_and_the_old_file_stays(tmp_path: Pat
         write_json(tmp_path / "a.json", {"command": "fit --run_dir caf\udce9"})
     str(told.value).encode()
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1} and len(list(tmp_path.iterdir())) == 1
+
+
+def changed_by_hand(folder: Path, name: str, change: Callable[[Any], Any]) -> Path:
+    """A run whose file is whole JSON, of another shape than a run writes."""
+    run = RunFolder(make_run(folder / "run"))
+    run.manifest.write()
+    path = run.path / name
+    lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+    path.write_text("".join(json.dumps(change(json.loads(line))) + "\n" for line in lines))
+    return run.path
+
+
+FACTS = ("health", "not_run", "benchmarks", "corpus", "corpus_samples", "overlap", "passes", "moved", "added")
+SHAPES: list[Any] = [7, "x", [7], ["x"], [{}], {"a": 7}, {"answers": [7]}, {"a.b": "x"}, [{"task": 1, "stage": []}]]
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_facts_of_another_shape_are_told(fact: str, tmp_path: Path) -> None:
+    run, told = changed_by_hand(tmp_path, "results.json", dict), 0
+    whole = json.loads((run / "results.json").read_text())
+    for shape in SHAPES:
+        (run / "results.json").write_text(json.dumps({**whole, fact: shape}))
+        try:
+            commands.report([str(run)], format="md", plots="")
+            commands.runs("show", [str(run)])
+        except UserError as error:
+            told += "run (results.json was changed" in str(error) or "results.json: " in str(error)
+    assert told or fact == "added", "no shape of it is wrong"
+
+
+@pytest.mark.parametrize(
+    "name", ["keys.json", "environment.json", "corpus/generations.jsonl", "samples/arithmetic.spd.jsonl"]
+)
+@pytest.mark.parametrize("value", [7, "x", ["x"], None])
+def test_other_files_of_another_shape_are_told_or_shown(name: str, value: Any, tmp_path: Path) -> None:
+    stages = ("subspace", "corpus", "student", "artifacts")
+    if name == "keys.json":
+        run = make_run(tmp_path / "run")
+        write_json(run / name, {stage: {"key": 1} for stage in stages})
+        RunFolder(run).manifest.write()
+        write_json(run / name, dict.fromkeys(stages, value))
+    else:
+        run = changed_by_hand(tmp_path, name, lambda found: {**dict.fromkeys(found, value), "values": value})
+    for act in (lambda: commands.report([str(run)], format="md", plots=""), lambda: commands.runs("show", [str(run)])):
+        try:
+            act()
+        except UserError as error:
+            assert "run" in str(error) and "\n" not in str(error)
+
+
+def test_a_fault_of_ours_is_not_put_on_a_run_that_is_as_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = changed_by_hand(tmp_path, "results.json", dict)
+
+    def broken(*args: Any) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr("spd_lightning.report.page.one_run", broken)
+    with pytest.raises(UserError, match=r"run \(results\.json was changed\) cannot be shown \(KeyError: 'ours'\)"):
+        commands.report([str(run)], plots="")
+    RunFolder(run).manifest.write()
+    with pytest.raises(KeyError):
+        commands.report([str(run)], plots="")
+
+
+@pytest.mark.parametrize("scores", [7, [7], [{}], [{"task": [], "method": "spd", "metric": "m", "value": 1}], {"a": 1}])
+def test_scores_of_another_shape_are_not_listed(scores: Any, tmp_path: Path) -> None:
+    run = changed_by_hand(tmp_path, "results.json", lambda found: {**found, "scores": scores})
+    assert summarise(RunFolder(run)).headline() == (None, None)
+    commands.runs("list", runs_dir=str(tmp_path))
+
+
+def test_options_that_no_run_writes_are_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    whole = yaml.safe_load((run / "config.yaml").read_text())
+    out = str(tmp_path / "out")
+    acts: list[Callable[[], Any]] = [
+        lambda: commands.export(str(run), form="adapter", out=out),
+        lambda: commands.contamination(str(run), limit=0),
+        lambda: commands.sample(str(run), prompt="a"),
+        lambda: commands.report([str(run)], format="md", plots=""),
+        lambda: commands.runs("show", [str(run)]),
+        lambda: commands.runs("list", runs_dir=str(tmp_path)),
+    ]
+    told = []
+    for change in ({}, {"subspace": [7]}, {"subspace": {"task": 7}}, {"data": "x"}, {"data": None}, {"trainer": [[]]}):
+        write_json(run / "config.yaml", {**whole, **change} if change else {"seed_everything": 1})
+        for act in acts:
+            try:
+                act()
+            except UserError as error:
+                told.append(str(error))
+    assert all("\n" not in text and "run" in text for text in told)
+    assert any("config.yaml says nothing of subspace, so it is not as a run wrote it" in text for text in told)
+    assert any("config.yaml says nothing of data.dtype, " in text for text in told)
