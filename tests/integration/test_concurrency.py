@@ -158,9 +158,11 @@ def test_two_runs_make_one_artifact(file: str, two: Two) -> None:
     until((here / "two" / "config.yaml").exists, second)
     time.sleep(2)
     two.let_go()
-    done = second.result()
-    two.check(("one", first.result()), ("two", done))
-    assert not [p for p in done["points"] if p.startswith("write") and file in p and "store" in p], "it wrote none"
+    both = first.result(), second.result()
+    two.check(("one", both[0]), ("two", both[1]))
+    put = [{p for p in done["points"] if p.startswith("rename") and p.endswith(f"/{file}")} for done in both]
+    stored = [{p for p in own if f"{here}/store/" in p} for own in put]
+    assert stored[0] and not stored[0] & stored[1], "no artifact is written by both"
 
 
 def test_two_runs_make_one_student(two: Two) -> None:
