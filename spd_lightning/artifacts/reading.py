@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from spd_lightning.errors import UserError, disk_fault
 # What the system says of a file that is gone, of another kind, or on a bad part of the disk. All else (too many open
 # files, no permission, a network disk that is not there) says nothing of the file, which may be whole.
 OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO)
-DEEPEST = 200  # levels of a YAML file; libyaml's loader has none, and ends the process where the stack does
+DEEPEST = 200  # levels of a YAML file; libyaml's loader knows no limit, and ends the process where the stack does
+MOST = 100_000  # values of one
 
 
 @contextlib.contextmanager
@@ -111,13 +112,36 @@ def read_yaml(path: str | Path, advice: str) -> dict[str, Any]:
 
     with reading(path, "YAML", advice):
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
-        text, depth = Path(path).read_text(encoding="utf-8"), 0
-        for event in yaml.parse(text, loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST:
-                raise ValueError("it is nested too deep")
+        text = Path(path).read_text(encoding="utf-8")
+        _check_size(yaml.parse(text, loader))
         found = yaml.load(text, loader)
     return {} if found is None else _mapping(path, found, "mapping of names to values", advice)
+
+
+def _check_size(events: Iterable[Any]) -> None:
+    """Refuse YAML that is nested without end, or stands for more than it holds: aliases of aliases, or of itself.
+
+    Raises:
+        ValueError: If so.
+    """
+    sizes: dict[str, int] = {}  # of what has a name
+    open_: list[tuple[str | None, int]] = [(None, 0)]  # name, and values so far, of what is not at its end
+    for event in events:
+        kind, size = type(event).__name__, 0
+        if kind in ("MappingStartEvent", "SequenceStartEvent"):
+            open_.append((event.anchor, 1))
+        elif kind in ("MappingEndEvent", "SequenceEndEvent"):
+            name, size = open_.pop()
+            sizes |= {name: size} if name else {}
+        elif kind == "AliasEvent":
+            size = sizes.get(event.anchor, 1)
+            if any(event.anchor == name for name, _ in open_):
+                raise ValueError("it holds itself")
+        elif kind == "ScalarEvent":
+            size = 1
+        open_[-1] = (open_[-1][0], open_[-1][1] + size)
+        if len(open_) > DEEPEST or open_[-1][1] > MOST:
+            raise ValueError("it is nested too deep" if len(open_) > DEEPEST else f"more than {MOST:,} values")
 
 
 def or_nothing(read: Callable[[Path, str], dict[str, Any]], path: Path) -> dict[str, Any]:

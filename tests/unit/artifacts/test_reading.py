@@ -93,3 +93,30 @@ def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(
         with pytest.raises(UserError, match=rf"keys\.json: {os.strerror(number)}\. .*then give the same command again"):
             read_object(file, "Remove it.")
     assert store.take(folder) is not None and checkpoint_damage(tmp_path / "last.ckpt") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[" * 100_000, "it is nested too deep"),
+        ("- " * 5_000 + "a", "it is nested too deep"),
+        ("a: &a {b: *a}\n", "it holds itself"),
+        ("a: &a [b, {c: [*a]}]\n", "it holds itself"),
+        (
+            "a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]\n"
+            + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)),
+            "more than 100,000 values",
+        ),
+    ],
+    ids=["brackets", "dashes", "itself", "itself deeper", "aliases of aliases"],
+)
+def test_yaml_that_stands_for_more_than_it_holds_is_refused(text: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"a\.yaml cannot be read as YAML \(ValueError: {why}\)"):
+        read_yaml(tmp_path / "a.yaml", "")
+
+
+def test_aliases_are_what_they_name(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: &a {b: [1, &two 2]}\nc: [*a, *a, *two]\nd: &d 3\ne: *d\n")
+    one = {"b": [1, 2]}
+    assert read_yaml(tmp_path / "a.yaml", "") == {"a": one, "c": [one, one, 2], "d": 3, "e": 3}
