@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from experiments.benchmarks import checksums
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cli.program import main
@@ -219,6 +220,18 @@ def test_rows_that_were_edited_by_hand_are_not_kept(run: Path, tiny_model_dir: s
     (run / "results.json").unlink()
     assert fit(tiny_model_dir, run) == 0
     at_once(["verify", str(run)])
+
+
+def test_what_the_checksums_cost_is_measured(run: Path, capsys: Any) -> None:
+    capsys.readouterr()
+    assert checksums.main([str(run), "--rounds=1", f"--json={run.parent / 'figures'}"]) == 0
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert rows == ["stage", "extract", "generate", "fine_tune", "evaluate"]
+    (figures,) = json.loads((run.parent / "figures").read_text())
+    assert all(row["bytes"] > 0 and row["warm"] > 0 and row["cold"] > 0 for row in figures.values())
+    lose_lines(next((run.parent / ".artifacts").glob("corpus-*/generations.jsonl")))
+    with pytest.raises(AssertionError, match=r"generations\.jsonl was changed"):
+        checksums.main([str(run), "--rounds=1"])
 
 
 def test_a_damaged_record_ends_no_list(run: Path, capsys: Any) -> None:

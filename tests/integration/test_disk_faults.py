@@ -153,3 +153,21 @@ def test_an_output_that_cannot_be_written_is_told() -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "the output" in done.stderr and "No space left" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "artifacts list --artifact_dir",
+        "runs list --runs_dir",
+        "sweep",
+        "fit --run_dir",
+    ],
+)
+def test_a_name_too_long_for_any_disk_is_told(
+    command: str, tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = [f"--subspace.model_name_or_path={tiny_model_dir}"] if command.startswith("fit") else []
+    assert start([*command.split(), str(tmp_path / ("x" * 300)), *model]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and ("File name too long. Choose a shorter name" in errors[0] or "Shorten it" in errors[0])
