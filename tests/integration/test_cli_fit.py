@@ -564,7 +564,7 @@ def test_a_mistake_amid_a_later_round_leaves_the_run_as_it_stands(
 
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setattr("spd_lightning.pipeline.fit.write_merged", full)
-    monkeypatch.setattr("spd_lightning.pipeline.fit.commits_taken", lambda: {"openai/gsm8k": "c" * 40})
+    monkeypatch.setattr("spd_lightning.pipeline.holding.commits_taken", lambda: {"openai/gsm8k": "c" * 40})
     run = tmp_path / "run"
     args = ["fit", f"--subspace.model_name_or_path={tiny_model_dir}", f"--run_dir={run}", *in_file(SETTINGS)]
     assert main([*args, "--model.rounds=2"]) == 2
