@@ -90,11 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for time_of in range(given.times):
                 number = (signal.SIGINT, signal.SIGTERM)[time_of % 2]
                 args = [*command, "--estimate"] if stage == "estimate" else command
-                rows.append(
-                    interrupted(
-                        args, folder, stage, number, draw.uniform(FIRST if stage == "estimate" else 0, given.within)
-                    )
-                )
+                first, last = (FIRST, min(given.within, 6.0)) if stage == "estimate" else (0.0, given.within)
+                rows.append(interrupted(args, folder, stage, number, draw.uniform(first, last)))
                 print(rows[-1], file=sys.stderr, flush=True)
                 if given.json:
                     Path(given.json).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")

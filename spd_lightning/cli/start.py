@@ -91,6 +91,7 @@ def leave(status: int) -> NoReturn:
     What libraries do at exit is done, if it is done in `AT_EXIT_S` (an upload to W&B is not waited for).
     """
     if status > 128:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends it there and then, without a traceback
         late = threading.Timer(AT_EXIT_S, os._exit, [status])
         late.daemon = True
         late.start()

@@ -202,3 +202,11 @@ def test_after_a_signal_it_leaves_at_once(status: int, torn_down: str) -> None:
     code += "sys.late = Late()\natexit.register(print, 'at exit')\nprint('before')\n"
     done = subprocess.run([sys.executable, "-c", f"{code}leave({status})"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (status, f"before\nat exit\n{torn_down}", "")
+
+
+@pytest.mark.parametrize(("late", "status"), [("os.kill(os.getpid(), 2)", -2), ("time.sleep(60)", 130)])
+def test_what_is_done_at_exit_is_bounded_and_a_second_key_ends_it(late: str, status: int) -> None:
+    code = "import atexit, os, time\nfrom spd_lightning.cli import start\nstart.AT_EXIT_S = 0.5\n"
+    code += f"atexit.register(lambda: ({late}, time.sleep(60)))\nstart.leave(130)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
