@@ -1,6 +1,6 @@
 """Seconds from a signal to the process's end, with a real model, at random moments of the estimate and every stage.
 
-    python -m experiments.benchmarks interruption [--model gemma3-270m] [--times 6] [--json FILE] [-- OPTIONS OF fit]
+    python -m experiments.benchmarks interruption [--model gemma3-270m] [--stages STAGE ...] [-- OPTIONS OF fit]
 
 SIGINT and SIGTERM in turns. The run is that of ``configs/demo.yaml``, given again after each interruption, so it goes
 on from what was finished; a moment is drawn within ``--within`` seconds of the stage's beginning (that of the estimate
@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks interruption", allow_abbrev=False)
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--times", type=int, default=6, help="interruptions in each stage")
+    parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES, metavar="STAGE")
     parser.add_argument("--within", type=float, default=6.0, help="seconds behind the stage's beginning")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", help="file for the single figures")
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = Path(name)
         command = ["fit", "--config", str(ROOT / "configs/demo.yaml"), "--subspace.model_name_or_path", given.model]
         command += ["--run_dir", str(folder / "runs/run"), *given.options]
-        for stage in STAGES:
+        for stage in given.stages:
             for time_of in range(given.times):
                 number = (signal.SIGINT, signal.SIGTERM)[time_of % 2]
                 args = [*command, "--estimate"] if stage == "estimate" else command

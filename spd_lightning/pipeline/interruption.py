@@ -110,8 +110,10 @@ def in_stage(name: str) -> None:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Let a training end at its next step instead of at once; what came too late for it ends the command after it."""
-    STANDING.held = True
+    """Let a training end at its next step instead of at once; what came too late for it ends the command after it.
+
+    Until its first step begins (`StopAtStep`) there is nothing to save, and it is left like every stage.
+    """
     try:
         yield
     finally:
@@ -136,7 +138,8 @@ class StopAtStep(Callback):
         self.checkpoint = checkpoint
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have the log forget what is trained again."""
+        """Hold it from now on, and have the log forget what is trained again."""
+        STANDING.held = True
         begin_at(trainer, trainer.global_step)
 
     def on_train_batch_end(

@@ -115,6 +115,7 @@ def test_a_training_is_held_to_its_step_and_a_second_signal_ends_at_once(
     with pytest.raises(Interrupted, match="143"), lifetime.interrupted_by_signals():
         interruption.in_stage("fine_tune")
         with interruption.held():
+            interruption.STANDING.held = True
             signal.raise_signal(signal.SIGTERM)
             time.sleep(0.5)
             reached.append("the step is finished")
@@ -127,6 +128,15 @@ def test_a_training_is_held_to_its_step_and_a_second_signal_ends_at_once(
     assert interruption.STANDING.told() == line and line in capfd.readouterr().err
 
 
+def test_a_training_that_has_not_begun_a_step_is_left_at_once(ended: list[int]) -> None:
+    """Its model is being loaded, say: there is nothing to save, and nothing to wait for."""
+    with pytest.raises(Interrupted, match="143"), lifetime.interrupted_by_signals():
+        interruption.in_stage("fine_tune")
+        with interruption.held():
+            signal.raise_signal(signal.SIGTERM)
+            pytest.fail("the training goes on")
+
+
 def test_a_step_that_cannot_be_left_ends_the_process_after_its_patience(
     ended: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,13 +144,14 @@ def test_a_step_that_cannot_be_left_ends_the_process_after_its_patience(
     monkeypatch.setattr(lifetime, "PATIENCE", -0.5)
     monkeypatch.setattr(interruption, "PATIENCE", 60.0)
     with pytest.raises(Interrupted), lifetime.interrupted_by_signals(), interruption.held():
+        interruption.STANDING.held = True
         begun = time.monotonic()
         signal.raise_signal(signal.SIGTERM)
         wait_until(lambda: bool(ended))
         assert ended[0] == 143 and 0.4 < time.monotonic() - begun < 5
     with pytest.raises(Interrupted), lifetime.interrupted_by_signals(), interruption.held():
         del ended[:]
-        interruption.STANDING.saving = True
+        interruption.STANDING.held = interruption.STANDING.saving = True
         signal.raise_signal(signal.SIGTERM)
         time.sleep(1.0)
         assert not ended, "what is being saved may take its time"
