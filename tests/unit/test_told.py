@@ -87,6 +87,12 @@ def damaged_store(folder: Path) -> None:
     check_store(store)
 
 
+def in_a_file(folder: Path) -> None:
+    """An artifact whose store is none: what cannot be renamed."""
+    (folder / "a").write_text("")
+    ArtifactStore(folder).set_aside(folder / "a" / "no", "cut")
+
+
 def refused_point(folder: Path) -> None:
     def run_all(commands: list[tuple[list[str], Path]]) -> list[int]:
         for _, log in commands:
@@ -154,7 +160,7 @@ TOLD: dict[str, Act] = {
     "{p} has no manifest.json: its last command": lambda p: verify(str(with_config(p).path)),
     "{p} is not as it was written: config.yaml was changed": changed_run,
     "1 of 1 artifacts in {p} are damaged": damaged_store,
-    "{p}/no is damaged (cut) and cannot be set aside": lambda p: ArtifactStore(p).set_aside(p / "no", "cut"),
+    "{p}/a/no is damaged (cut) and cannot be set aside": in_a_file,
     "runs_dir={p}/no does not exist": lambda p: runs("list", runs_dir=str(p / "no")),
     "artifact_dir={p}/no does not exist": lambda p: artifacts("list", artifact_dir=str(p / "no")),
     "{p}/a.yaml: the command refuses --a=1 (exit status 2):\nno such option": refused_point,
