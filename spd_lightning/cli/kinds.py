@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from spd_lightning.artifacts.settings import flatten
 from spd_lightning.cli.config_file import ConfigFile, config_path
 from spd_lightning.cli.messages import explain
 from spd_lightning.cli.typed import Typed
@@ -60,7 +61,7 @@ def check_values(typed: Typed, files: Sequence[ConfigFile], kinds: Mapping[str, 
     given: dict[str, Any] = {}
     for file in files:
         content = load(config_path(file.name).read_text(encoding="utf-8"))
-        given |= {name: value for name in kinds if (value := _at(content, name)) is not None}
+        given |= {name: value for name, value in flatten(content).items() if name in kinds and value is not None}
     given |= {name: value for name, value in typed.options.items() if name in kinds and value is not None}
     texts = {name: str(value) for name, value in given.items() if isinstance(value, str | int | float)}
     parser = jsonargparse.ArgumentParser(parser_mode=MODE, exit_on_error=False)
@@ -72,10 +73,3 @@ def check_values(typed: Typed, files: Sequence[ConfigFile], kinds: Mapping[str, 
             parser.parse_args([f"--{name}={text}"])
         except jsonargparse.ArgumentError as error:
             raise UserError(explain(error, commands, [f"--{other}" for other in kinds], typed, files)) from error
-
-
-def _at(content: Any, name: str) -> Any:
-    """The value of a dotted option in a file's mapping, None where it has none."""
-    for part in name.split("."):
-        content = content.get(part) if isinstance(content, dict) else None
-    return content
