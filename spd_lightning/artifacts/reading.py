@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from spd_lightning.errors import UserError, disk_fault
+
+Part = TypeVar("Part", list[str], dict[str, Any])
 
 # What the system says of a file that is gone, of another kind, or on a bad part of the disk. All else (too many open
 # files, no permission, a network disk that is not there) says nothing of the file, which may be whole.
@@ -100,6 +102,28 @@ def read_object(path: str | Path, advice: str) -> dict[str, Any]:
         UserError: If it cannot be read, or holds something else.
     """
     return _mapping(path, read_json(path, advice), "JSON object", advice)
+
+
+def part_of(path: str | Path, whole: Mapping[str, Any], name: str, kind: type[Part], advice: str) -> Part:
+    """What a file holds under a name, as a list of names or a mapping; an empty one where it holds nothing there.
+
+    Args:
+        path: The file.
+        whole: What it holds.
+        name: Of the part.
+        kind: ``list`` (of strings) or ``dict``.
+        advice: What to do where it is another thing, a sentence.
+
+    Raises:
+        UserError: If it is.
+    """
+    found = whole.get(name)
+    if found is None:
+        return kind()
+    if isinstance(found, kind) and all(isinstance(item, str) for item in found):
+        return found
+    what = "list of names" if kind is list else "mapping of names to values"
+    raise UserError(f"{path} holds {name}={repr(found)[:80]} where a {what} is needed. {advice}")
 
 
 def read_yaml(path: str | Path, advice: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from spd_lightning.artifacts.files import (
 )
 from spd_lightning.artifacts.locks import file_lock, is_locked
 from spd_lightning.artifacts.manifest import Manifest
-from spd_lightning.artifacts.reading import read_object, read_yaml
+from spd_lightning.artifacts.reading import part_of, read_object, read_yaml
 from spd_lightning.artifacts.settings import differences, settings_of
 from spd_lightning.errors import UserError, cannot_write
 
@@ -94,6 +94,13 @@ class RunFolder:
         """What stands in ``environment.json``; empty where there is none."""
         return read_object(self.environment_file, AGAIN) if self.environment_file.is_file() else {}
 
+    def noted(self, *parts: str) -> dict[str, Any]:
+        """A mapping in ``environment.json``, as ``revisions``, or ``data`` in it; empty where there is none."""
+        found = self.environment()
+        for part in parts:
+            found = part_of(self.environment_file, found, part, dict, AGAIN)
+        return found
+
     def claim(
         self,
         config: Mapping[str, Any],
@@ -121,10 +128,8 @@ class RunFolder:
         digest = hashlib.sha256(dump.encode()).hexdigest()
         if self.config_file.is_file():
             known, there = self.configuration(), self.environment()
-            old, new = (
-                settings_of(marked(options, noted.get("values", {})))
-                for options, noted in ((known, there), (config, environment))
-            )
+            old = settings_of(marked(known, self.noted("values")))
+            new = settings_of(marked(config, environment.get("values", {})))
             edited = there.get("config_sha256", "") not in ("", file_sha256(self.config_file))
             if there.get("fingerprint") == environment["fingerprint"] and old.get("template_date") == new.get(
                 "template_date"
@@ -134,11 +139,12 @@ class RunFolder:
                     say(f"{self.config_file} was changed by hand since this run was begun: it is written anew.")
                     write_atomic(self.config_file, dump)
                     write_json(self.environment_file, {**there, "config_sha256": digest})
-                if self.manifest.changed(only={self.results.name}) and self.results.is_file():
-                    raise UserError(  # its rows would be kept as the run's own
-                        f"{self.results} was changed by hand since the run ended. Put it back as it was, or remove it "
-                        "to have it written anew."
-                    )
+                for file, advice in {  # its rows would be kept as the run's own; the student be taken for another
+                    self.results: "Put it back as it was, or remove it to have it written anew.",
+                    self.keys_file: AGAIN,
+                }.items():
+                    if self.manifest.changed(only={file.name}) and file.is_file():
+                        raise UserError(f"{file} was changed by hand since the run ended. {advice}")
                 self.manifest.take_away()
                 return
             if edited:
@@ -146,7 +152,7 @@ class RunFolder:
                     f"{self.config_file} was changed by hand since this run was begun, and is not what is asked for "
                     "now. Put it back as it was, or set --run_dir to a new folder."
                 )
-            differ = differences(old, new) or differences(there.get("content", {}), environment.get("content", {}))
+            differ = differences(old, new) or differences(self.noted("content"), environment.get("content", {}))
             what = "; ".join(differ) or "it was written by another version of this program"
             raise UserError(
                 f"run_dir={self.path} holds another configuration ({what}). Leave --run_dir out, or choose another."
@@ -237,9 +243,9 @@ class RunFolder:
         Returns:
             The message of a `UserError`; None where all is well.
         """
-        there = self.keys().get(stage)
+        there = part_of(self.keys_file, self.keys(), stage, dict, AGAIN)
         made = (self.adapter, self.results, self.checkpoint)
-        if there is None or not any(path.exists() for path in made):
+        if not there or not any(path.exists() for path in made):
             return None
         differ = differences(there, key)
         if not differ:
@@ -275,7 +281,7 @@ class RunFolder:
 
     def artifacts(self) -> list[str]:
         """What `note_artifacts` noted."""
-        return list(self.keys().get("artifacts", []))
+        return part_of(self.keys_file, self.keys(), "artifacts", list, AGAIN)
 
     def note_revisions(self, commits: Mapping[str, str]) -> None:
         """Record in ``environment.json`` at which commits data sets of the hub were taken, by id.
@@ -283,11 +289,10 @@ class RunFolder:
         Ranks:
             Rank 0 only.
         """
-        environment = self.environment()
-        known = environment.get("revisions", {})
-        if commits and environment and known.get("data", {}) != {**known.get("data", {}), **commits}:
-            known = {**known, "data": {**known.get("data", {}), **commits}}
-            write_json(self.environment_file, {**environment, "revisions": known})
+        environment, known = self.environment(), self.noted("revisions", "data")
+        if commits and environment and known != {**known, **commits}:
+            revisions = {**self.noted("revisions"), "data": {**known, **commits}}
+            write_json(self.environment_file, {**environment, "revisions": revisions})
 
     def add(self, source: Path, target: Path) -> Path:
         """Put a copy of an artifact's file at ``target`` (in this folder): editing it leaves the artifact alone."""

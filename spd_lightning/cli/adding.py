@@ -70,7 +70,6 @@ def differences_of(run: RunFolder, fingerprint: str, tasks: Iterable[str], confi
     Raises:
         UserError: If a benchmark is scored already under others.
     """
-    hashes = run.environment().get("values", {})
-    differ = evaluation_differences(marked(run.configuration(), hashes), config)
+    differ = evaluation_differences(marked(run.configuration(), run.noted("values")), config)
     check_not_scored_otherwise(earlier_results(run, fingerprint), tasks, differ, run)
     return differ

@@ -151,8 +151,8 @@ class SPDCLI(CommandLine):
         """
         run = RunFolder(options.run_dir) if options.run_dir else None
         name, revision = options.subspace.model_name_or_path, options.model_revision
-        known = run.environment().get("revisions", {}) if run else {}
-        fix_revisions({**known.get("data", {}), **(options.data_revision or {})})
+        known = run.noted("revisions", "data") if run else {}
+        fix_revisions({**known, **(options.data_revision or {})})
         if (found := hub_id(name)) is None:
             if revision is not None:
                 raise UserError(

@@ -72,7 +72,7 @@ class Owners:
                 for artifact in folder.artifacts():
                     self.runs.setdefault(artifact, []).append(name)
                     self.tasks.setdefault(artifact, run.task)
-                self.models.setdefault(str(folder.environment().get("content", {}).get("model")), run.model)
+                self.models.setdefault(str(folder.noted("content").get("model")), run.model)
 
     def describe(self, name: str, key: dict[str, Any]) -> str:
         """Model, task and runs of an artifact, as a part of its line; the model's hash where no run knows its name.

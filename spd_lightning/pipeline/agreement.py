@@ -85,7 +85,7 @@ class Reference:
                 f"check_against={path} shares the artifact store {self.store.root} with this run, which would take "
                 "that run's artifacts instead of making its own. Set --run_dir and --artifact_dir to new folders."
             )
-        there = marked(known, self.folder.environment().get("values", {}))
+        there = marked(known, self.folder.noted("values"))
         if differ := differences(settings_of(there), settings_of(config)):
             raise UserError(
                 f"check_against={path} holds a run of other settings ({'; '.join(differ)}). Use the same for both."

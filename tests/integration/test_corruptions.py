@@ -222,6 +222,16 @@ def test_rows_that_were_edited_by_hand_are_not_kept(run: Path, tiny_model_dir: s
     at_once(["verify", str(run)])
 
 
+def test_what_a_student_was_made_from_is_not_read_from_an_edited_file(
+    run: Path, tiny_model_dir: str, capsys: Any
+) -> None:
+    keys = json.loads((run / "keys.json").read_text())
+    for change in (7, {**keys["student"], "step": "x"}, {**keys["student"], "step": keys["student"]["step"] + 1}):
+        (run / "keys.json").write_text(json.dumps({**keys, "student": change}))
+        assert fit(tiny_model_dir, run) == 2
+        assert "keys.json was changed by hand since the run ended. Put it back" in capsys.readouterr().err
+
+
 def test_what_the_checksums_cost_is_measured(run: Path, capsys: Any) -> None:
     capsys.readouterr()
     assert checksums.main([str(run), "--rounds=1", f"--json={run.parent / 'figures'}"]) == 0

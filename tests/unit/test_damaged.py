@@ -202,11 +202,37 @@ def test_other_files_of_another_shape_are_told_or_shown(name: str, value: Any, t
         write_json(run / name, dict.fromkeys(stages, value))
     else:
         run = changed_by_hand(tmp_path, name, lambda found: {**dict.fromkeys(found, value), "values": value})
-    for act in (lambda: commands.report([str(run)], format="md", plots=""), lambda: commands.runs("show", [str(run)])):
+    (tmp_path / "store").mkdir()
+    acts: list[Callable[[], Any]] = [
+        lambda: commands.report([str(run)], format="md", plots=""),
+        lambda: commands.runs("show", [str(run)]),
+        lambda: commands.artifacts("list", artifact_dir=str(tmp_path / "store")),  # whose users it looks for
+    ]
+    for act in acts:
         try:
             act()
         except UserError as error:
             assert "run" in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("value", [7, "x", [7], [{}], {"data": 7}])
+def test_what_a_run_noted_is_of_its_shape_or_told(value: Any, tmp_path: Path) -> None:
+    run = RunFolder(make_run(tmp_path / "run"))
+    write_json(run.keys_file, {"subspace": value, "artifacts": value})
+    write_json(run.environment_file, {"content": value, "revisions": value})
+    reads: list[Callable[[], Any]] = [
+        run.artifacts,
+        lambda: run.noted("revisions", "data"),
+        lambda: run.note_revisions({"a": "b"}),
+    ]
+    if not isinstance(value, dict):
+        reads += [lambda: run.changed_inputs("subspace", {}), lambda: run.noted("content")]
+    for read in reads:
+        with pytest.raises(UserError, match=r"\.json holds \w+=.* where a .* is needed\. Put it back as it was"):
+            read()
+    write_json(run.keys_file, {"artifacts": None})
+    write_json(run.environment_file, {"revisions": {"data": {"a": "b"}}})
+    assert run.artifacts() == [] and run.noted("content") == {} and run.noted("revisions", "data") == {"a": "b"}
 
 
 def test_a_fault_of_ours_is_not_put_on_a_run_that_is_as_it_was_written(

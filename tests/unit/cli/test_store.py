@@ -58,17 +58,17 @@ def test_a_run_uses_what_was_asked_for_and_is_whole(tmp_path: Path) -> None:
 def test_prune_removes_what_is_old_and_what_a_killed_process_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store, old = ArtifactStore(tmp_path), time.time() - 40 * 86400
+    store, old = ArtifactStore(tmp_path / "store"), time.time() - 40 * 86400
     for task in ("old", "new"):
         folder = store.folder("moments", {"task": task})
-        ArtifactStore(tmp_path).complete(folder, {"task": task})
-        left = tmp_path / f".student-{task}-77-new" / "student"
+        ArtifactStore(store.root).complete(folder, {"task": task})
+        left = store.root / f".student-{task}-77-new" / "student"
         left.mkdir(parents=True)
         (left / "adapter_model.safetensors").write_bytes(b"half")
         for file in (folder / "complete.json", left / "adapter_model.safetensors"):
             os.utime(file, (old, old) if task == "old" else None)
-    assert start.main(["artifacts", "prune", "--artifact_dir", str(tmp_path)]) == 0
+    assert start.main(["artifacts", "prune", "--artifact_dir", str(store.root)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum("removed" in line for line in lines) == 2 and sum("unfinished" in line for line in lines) == 2
-    kept = {path.name for path in tmp_path.iterdir()}
+    kept = {path.name for path in store.root.iterdir()}
     assert kept == {store.folder("moments", {"task": "new"}).name, ".student-new-77-new"}
