@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from spd_lightning import shipped
+from spd_lightning.artifacts.reading import read_yaml
 from spd_lightning.artifacts.settings import is_needed
 from spd_lightning.errors import UserError
 
@@ -52,11 +51,8 @@ def read_sweep(path: str | Path) -> Sweep:
     if found is None:
         raise UserError(f"Sweep file {path} does not exist. `python -m spd_lightning configs list` names shipped ones.")
     path = found
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML ({error}). Mend it.") from error
-    given = content.get("parameters") if isinstance(content, dict) else None
+    content = read_yaml(path, "Mend it.")
+    given = content.get("parameters")
     if not isinstance(given, dict) or not given:
         raise UserError(f"{path}: parameters={given!r}, but a sweep needs at least one, e.g. subspace.rank.")
     parameters: dict[str, list[Any]] = {}

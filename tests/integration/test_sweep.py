@@ -307,7 +307,7 @@ def test_missing_files_and_a_bad_number_of_workers(tmp_path: Path, capsys: pytes
     assert "base.yaml does not exist" in capsys.readouterr().err
     path.write_text("a: [")
     assert run(path) == 2
-    assert "not valid YAML" in capsys.readouterr().err
+    assert f"{path} cannot be read as YAML (" in capsys.readouterr().err
 
 
 def test_a_sweep_folder_is_used_by_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,8 +142,14 @@ TOLD: dict[str, Act] = {
     "Cannot write {p}/made: ": lambda p: RunFolder(p).add_folder(p / "nowhere", p / "made"),
     "run_dir={p} is not empty and holds no run": lambda p: RunFolder(Path(in_file(p, "")).parent).check_owned(),
     "Sweep file nowhere.yaml does not exist": lambda p: grid.read_sweep("nowhere.yaml"),
-    "{p}/a.yaml: not valid YAML (": lambda p: grid.read_sweep(in_file(p, "a: [")),
-    "{p}/a.yaml: parameters=None, but a sweep needs": lambda p: grid.read_sweep(in_file(p, "- a\n")),
+    "{p}/a.yaml cannot be read as YAML (": lambda p: grid.read_sweep(in_file(p, "a: [")),
+    "{p}/a.yaml holds list where a mapping of names to values is needed. Mend": lambda p: grid.read_sweep(
+        in_file(p, "- a\n")
+    ),
+    "{p}/a.yaml cannot be read as YAML (ValueError: ": lambda p: grid.read_sweep(
+        in_file(p, "a: &a {a: *a}\nparameters: *a\n")  # it holds itself
+    ),
+    "{p}/a.yaml: parameters=None, but a sweep needs": lambda p: grid.read_sweep(in_file(p, "b: 1\n")),
     "{p}/a.yaml: parameter a={{'min': 1}} is no list of values": lambda p: grid.read_sweep(
         in_file(p, "parameters: {a: {min: 1}}")
     ),
