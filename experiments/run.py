@@ -209,7 +209,7 @@ def throw_away(study: Study, environment: Environment, cells: Sequence[Cell], wo
 def status(study: Study, environment: Environment | None, work: Path, results: Path) -> str:
     """Which cells are done, under way and missing, and the seconds that the missing ones are likely to take."""
     done, kept = done_cells(study, environment, results), read_cells(study, results)
-    typical = {arm.name: _seconds(study, kept, arm.name) for arm in study.arms}
+    typical = {arm.name: _seconds(study, environment, kept, arm.name) for arm in study.arms}
     lines, left = [], 0.0
     for arm, seed in study.cells():
         if (arm.name, seed) in done:
@@ -228,9 +228,10 @@ def status(study: Study, environment: Environment | None, work: Path, results: P
     return "\n".join(lines)
 
 
-def _seconds(study: Study, cells: Sequence[dict[str, Any]], arm: str) -> float:
-    """What a cell of an arm took so far (median), else what the study says."""
-    alike = [cell["wall_seconds"] for cell in cells if cell["arm"] == arm and cell["threads"] == study.threads]
+def _seconds(study: Study, environment: Environment | None, cells: Sequence[dict[str, Any]], arm: str) -> float:
+    """What a cell of an arm took so far on such a machine (median), else what the study says."""
+    here = environment and (environment.device, environment.threads)
+    alike = [cell["wall_seconds"] for cell in cells if (cell["arm"], (cell["device"], cell["threads"])) == (arm, here)]
     return float(statistics.median(alike)) if alike else float(study.content["cost"]["seconds_per_cell"])
 
 
@@ -315,7 +316,7 @@ def main(args: Sequence[str] | None = None) -> int:
                 environment = environment_of(study, given.device)
             except UserError as error:
                 print(f"{error}\nSo whole blocks alone are counted.", file=sys.stderr)
-            print(status(study, environment, work, given.results))
+            print(status(study, environment, work, given.results), flush=True)
             return 0
         how = (given.workers, given.commit, given.device)
         return 1 if run_study(study, given.only, work, given.results, *how) else 0
@@ -325,6 +326,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. Start again to run what is missing.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `--status | head -1`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 if __name__ == "__main__":

@@ -127,19 +127,23 @@ def _scope(claim: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
     return f"neither reproduced nor refuted so far ({here}); the published one is of other models and data."
 
 
-def _missing(study: Study, blocks: Blocks) -> int:
-    """Cells of blocks that are not whole and not done."""
-    done = {(cell["arm"], cell["seed"]) for cell in blocks.spare}
-    return sum((arm.name, seed) not in done for arm, seed in study.cells() if seed not in blocks.whole)
+def _missing(study: Study, blocks: Blocks) -> dict[str, int]:
+    """Cells of blocks that are not whole and not done, by device, the study's own first: a block is one machine's."""
+    found = {}
+    for device in (study.device, *sorted({cell["device"] for cell in blocks.spare} - {study.device})):
+        done = {(cell["arm"], cell["seed"]) for cell in blocks.spare if cell["device"] == device}
+        found[device] = sum((arm.name, seed) not in done for arm, seed in study.cells() if seed not in blocks.whole)
+    return found
 
 
 def _cost(study: Study, blocks: Blocks) -> str:
-    missing = _missing(study, blocks)
-    if not missing:
+    missing, *begun = _missing(study, blocks).items()
+    if not missing[1]:
         return f"{study.name} is complete as registered; more blocks or larger models would need a study of their own."
-    seconds = missing * float(study.content["cost"]["seconds_per_cell"])
+    seconds = missing[1] * float(study.content["cost"]["seconds_per_cell"])
     how, command = study.content["cost"]["how"], f"python -m experiments.run {study.name}"
-    return f"{study.name}, {missing} more cells, about {seconds / 3600:.1f} hours ({how}): {command}"
+    elsewhere = "".join(f"; or {cells} on {device}, which began some of its blocks" for device, cells in begun)
+    return f"{study.name}, {missing[1]} more cells, about {seconds / 3600:.1f} hours ({how}){elsewhere}: {command}"
 
 
 def _source(study: Study, blocks: Blocks) -> str:
@@ -154,11 +158,11 @@ def _source(study: Study, blocks: Blocks) -> str:
 def _study(
     study: Study, blocks: Blocks, families: Sequence[Sequence[Mapping[str, Any]]], cells: Sequence[Mapping[str, Any]]
 ) -> list[Block]:
-    total = len(study.cells())
+    missing = " or ".join(f"{cells} on {device}" for device, cells in _missing(study, blocks).items())
     page: list[Block] = [
         Heading(study.name, 3),
         f"{study.content['hypothesis']} Status: {study.content['status']}; {len(blocks.whole)} of "
-        f"{len(study.blocks)} blocks whole, {_missing(study, blocks)} of {total} cells missing, {len(blocks.spare)} "
+        f"{len(study.blocks)} blocks whole, of {len(study.cells())} cells {missing} missing, {len(blocks.spare)} "
         f"done in blocks that are not whole. {_source(study, blocks)}",
     ]
     if blocks.whole:

@@ -383,9 +383,15 @@ def test_status_says_what_is_missing_and_how_long_that_takes(study: Study, tmp_p
     assert "0 of 10 cells done, about 0.3 h left" in status(study, HERE, work, results)
     finish(study, results, tmp_path, "ssd", 2)
     (work / "tiny" / "runs" / cell_name("spd", 2, cell_key(study, HERE, "spd", 2))).mkdir(parents=True)
+    finish(
+        study, results, tmp_path, "spd", 1, Environment("c0ffee", "a card", 1)
+    )  # how long one takes there is not asked
     lines = status(study, HERE, work, results).splitlines()
     assert "1 of 10 cells done" in lines[0] and "on cpu with 1 threads" in lines[0]
     assert {"ssd@2: done", "ssd@1: missing, about 120 s", "spd@2: begun, about 100 s"} <= set(lines)
+    assert "on a card with 1 threads: 1 of 10 cells done" in status(
+        study, Environment("c0ffee", "a card", 1), work, results
+    )
 
 
 def test_finished_cells_are_committed_when_asked(study: Study, tmp_path: Path, fits: list[str]) -> None:
@@ -477,3 +483,10 @@ def test_killed_at_any_point_nothing_is_done_twice(tmp_path: Path, tiny_model_di
         subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.count("done in")
         == 0
     )
+
+
+def test_a_status_that_nobody_reads_to_its_end_is_no_error() -> None:
+    command = f"{sys.executable} -m experiments.run primary --status | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("primary (registered), ") and "Error" not in done.stderr
+    assert done.returncode in (0, 141), done.stderr

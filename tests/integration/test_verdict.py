@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from experiments import verdict
-from experiments.cells import SCHEMA, cell_key, cell_name, environment_of, keep_cell
+from experiments.cells import SCHEMA, Environment, cell_key, cell_name, environment_of, keep_cell
 from experiments.judging import judge_family, sentence, whole_blocks
 from experiments.study import FOLDER, LACK_OF_TIME, Study, read_study
 from spd_lightning.artifacts.files import write_json
@@ -122,6 +122,19 @@ def test_without_a_whole_block_it_says_so_first_and_claims_nothing(folder: Path)
         )
         assert "neither reproduced nor refuted" in text and "higher" not in text
     assert (folder / "VERDICT.html").is_file()
+
+
+def test_what_is_missing_is_counted_by_machine(folder: Path) -> None:
+    study = read_study("tiny", folder)
+    for seed, device in ((1, "a card"), (2, "a card"), (2, "cpu")):
+        for arm in list(SHARES)[: 3 if seed == 1 else 1]:  # block 1 is whole
+            made = cell_of(study, arm, seed)
+            key = cell_key(study, Environment("c0ffee", device, 1), arm, seed)
+            keep_cell({**made, "device": device, "key": key}, folder / "results")
+    keep_cell({**cell_of(study, "ssd", 3), "device": "a card", "key": "0" * 64}, folder / "results")
+    text = page(folder)
+    assert "1 of 5 blocks whole, of 15 cells 11 on cpu or 10 on a card missing, 3 done in" in text
+    assert "11 more cells, about 11.0 hours (an hour each); or 10 on a card, which began some of its blocks: " in text
 
 
 def test_five_blocks_give_a_sentence_with_interval_blocks_n_model_and_its_source(folder: Path) -> None:
