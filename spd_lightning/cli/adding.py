@@ -11,6 +11,7 @@ from spd_lightning.artifacts.settings import setting
 from spd_lightning.cli.typed import Typed
 from spd_lightning.errors import UserError
 from spd_lightning.pipeline.adding import check_not_scored_otherwise, earlier_results, evaluation_differences
+from spd_lightning.pipeline.resume import changed_student
 from spd_lightning.tasks.mix import names_of
 
 OTHERS = ("evaluation.adapter", "evaluation.subspace", "ckpt_path", "check_against")  # another model than the run's
@@ -37,6 +38,24 @@ def check_addable(typed: Typed, run: RunFolder, config: Mapping[str, Any]) -> No
         raise UserError(
             f"{run.path} holds no student yet. Finish it first: python -m spd_lightning fit --config {run.config_file}"
         )
+    check_as_made(run)
+
+
+def check_as_made(run: RunFolder) -> None:
+    """Refuse a run whose models, texts or samples were changed by hand: rows beside its own would not be of one run.
+
+    Raises:
+        UserError: If they were.
+    """
+    parts = (run.subspace.parent, run.corpus.parent, run.adapter, run.samples, *(r.path for r in run.rounds()))
+    changed = run.manifest.changed(only={part.name for part in parts}) or []
+    if told := [line for line in changed if not line.endswith(" is missing")]:
+        raise UserError(
+            f"{run.path} is not as the run wrote it: {'; '.join(told)}. Put the old files back, or give the run's own "
+            f"command, which has the originals: python -m spd_lightning fit --config {run.config_file}"
+        )
+    if (why := changed_student(run)) is not None:  # the last command may not have ended well: the record tells, too
+        raise UserError(why)
 
 
 def add_to_run(typed: Typed, run: RunFolder, options: Any, config: Mapping[str, Any]) -> None:

@@ -57,6 +57,7 @@ def export(run_dir: str, *, form: Literal["adapter", "merged", "projected"], out
         out: New or empty folder.
     """
     from spd_lightning.finetuning.export import RunFacts, export_adapter, export_merged, export_projected
+    from spd_lightning.pipeline.resume import changed_student
     from spd_lightning.report.render import markdown_table
     from spd_lightning.report.schema import read_results
     from spd_lightning.report.tables import model_card_table
@@ -64,6 +65,9 @@ def export(run_dir: str, *, form: Literal["adapter", "merged", "projected"], out
 
     run = RunFolder(run_dir)
     config = run_config(run)
+    told_changes(run)
+    if form != "projected" and (why := changed_student(run)) is not None:  # the card's scores are of those trained
+        raise UserError(why)
     scores = read_results(run.results)["scores"] if run.results.is_file() else []
     facts = RunFacts(
         config["subspace"]["model_name_or_path"],
@@ -134,6 +138,7 @@ def contamination(run_dir: str, *, tasks: list[str] | None = None, limit: int = 
     config = run_config(run := RunFolder(run_dir))
     if not run.corpus.is_file():
         raise UserError(f"{run.path} has no corpus. Run `fit` or `generate` to its end first.")
+    told_changes(run)
     with reading(run.corpus, "a corpus", "Put it back as it was."):
         texts = [record["prompt"] + record["completion"] for record in read_jsonl(run.corpus)]
     where: Any = (config["data_dir"], config["subspace"]["task_file"], "--tasks", "first", config["seed_everything"])

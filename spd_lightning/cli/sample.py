@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.cli.checks import told_changes
 from spd_lightning.cli.run_config import run_config
 from spd_lightning.errors import UserError
 
@@ -41,7 +42,9 @@ def sample(
         raise UserError("--prompt and --prompts are both given. Leave one of them out.")
     asked = [prompt] if prompt is not None else None if prompts is None else read_prompts(Path(prompts))
     run = RunFolder(run_dir)
-    complete, said = _models(run, run_config(run), max_new_tokens, temperature, seed)
+    config = run_config(run)
+    told_changes(run)
+    complete, said = _models(run, config, max_new_tokens, temperature, seed)
     print(said + "\n", flush=True)
     for text in _typed() if asked is None else asked:
         if asked is None or len(asked) > 1:

@@ -10,8 +10,8 @@ from typing import Any
 
 from spd_lightning.artifacts.expressions import value_of
 from spd_lightning.artifacts.files import file_sha256, weights_sha256
-from spd_lightning.artifacts.reading import or_nothing, read_yaml
-from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.artifacts.reading import or_nothing, part_of, read_yaml
+from spd_lightning.artifacts.run_folder import AGAIN, RunFolder
 from spd_lightning.artifacts.settings import differences
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.checkpoint import refuse_other
@@ -80,22 +80,34 @@ def foreign_student(run: RunFolder, key: Mapping[str, Any]) -> str | None:
     """
     if not run.adapter.is_dir():
         return None
-    record = run.keys().get("student")
-    if record is None:
+    record = student_record(run)
+    if not record:
         return (
             f"{run.adapter} holds a student without a record of what it was made from. Set --run_dir to a new folder."
         )
-    if differ := differences(same_student(record["key"]), same_student(key)):
+    there = part_of(run.keys_file, record, "key", dict, AGAIN)
+    if differ := differences(same_student(there), same_student(key)):
         return (
             f"{run.adapter} holds a student that was made otherwise ({'; '.join(differ)}). Set --run_dir to a new "
             "folder; the old one keeps what it has."
         )
-    if weights_sha256(run.adapter) != record["weights_sha256"]:
-        return (
-            f"The weights in {run.adapter} are not those that were trained: they were changed since. Put the old "
-            "ones back, or remove that folder to have the student made again."
-        )
-    return None
+    return changed_student(run)
+
+
+def student_record(run: RunFolder) -> dict[str, Any]:
+    """What ``keys.json`` says of the student; empty where it says nothing."""
+    return part_of(run.keys_file, run.keys(), "student", dict, AGAIN)
+
+
+def changed_student(run: RunFolder) -> str | None:
+    """Why the weights in ``adapter/`` are not those that were trained; None if they are, or nothing tells."""
+    record = student_record(run)
+    if not record or not run.adapter.is_dir() or weights_sha256(run.adapter) == record.get("weights_sha256"):
+        return None
+    return (
+        f"The weights in {run.adapter} are not those that were trained: they were changed since. Put the old "
+        "ones back, or remove that folder to have the student made again."
+    )
 
 
 def checkpoint_to_continue(run: RunFolder, key: Mapping[str, Any], ckpt_path: str | None) -> str | None:

@@ -232,6 +232,50 @@ def test_what_a_student_was_made_from_is_not_read_from_an_edited_file(
         assert "keys.json was changed by hand since the run ended. Put it back" in capsys.readouterr().err
 
 
+MADE: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "weights": ("adapter/adapter_model.safetensors", flip),
+    "scale": ("adapter/adapter_config.json", swap_words('"lora_alpha": 8', '"lora_alpha": 80')),
+    "subspace": ("subspace/subspace.safetensors", flip),
+    "corpus": ("corpus/generations.jsonl", lose_lines),
+    "samples": ("samples/letters.spd.jsonl", swap_words('"correct": false', '"correct": true')),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_no_rows_are_added_to_what_was_changed_by_hand(name: str, run: Path, capsys: Any) -> None:
+    """Nor does the manifest of such a command make of the change what a run wrote."""
+    file, edit = MADE[name]
+    edit(run / file)
+    before = (run / "results.json").read_bytes()
+    assert main(["test", str(run), "--tasks=[chains]"]) == 2
+    assert f"{file} was changed. Put the old files back, or give the run's own command" in capsys.readouterr().err
+    assert (run / "results.json").read_bytes() == before
+    with pytest.raises(UserError, match=f"{file} was changed"):
+        at_once(["verify", str(run)])
+
+
+@pytest.mark.parametrize("name", ["weights", "scale"])
+def test_a_student_that_was_changed_by_hand_is_known_without_a_manifest(name: str, run: Path, capsys: Any) -> None:
+    file, edit = MADE[name]
+    edit(run / file)
+    (run / "manifest.json").unlink()
+    for command in (["test", str(run), "--tasks=[chains]"], ["export", str(run), "--form=adapter", f"--out={run}-out"]):
+        assert main(command) == 2
+        assert "are not those that were trained: they were changed since" in capsys.readouterr().err
+    assert not Path(f"{run}-out").exists()
+
+
+def test_commands_that_use_a_run_say_what_was_changed_by_hand(run: Path, capsys: Any) -> None:
+    lose_lines(run / "corpus" / "generations.jsonl")
+    for command in (
+        ["contamination", str(run), "--limit=0"],
+        ["export", str(run), "--form=projected", f"--out={run}-out"],
+        ["sample", str(run), "--prompt=a", "--max_new_tokens=1"],
+    ):
+        assert main(command) == 0
+        assert "By hand, since it ended: corpus/generations.jsonl was changed" in capsys.readouterr().err, command
+
+
 def test_what_the_checksums_cost_is_measured(run: Path, capsys: Any) -> None:
     capsys.readouterr()
     assert checksums.main([str(run), "--rounds=1", f"--json={run.parent / 'figures'}"]) == 0
