@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 from spd_lightning.errors import UserError
 from spd_lightning.scoring.isolation import ExecutionResult, Supervisor, probe_isolation, task_for
 from spd_lightning.scoring.parts import ProgramParts
+
+PAUSES_S = (0.5, 2.0, 5.0)  # until a program is tried again that could not be started
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def run_program(program: str, *, timeout_s: float = 5.0, memory_mb: int = 1024) 
         memory_mb: Limit of memory of it and all it starts together, and of the address space of each process, MiB.
 
     Raises:
-        UserError: If no tier works on this machine.
+        UserError: If no tier works on this machine, or it has no room to start a program.
     """
     return run_programs([program], timeout_s=timeout_s, memory_mb=memory_mb)[0]
 
@@ -76,7 +79,7 @@ def run_programs(
         workers: How many run at once; None for as many as there are cores.
 
     Raises:
-        UserError: If no tier works on this machine.
+        UserError: If no tier works on this machine, or it has no room to start a program.
 
     Ranks:
         Issues no collective; each rank runs its own programs.
@@ -102,7 +105,7 @@ def judge_programs(
         one_process: Whether each is also run in one process with its tests, for comparison.
 
     Raises:
-        UserError: If no tier works on this machine.
+        UserError: If no tier works on this machine, or it has no room to start a program.
 
     Ranks:
         Issues no collective; each rank runs its own programs.
@@ -128,6 +131,24 @@ def programs_at_once(world_size: int = 1) -> int:
     return max(1, (os.cpu_count() or 1) // neighbours)
 
 
+def _result(supervisor: Supervisor, task: dict[str, Any]) -> ExecutionResult:
+    """What became of a program; one that the machine kept from running is none that failed, and is tried again.
+
+    So is one whose supervisor ended: once that may be anyone's doing, twice it is the program's.
+
+    Raises:
+        UserError: If the machine has no room for it in all that time.
+    """
+    ended = False
+    for pause in (*PAUSES_S, None):
+        found = supervisor.run(task)
+        if supervisor.begun and (ended or pause is None or supervisor.process is not None):
+            return found
+        ended = supervisor.begun
+        time.sleep(pause or 0.0)
+    raise supervisor.not_started()
+
+
 def _run(tasks: list[dict[str, Any]], workers: int | None) -> list[ExecutionResult]:
     """Results of the supervisors' tasks, in order."""
     isolation = probe_isolation()
@@ -143,7 +164,7 @@ def _run(tasks: list[dict[str, Any]], workers: int | None) -> list[ExecutionResu
         if not hasattr(local, "supervisor"):
             local.supervisor = Supervisor(isolation)
             started.append(local.supervisor)
-        return local.supervisor.run(task)
+        return _result(local.supervisor, task)
 
     try:
         with ThreadPoolExecutor(count) as pool:

@@ -6,6 +6,7 @@ What each tier closes, and what leaks, is the tested table of ``docs/sandbox.md`
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.errors import UserError
+from spd_lightning.errors import AGAIN, DISK_FAULTS, UserError
 from spd_lightning.scoring.parts import ProgramParts
 
 CONSENT_VARIABLE = "HF_ALLOW_CODE_EVAL"
@@ -35,6 +36,7 @@ TIERS: dict[int | str, str] = {
 SCOPES_SINCE = 6  # the version of Landlock that keeps signals and abstract sockets inside
 _SUPERVISOR = Path(__file__).with_name("sandbox")
 WALL_TIMES = 4  # the supervisor's
+NO_TIER_S = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)  # a weaker one would meet it, too
 _START_S = 45.0  # beyond a program's own time, until a supervisor that does not answer is given up
 
 # What a sandbox promises, asked from inside when the tier is probed.
@@ -68,7 +70,7 @@ class ExecutionResult:
     Attributes:
         passed: Whether its last statement was reached without an error.
         reason: ``passed``, ``assertion``, ``syntax``, ``timeout``, ``memory``, ``disk``, ``crash`` (by a signal),
-            ``no-verdict`` (it ended by itself, or could not be started) or ``error: <class of the exception>``; where
+            ``no-verdict`` (it ended by itself) or ``error: <class of the exception>``; where
             tests and program are two processes also ``returned <type>`` (a value that is not plain data) and
             ``argument <type>`` (one that the tests cannot hand over).
         seconds: Wall time of the program, without the interpreter's start.
@@ -123,7 +125,7 @@ class Supervisor:
     def __init__(self, isolation: Isolation) -> None:
         self.settings = _settings(isolation)
         self.process: subprocess.Popen[bytes] | None = None
-        self.problem = ""
+        self.begun, self.problem, self.number = True, "", 0  # whether the last was run at all; if not, why (and errno)
         self.landlock = 0
 
     def run(self, task: dict[str, Any]) -> ExecutionResult:
@@ -131,12 +133,17 @@ class Supervisor:
         try:
             answer = self._ask(task, WALL_TIMES * task["timeout_s"] + _START_S)
         except (OSError, ValueError) as error:
+            self.begun, self.number = self.process is not None, getattr(error, "errno", None) or 0
             self.close(kill=True)
-            self.problem = f"the supervisor ended ({error})"
+            self.problem = f"the supervisor {'ended' if self.begun else 'did not start'} ({error})"
             return ExecutionResult(False, "no-verdict", 0.0)
-        self.problem = answer.get("problem", "")
-        self.landlock = answer["landlock"]
+        self.problem, self.begun = answer.get("problem", ""), answer.get("begun", True)
+        self.number, self.landlock = answer.get("number", 0), answer["landlock"]
         return ExecutionResult(answer["passed"], answer["reason"], answer["seconds"])
+
+    def not_started(self) -> UserError:
+        advice = DISK_FAULTS.get(self.number, "Wait until the machine has room for it")
+        return UserError(f"No program of a model can be started to be judged: {self.problem}. {advice}, {AGAIN}.")
 
     def _ask(self, task: dict[str, Any], limit_s: float) -> dict[str, Any]:
         if self.process is None:
@@ -242,6 +249,8 @@ def _try_tier(tier: int | str) -> Isolation:
             return replace(
                 found, detail=f"{TIERS[tier]}{note}, {python}" if tier == LANDLOCK else f"{TIERS[tier]}, {python}{note}"
             )
+        if not supervisor.begun and supervisor.number in NO_TIER_S:
+            raise supervisor.not_started()
         problem = problem or supervisor.problem or result.reason
     return unavailable(problem)
 

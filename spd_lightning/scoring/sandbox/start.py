@@ -119,7 +119,7 @@ class Starter:
         limits = self.limits(timeout_s, memory_mb, user, side)
         ours, theirs = socket.socketpair()
         try:
-            with theirs, tempfile.TemporaryFile() as file:
+            with theirs, os.fdopen(os.memfd_create("task"), "r+b") as file:  # a full disk keeps no program from it
                 file.write(marshal.dumps(task))
                 file.seek(0)
                 first, report = self.fork((file.fileno(), theirs.fileno(), *line), user, folder, limits)

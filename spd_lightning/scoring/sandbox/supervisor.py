@@ -36,6 +36,7 @@ class Supervisor:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.by_message: bool = settings["by_message"]
+        self.begun = False  # whether the program that is judged was given the word to run
         self.starter = Starter(settings)
         self.group = Group()
         kernel.LIBC.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -55,6 +56,7 @@ class Supervisor:
                 run in another one, ``apart``: ``tests``, ``definitions``, ``test_classes``, ``modules``, ``names`` and
                 ``classes`` (`ProgramParts`).
         """
+        self.begun = False
         limits = (task["timeout_s"], task["memory_mb"])
         grouped = self.group.limit(task["memory_mb"])
         started: list[Started] = []
@@ -112,6 +114,7 @@ class Supervisor:
             spent = sum(usage.clock(process.pid) for process in (*others, judged))
             began = time.monotonic()
             look = began + LOOK_S
+            self.begun = True
             for process in (*others, judged):
                 process.control.send(b"!")
             said = b""

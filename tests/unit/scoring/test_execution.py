@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from spd_lightning.errors import UserError
-from spd_lightning.scoring import isolation
+from spd_lightning.scoring import execution, isolation
 from spd_lightning.scoring.execution import run_program, run_programs
 from spd_lightning.scoring.isolation import (
     LANDLOCK,
@@ -521,6 +522,67 @@ def test_a_supervisor_that_ends_or_hangs_gives_no_verdict_and_another_is_started
     monkeypatch.undo()
     assert supervisor.run(isolation.task_for("x = 1", None, 5.0, 256)).passed
     supervisor.close()
+
+
+NOT_STARTED = """
+import json, pathlib, sys
+sys.stdin.readline()
+told = pathlib.Path(__file__).with_name("told")
+for line in sys.stdin:
+    told.write_text(str(n := int(told.read_text()) - 1))
+    no = {"passed": False, "reason": "no-verdict", "problem": "[Errno 28] No space: '/x'", "begun": False, "number": 28}
+    if n == -8:
+        sys.exit()
+    print(json.dumps({"passed": True, "reason": "passed", **(no if n >= 0 else {}), "seconds": 0, "landlock": 7}),
+          flush=True)
+"""
+
+
+def test_a_program_that_the_machine_keeps_from_running_has_not_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A full disk is no verdict on a program: it is run when there is room, or the run ends with what to do."""
+    (tmp_path / "__main__.py").write_text(NOT_STARTED)
+    monkeypatch.setattr(isolation, "_SUPERVISOR", tmp_path)
+    monkeypatch.setattr(isolation, "_forced", Isolation(2, "namespaces", ""))
+    monkeypatch.setattr(execution, "PAUSES_S", (0.01, 0.01))
+    (tmp_path / "told").write_text("2")
+    assert run_program("x = 1").passed, "twice it could not be started"
+    (tmp_path / "told").write_text("-7")
+    assert run_program("x = 1").passed, "once its supervisor ended"
+    (tmp_path / "told").write_text("100")
+    with pytest.raises(UserError, match=r"No program .* can be started .*\[Errno 28\].* Free space there, then give"):
+        run_program("x = 1")
+    with pytest.raises(UserError, match=r"\[Errno 28\]"):  # nor is a weaker tier taken for it
+        isolation._try_tier.__wrapped__(4)
+
+    def no_files_left(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(isolation.subprocess, "Popen", no_files_left)
+    with pytest.raises(UserError, match=r"did not start .*Too many open files.*ulimit -n"):
+        run_program("x = 1")
+
+
+def test_a_temporary_folder_that_is_gone_is_no_program_s_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In the plain tier every program has a folder there; what it is given to run needs none in any tier."""
+    monkeypatch.setenv("TMPDIR", str(place := tmp_path / "place"))
+    place.mkdir()
+    supervisor = isolation.Supervisor(Isolation(4, "plain subprocess", ""))
+    task = isolation.task_for("x = 1", None, 5.0, 256)
+    assert supervisor.run(task).passed and supervisor.begun
+    (place / next(p.name for p in place.iterdir())).rename(tmp_path / "root")
+    place.rmdir()
+    monkeypatch.setattr(execution, "PAUSES_S", (0.01,))
+    with pytest.raises(UserError, match=f"No program .* can be started .*{place}.* goes on"):
+        execution._result(supervisor, task)
+    place.mkdir()
+    assert execution._result(supervisor, task).passed
+    (tmp_path / "root").rename(supervisor_root := place / "root")
+    supervisor.close()
+    supervisor_root.rmdir()
 
 
 def test_a_tier_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
