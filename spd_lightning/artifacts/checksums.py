@@ -65,5 +65,10 @@ def is_sealed(record: Mapping[str, Any]) -> bool:
     return record.get("sha256") == _digest({name: value for name, value in record.items() if name != "sha256"})
 
 
+def untouched(record: Mapping[str, Any]) -> bool:
+    """Whether a record is as it was written, for all that it tells: those of older versions have no checksum."""
+    return "sha256" not in record or is_sealed(record)
+
+
 def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -24,13 +24,13 @@ class Manifest:
     def __init__(self, folder: Path, left_out: Collection[str]) -> None:
         self.folder, self.file = folder, folder / "manifest.json"
         self._left_out = {*left_out, self.file.name}
-        self._aside = folder / ".manifest.json-new"  # swept with all that a killed process was writing
+        self.aside = folder / ".manifest.json-new"  # while a command may change what it lists, and until one ends well
         self._before: list[tuple[Path, int, int]] = []
 
     def write(self) -> None:
         """List every finished file with its SHA-256."""
         write_json(self.file, checksums(self.folder, self._left_out))
-        self._aside.unlink(missing_ok=True)
+        self.aside.unlink(missing_ok=True)
 
     def wrote(self, names: Collection[str]) -> None:
         """Take up files, or folders with all that is in them, that were written after the run ended."""
@@ -39,12 +39,16 @@ class Manifest:
             others = {name: digest for name, digest in self._known().items() if name.split("/")[0] not in names}
             write_json(self.file, dict(sorted({**others, **checksums(self.folder, left_out)}.items())))
 
-    def changed(self, only: Collection[str] = (), left_out: Collection[str] = ()) -> list[str] | None:
+    def changed(
+        self, only: Collection[str] = (), left_out: Collection[str] = (), before: bool = False
+    ) -> list[str] | None:
         """What is not as the program wrote it, a few words each: files were changed or are missing.
 
         Args:
             only: Files and folders right in the run's that are looked at; none stands for all.
             left_out: Those that are not.
+            before: Where the last command did not end well, take the list of the one before it: for files that no
+                command writes in another way than they were.
 
         Returns:
             None where nothing tells: the last command on this folder did not end well.
@@ -52,9 +56,10 @@ class Manifest:
         Raises:
             UserError: If the manifest cannot be read.
         """
-        if not self.file.is_file():
+        file = self.aside if before and not self.file.is_file() else self.file
+        if not file.is_file():
             return None
-        known = self._known()
+        known = read_object(file, ADVICE)
         tops = {name: name.split("/")[0] for name in known}
         wanted = [name for name, top in tops.items() if (not only or top in only) and top not in left_out]
         return changes(self.folder, {name: known[name] for name in wanted})
@@ -62,13 +67,13 @@ class Manifest:
     def take_away(self) -> None:
         """Put it aside while a command may change what it lists: if that is killed, nothing is told."""
         if self.file.is_file():
-            self.file.rename(self._aside)
+            self.file.rename(self.aside)
             self._before = self._stats()
 
     def put_back(self) -> None:
         """Have it again, if nothing was changed meanwhile."""
         if self._before and self._stats() == self._before:
-            self._aside.rename(self.file)
+            self.aside.rename(self.file)
 
     def _known(self) -> dict[str, Any]:
         return read_object(self.file, ADVICE)

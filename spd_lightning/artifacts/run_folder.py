@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts.checksums import passing
+from spd_lightning.artifacts.checksums import passing, untouched
 from spd_lightning.artifacts.expressions import marked
 from spd_lightning.artifacts.files import (
     copy_file,
@@ -27,10 +27,11 @@ from spd_lightning.artifacts.files import (
 )
 from spd_lightning.artifacts.locks import file_lock, is_locked
 from spd_lightning.artifacts.manifest import Manifest
-from spd_lightning.artifacts.reading import part_of, read_object, read_yaml
+from spd_lightning.artifacts.reading import or_nothing, part_of, read_object, read_yaml
 from spd_lightning.artifacts.settings import differences, settings_of
 from spd_lightning.errors import UserError, cannot_write
 
+ANEW = "Put it back as it was, or remove it to have it written anew."
 AGAIN = "Put it back as it was, or set --run_dir to a new folder; what the store holds is not computed again."
 
 
@@ -139,11 +140,10 @@ class RunFolder:
                     say(f"{self.config_file} was changed by hand since this run was begun: it is written anew.")
                     write_atomic(self.config_file, dump)
                     write_json(self.environment_file, {**there, "config_sha256": digest})
-                for file, advice in {  # its rows would be kept as the run's own; the student be taken for another
-                    self.results: "Put it back as it was, or remove it to have it written anew.",
-                    self.keys_file: AGAIN,
-                }.items():
-                    if self.manifest.changed(only={file.name}) and file.is_file():
+                # Rows would be kept as the run's own; the student be taken for another.
+                for file, advice in ((self.results, ANEW), (self.keys_file, AGAIN)):
+                    changed = self.manifest.changed(only={file.name}) if file.is_file() else None
+                    if changed or not untouched(or_nothing(read_object, file)):
                         raise UserError(f"{file} was changed by hand since the run ended. {advice}")
                 self.manifest.take_away()
                 return
@@ -198,7 +198,7 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Remove what a killed process was writing: files and folders aside that were not renamed yet."""
-        for path in [*self.path.rglob(".*-new")]:
+        for path in {*self.path.rglob(".*-new")} - {self.manifest.aside}:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def release(self) -> None:

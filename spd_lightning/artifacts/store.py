@@ -88,9 +88,13 @@ class ArtifactStore:
         """What `complete` recorded.
 
         Raises:
-            UserError: If that cannot be read.
+            UserError: If that cannot be read, or was changed since.
         """
-        return read_object(folder / COMPLETE, f"Remove {folder} to have it made again.")
+        advice = f"Remove {folder} to have it made again."
+        record = read_object(file := folder / COMPLETE, advice)
+        if not is_sealed(record):
+            raise UserError(f"{file} was changed. {advice}")
+        return record
 
     def damage(self, folder: Path) -> list[str]:
         """What of a finished artifact is not as it was written, a few words each; all its files are read."""
@@ -102,7 +106,7 @@ class ArtifactStore:
             record = self.facts(folder)
         except UserError as error:
             return {}, [str(error).partition(". ")[0].replace(f"{folder}/", "")]
-        return record, changes(folder, record["files"]) if is_sealed(record) else [f"{COMPLETE} was changed"]
+        return record, changes(folder, record["files"])
 
     def take(self, folder: Path) -> dict[str, Any] | None:
         """What `complete` recorded of an artifact that is whole; None where it has to be made.

@@ -48,7 +48,7 @@ def check_as_made(run: RunFolder) -> None:
         UserError: If they were.
     """
     parts = (run.subspace.parent, run.corpus.parent, run.adapter, run.samples, *(r.path for r in run.rounds()))
-    changed = run.manifest.changed(only={part.name for part in parts}) or []
+    changed = run.manifest.changed(only={part.name for part in parts}, before=True) or []
     if told := [line for line in changed if not line.endswith(" is missing")]:
         raise UserError(
             f"{run.path} is not as the run wrote it: {'; '.join(told)}. Put the old files back, or give the run's own "

@@ -6,6 +6,8 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 
+from spd_lightning.artifacts.checksums import untouched
+from spd_lightning.artifacts.reading import or_nothing, read_object
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError, disk_fault
@@ -87,6 +89,8 @@ def told_changes(run: RunFolder) -> None:
     if not run.config_file.is_file():
         return  # the report says that it is none
     found = run.manifest.changed()
+    if found is None and not untouched(or_nothing(read_object, run.results)):
+        found = [f"{run.results.name} was changed"]
     if found is None:
         line = f"{run.path} has no manifest.json, so whether its files were changed by hand cannot be told."
     elif not found:

@@ -32,7 +32,7 @@ def fix_template_date(date: str | None) -> None:
     """
     global _date
     try:
-        _date = None if date is None else datetime.date.fromisoformat(date)
+        _date = None if date is None else datetime.date.fromisoformat(str(date))
     except ValueError as error:
         raise UserError(f"template_date={date!r} is no date. Set --template_date to YYYY-MM-DD, or null.") from error
 

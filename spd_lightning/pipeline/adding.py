@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
 from typing import Any
 
+from spd_lightning.artifacts.checksums import untouched
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import differences, flatten
 from spd_lightning.errors import UserError
@@ -26,7 +27,7 @@ NO_PART = ("tasks", "methods", "when", "every_n_steps", "every_n_epochs", "adapt
 
 
 def earlier_results(run: RunFolder, fingerprint: str) -> Results:
-    """What ``results.json`` of a run holds; empty where there is none of this run that can be read.
+    """What ``results.json`` of a run holds; empty where there is none of this run that can be read, as it was written.
 
     One that cannot is told and written anew: what was computed meanwhile is not lost for it.
     """
@@ -34,10 +35,13 @@ def earlier_results(run: RunFolder, fingerprint: str) -> Results:
         return {}
     try:
         found = read_results(run.results)
+        if not untouched(found):
+            raise UserError(f"{run.results} was changed by hand.")
     except UserError as error:
         print(f"{error} It is written anew, without the rows that stood there.", file=sys.stderr)
         return {}
-    del found["schema"]  # of the file, which is written anew
+    for name in ("schema", "sha256"):  # of the file, which is written anew
+        found.pop(name, None)
     return found if found["fingerprint"] == fingerprint else {}
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from spd_lightning.artifacts.checksums import sealed
 from spd_lightning.artifacts.files import write_json
 from spd_lightning.artifacts.reading import read_object
 from spd_lightning.artifacts.run_folder import RunFolder
@@ -119,7 +121,7 @@ def write_results(
     stages: Sequence[Any],
     **facts: Any,
 ) -> Path:
-    """Write ``results.json`` of a run, checked and atomically.
+    """Write ``results.json`` of a run, checked, with the checksum of itself, and atomically.
 
     Args:
         run_dir: The run folder.
@@ -150,7 +152,7 @@ def write_results(
         "stages": [_row(row) for row in stages],
         **facts,
     }
-    return write_json(path, check_results(results, path))
+    return write_json(path, sealed(json.loads(json.dumps(check_results(results, path)))))
 
 
 def _row(row: Any) -> dict[str, Any]:

@@ -212,11 +212,18 @@ def test_a_run_that_did_not_end_well_has_nothing_to_compare_with(run: Path, caps
             at_once([command, str(run)])
 
 
-def test_rows_that_were_edited_by_hand_are_not_kept(run: Path, tiny_model_dir: str, capsys: Any) -> None:
+@pytest.mark.parametrize("ended", [True, False])
+def test_rows_that_were_edited_by_hand_are_not_kept(ended: bool, run: Path, tiny_model_dir: str, capsys: Any) -> None:
+    """Where the last command was killed, so that there is no manifest, too: the file has a checksum of its own."""
+    if not ended:
+        (run / "manifest.json").unlink()
     swap_words('"n": 7', '"n": 700')(run / "results.json")
-    assert fit(tiny_model_dir, run) == 2
-    assert "results.json was changed by hand" in capsys.readouterr().err
-    assert (run / "manifest.json").is_file()
+    at_once(["report", str(run)])
+    assert "By hand, since it ended: results.json was changed" in capsys.readouterr().err
+    status = fit(tiny_model_dir, run)
+    said = capsys.readouterr().err
+    assert (status, "results.json was changed by hand" in said) == (2, True), said
+    assert (run / "manifest.json").is_file() == ended
     (run / "results.json").unlink()
     assert fit(tiny_model_dir, run) == 0
     at_once(["verify", str(run)])
@@ -263,6 +270,20 @@ def test_a_student_that_was_changed_by_hand_is_known_without_a_manifest(name: st
         assert main(command) == 2
         assert "are not those that were trained: they were changed since" in capsys.readouterr().err
     assert not Path(f"{run}-out").exists()
+
+
+def test_what_was_changed_after_a_killed_command_is_known_by_the_manifest_before_it(
+    run: Path, tiny_model_dir: str, capsys: Any
+) -> None:
+    (run / "manifest.json").rename(run / ".manifest.json-new")  # as the killed command leaves it
+    file, edit = MADE["samples"]
+    edit(run / file)
+    for _ in range(2):
+        assert main(["test", str(run), "--tasks=[chains]"]) == 2
+        assert f"{file} was changed. Put the old files back" in capsys.readouterr().err
+    assert fit(tiny_model_dir, run) == 0
+    assert not (run / ".manifest.json-new").exists()
+    at_once(["verify", str(run)])
 
 
 def test_commands_that_use_a_run_say_what_was_changed_by_hand(run: Path, capsys: Any) -> None:

@@ -163,7 +163,11 @@ def test_a_step_that_does_not_end_is_given_up(signals: int, tiny_model_dir: str,
 def test_before_the_first_stage_nothing_is_left(tiny_model_dir: str, tmp_path: Path) -> None:
     """The estimate included: here amid what is imported, or just behind it."""
     process = Process([*command(tiny_model_dir, tmp_path / "runs" / "run"), "--estimate"], tmp_path)
-    time.sleep(2.0)
+    status, deadline = Path(f"/proc/{process.process.pid}/status"), time.monotonic() + 60
+    while not int(status.read_text().split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1:
+        assert time.monotonic() < deadline, "it never began to listen: " + process.shown
+        time.sleep(0.02)
+    time.sleep(0.5)
     process.press(b"\x03")
     assert process.end() == 130, process.shown
     assert quiet(process.shown) and "Interrupted before stage 1." in process.shown, process.shown

@@ -94,6 +94,11 @@ def test_without_earlier_results_the_new_ones_stand_as_they_are(tmp_path: Path) 
     write_results(tmp_path, **found)
     assert earlier_results(run, "f")["scores"] == json.loads(json.dumps(new["scores"]))
     assert earlier_results(run, "another run") == {}
+    text = run.results.read_text()
+    run.results.write_text(text.replace('"value": 0.5', '"value": 0.6', 1))
+    assert earlier_results(run, "f") == {}, "by hand"
+    run.results.write_text(json.dumps({name: v for name, v in json.loads(text).items() if name != "sha256"}))
+    assert earlier_results(run, "f")["scores"], "of an older version"
 
 
 def test_a_benchmark_is_not_scored_anew_under_other_options(tmp_path: Path) -> None:
