@@ -72,6 +72,8 @@ def test_which_templates_print_a_date() -> None:
 def test_what_is_no_date_is_refused() -> None:
     with pytest.raises(UserError, match=r"template_date='26\.11\.2026' is no date"):
         fix_template_date("26.11.2026")
+    with pytest.raises(UserError, match="template_date=7 is no date"):  # of a config.yaml that was changed by hand
+        fix_template_date(7)  # type: ignore[arg-type]
 
 
 def test_a_student_with_a_template_of_its_own_is_refused(tmp_path: Path) -> None:
