@@ -5,8 +5,10 @@ The parser reads the same annotations.
 
 from __future__ import annotations
 
+import difflib
 import numbers
 import os
+import re
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -80,3 +82,52 @@ def _words(hint: Any) -> str:
         else:
             found.append(WORDS.get(get_origin(part) or part, str(part)))
     return " or ".join(dict.fromkeys(found))
+
+
+def check_rank(rank: int | str) -> None:
+    """Refuse a rank that fits no model.
+
+    Raises:
+        UserError: For a word that is none; whether a number fits, the model says.
+    """
+    if rank != "half" and not isinstance(rank, int) and not rank.isdigit():
+        energy_share(rank)
+
+
+def energy_share(rank: int | str) -> float:
+    """x of ``energy:x``.
+
+    Raises:
+        UserError: If that is not what ``rank`` is.
+    """
+    try:
+        word, share = str(rank).split(":")
+        value = float(share)
+    except ValueError:
+        word, value = "", 0.0
+    if word == "energy" and not 0.0 < value <= 1.0:
+        raise UserError(
+            f"rank={rank!r}: the share of the energy is above 0 and at most 1, found {value:g}. Set --subspace.rank "
+            "energy:0.95, half or an integer."
+        )
+    if word != "energy":
+        raise UserError(f"rank={rank!r} is not known. Set --subspace.rank to half, an integer, or energy:0.95.")
+    return value
+
+
+def check_layers(layers: str | list[int]) -> None:
+    """Refuse layers that no model has.
+
+    Raises:
+        UserError: For a word that is none, and an empty list; whether numbers fit, the model says.
+    """
+    if layers in ("middle_last", "all") or (layers and not isinstance(layers, str)):
+        return
+    numbers = re.findall(r"-?\d+", layers) if isinstance(layers, str) else []
+    if numbers and not re.search(r"[A-Za-z]", str(layers)):
+        hint = f"Set --subspace.layers '[{', '.join(numbers)}]'"
+    else:
+        near = difflib.get_close_matches(str(layers), ("middle_last", "all"), n=1, cutoff=0.5)
+        near = ["middle_last"] if layers == "last" else near
+        hint = f"Did you mean {near[0]}? Set --subspace.layers" if near else "Set --subspace.layers"
+    raise UserError(f"layers={layers!r} is not known. {hint} (middle_last, all, or a list such as '[0, -1]').")

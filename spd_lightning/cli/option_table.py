@@ -25,11 +25,11 @@ FILE = Path(__file__).with_name("options.json")
 WIDTH = 100  # columns of the help
 
 # What the parser is made from: these files, and of those signatures (the options) and docstrings (the help).
-WHOLE = (
-    *("cli/commands.py", "cli/completion.py", "cli/doctor.py", "cli/runs.py", "cli/sample.py", "cli/store.py"),
-    *("cli/help.py", "cli/kinds.py", "cli/names.py", "cli/parser.py", "cli/stage_parser.py"),
+WHOLE = (*("cli/commands.py", "cli/help.py", "cli/kinds.py", "cli/names.py", "cli/parser.py", "cli/stage_parser.py"),)
+SIGNATURES = (
+    *("subspace/module.py", "finetuning/datamodule.py", "finetuning/module.py", "evaluation/callback.py"),
+    *("cli/completion.py", "cli/doctor.py", "cli/runs.py", "cli/sample.py", "cli/store.py"),
 )
-SIGNATURES = ("subspace/module.py", "finetuning/datamodule.py", "finetuning/module.py", "evaluation/callback.py")
 LIBRARIES = ("lightning", "jsonargparse")
 
 
@@ -61,13 +61,16 @@ def sources() -> dict[str, str]:
 
 
 def _signatures(text: str) -> str:
-    """Of a module's classes: docstring, and parameters, defaults and docstring of ``__init__``."""
+    """Of a module's classes and public functions: docstring, and parameters, defaults and docstring of ``__init__``."""
     found = []
-    for owner in (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)):
-        for made in owner.body:
-            if isinstance(made, ast.FunctionDef) and made.name == "__init__":
-                docs = [ast.get_docstring(owner), ast.get_docstring(made)]
-                found.append(f"{owner.name} {docs} {ast.dump(made.args)}")
+    for owner in ast.parse(text).body:
+        if isinstance(owner, ast.FunctionDef) and not owner.name.startswith("_"):
+            found.append(f"{owner.name} {ast.get_docstring(owner)} {ast.dump(owner.args)}")
+        elif isinstance(owner, ast.ClassDef):
+            for made in owner.body:
+                if isinstance(made, ast.FunctionDef) and made.name == "__init__":
+                    docs = [ast.get_docstring(owner), ast.get_docstring(made)]
+                    found.append(f"{owner.name} {docs} {ast.dump(made.args)}")
     return "\n".join(found)
 
 

@@ -16,7 +16,7 @@ from spd_lightning.artifacts.expressions import Place
 from spd_lightning.cli.commands import COMMANDS, command_help, command_parser
 from spd_lightning.cli.config_file import ConfigFile, config_path, read_config
 from spd_lightning.cli.help import section_help, tidy
-from spd_lightning.cli.kinds import kind_of
+from spd_lightning.cli.kinds import RULES, check_rules, kind_of
 from spd_lightning.cli.messages import explain, place, unresolved
 from spd_lightning.cli.names import FOLLOWS, STAGE_COMMANDS, check_names, file_options
 from spd_lightning.cli.stage_parser import StageLine
@@ -85,6 +85,8 @@ class CommandLine(StageLine):
                 raise UserError(
                     f"{at}seed_everything={seed} is not possible. Set --seed_everything to 0 up to {2**32 - 1}."
                 )
+            section = config[typed.command].subspace
+            check_rules({name: section[name.partition(".")[2]] for name in RULES}, typed, files)
             defaults: Any = self._subcommand_parsers[typed.command].get_defaults() if files else {}
             # of a run that is scored once more, most options made what is there already
             check_used(typed, [] if typed.run else files, config[typed.command], defaults)

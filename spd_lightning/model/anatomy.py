@@ -5,8 +5,6 @@ its token ids go, what ends a sequence; and its vocabulary projection at some po
 from __future__ import annotations
 
 import contextlib
-import difflib
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +15,7 @@ from transformers.cache_utils import CacheLayerMixin, LinearAttentionCacheLayerM
 from transformers.pytorch_utils import Conv1D
 
 from spd_lightning.errors import UserError
+from spd_lightning.options import check_layers
 
 # Model types whose layers hold a state that no cache of transformers holds for them.
 OWN_STATE = {
@@ -130,8 +129,8 @@ def resolve_layers(layers: str | list[int], num_layers: int, with_kv: Sequence[i
         return sorted({own[len(own) // 2], own[-1]})
     if layers == "all":
         return own
-    if isinstance(layers, str) or not layers:
-        raise UserError(_unknown_layers(layers))
+    check_layers(layers)
+    assert not isinstance(layers, str)
     for i in layers:
         if not -num_layers <= i < num_layers:
             raise UserError(
@@ -139,17 +138,6 @@ def resolve_layers(layers: str | list[int], num_layers: int, with_kv: Sequence[i
                 f"-{num_layers} to -1 from the end). Set --subspace.layers."
             )
     return sorted({i % num_layers for i in layers})
-
-
-def _unknown_layers(layers: str | list[int]) -> str:
-    numbers = re.findall(r"-?\d+", layers) if isinstance(layers, str) else []
-    if numbers and not re.search(r"[A-Za-z]", str(layers)):
-        hint = f"Set --subspace.layers '[{', '.join(numbers)}]'"
-    else:
-        near = difflib.get_close_matches(str(layers), ("middle_last", "all"), n=1, cutoff=0.5)
-        near = ["middle_last"] if layers == "last" else near
-        hint = f"Did you mean {near[0]}? Set --subspace.layers" if near else "Set --subspace.layers"
-    return f"layers={layers!r} is not known. {hint} (middle_last, all, or a list such as '[0, -1]')."
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from spd_lightning.artifacts.store import STAGE_VERSION
 from spd_lightning.errors import UserError
+from spd_lightning.options import energy_share
 from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.sites import Side, SiteKey
 from spd_lightning.subspace.subspace import CapabilitySubspace
@@ -148,27 +149,6 @@ def choose_rank(rank: Rank, singular_values: Tensor, layer: int, detail: str = "
     share = energy_share(rank)
     energy = singular_values.double().square().cumsum(0)
     return min(kv_dim, int((energy < share * energy[-1]).sum()) + 1)
-
-
-def energy_share(rank: Rank) -> float:
-    """x of ``energy:x``.
-
-    Raises:
-        UserError: If that is not what ``rank`` is.
-    """
-    try:
-        word, share = str(rank).split(":")
-        value = float(share)
-    except ValueError:
-        word, value = "", 0.0
-    if word == "energy" and not 0.0 < value <= 1.0:
-        raise UserError(
-            f"rank={rank!r}: the share of the energy is above 0 and at most 1, found {value:g}. Set --subspace.rank "
-            "energy:0.95, half or an integer."
-        )
-    if word != "energy":
-        raise UserError(f"rank={rank!r} is not known. Set --subspace.rank to half, an integer, or energy:0.95.")
-    return value
 
 
 def _warn_if_rank_deficient(rank: int, singular_values: Tensor, count: int, layer: int, side: Side) -> None:

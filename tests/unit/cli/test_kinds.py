@@ -57,7 +57,10 @@ def test_what_is_refused_at_once_is_what_the_whole_parser_refuses() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    ["data.keep=foo", "trainer.max_steps=x", "data.num_prompts=1e3", "subspace.center=maybe", "model.lora_r=[1]"],
+    [
+        *("data.keep=foo", "trainer.max_steps=x", "data.num_prompts=1e3", "subspace.center=maybe", "model.lora_r=[1]"),
+        *("subspace.rank=abc", "subspace.rank=1.5", "subspace.layers=0,1"),
+    ],
 )
 @pytest.mark.parametrize("in_file", [False, True], ids=["typed", "in a file"])
 def test_the_words_are_the_whole_parsers(
@@ -66,7 +69,8 @@ def test_the_words_are_the_whole_parsers(
     monkeypatch.chdir(tmp_path)
     args = ["fit", f"--{given}"]
     if in_file:
-        section, option, value = given.replace("=", ".").split(".")
+        name, _, value = given.partition("=")
+        section, option = name.split(".")
         Path("a.yaml").write_text(f"{section}:\n  # a line before it\n  {option}: {value}\n")
         args = ["fit", "--config", "a.yaml"]
     assert program.main(args) == 2
@@ -94,6 +98,14 @@ def test_what_a_value_stands_for_is_left_to_the_whole_parser() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "given", ["rank=half", "rank=8", "rank=energy:0.9", "layers=all", "layers=[0, -1]", "rank=${model.lora_r}"]
+)
+def test_a_word_that_its_rule_has_is_taken(given: str) -> None:
+    name, value = given.split("=")
+    check_values(Typed("fit", options={f"subspace.{name}": value}), [], {}, [])
+
+
 @pytest.mark.parametrize("name", shipped.names())
 def test_every_shipped_configuration_passes(name: str) -> None:
     table = load()
@@ -101,8 +113,12 @@ def test_every_shipped_configuration_passes(name: str) -> None:
     check_values(Typed("fit"), [ConfigFile(str(config_path(name)), {})], table.kinds["fit"], table.commands)
 
 
-def test_a_second_for_a_wrong_value() -> None:
-    done, seconds = started("fit", "--data.keep", "foo")
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--data.keep", "foo", "Unknown data.keep 'foo'"), ("--subspace.rank", "abc", "rank='abc' is not known.")],
+)
+def test_a_second_for_a_wrong_value(option: str, value: str, said: str) -> None:
+    done, seconds = started("fit", option, value)
     status, *modules = done.stderr.splitlines()[-1].split()
-    assert "Unknown data.keep 'foo'" in done.stderr and status == "2" and seconds < 1
+    assert said in done.stderr and status == "2" and seconds < 1
     assert not {name.split(".")[0] for name in modules} & WHOLE

@@ -61,3 +61,8 @@ def test_only_what_makes_options_makes_another_table() -> None:
     assert option_table._signatures(text) == option_table._signatures(same)
     for old, new in (("Help", "Other help"), ("= 1", "= 2"), ("x: int", "y: int"), ("int", "float")):
         assert option_table._signatures(text) != option_table._signatures(text.replace(old, new)), new
+    command = 'def runs(path: str = "runs") -> None:\n    """List."""\n    print(path)\n'
+    same = command.replace("print(path)", "print(Path(path))") + "\n\ndef _own() -> None:\n    pass\n"
+    assert option_table._signatures(command) == option_table._signatures(same)
+    for old, new in (("List", "Show"), ('"runs"', '"."'), ("path:", "folder:"), ("str", "Path")):
+        assert option_table._signatures(command) != option_table._signatures(command.replace(old, new)), new
