@@ -112,7 +112,7 @@ def _explain_value(text: str, typed: Typed, files: Sequence[ConfigFile], known: 
         told = str(unknown_name(name, choice[2], re.findall(r"'([^']*)'", choice[1]), f"--{name}"))
         typed_alone = f"Type one of them behind {typed.command}."  # it has no name of its own
         return at + (told if name in known else told.replace(f"Set --{name}.", typed_alone))
-    found = re.search(r"Given value: (.*)$", text) or re.search(r"Got value: (\S+)", text)
+    found = re.search(r"Given value: ?(.*)$", text) or re.search(r"Got value: (\S+)", text)
     kinds = re.findall(r"Expected a <class '(\w+)'>", text)
     if found is None or not kinds:
         return None

@@ -37,8 +37,24 @@ def file_options(options: Iterable[str]) -> list[str]:
     return [name for name in names if name not in left_out and not name.endswith(("+", ".help"))]
 
 
+DEEP = "subspace.task_file"  # the one option that holds mappings of mappings
+
+
+def check_depth(typed: Typed) -> None:
+    """Refuse parts of an inner mapping by themselves: to the parser each would be the whole of it."""
+    parts = {name: name[len(DEEP) + 1 :].split(".") for name in typed.options if name.startswith(f"{DEEP}.")}
+    for name, (outer, *inner) in parts.items():
+        if inner:
+            same = {n: p[1:] for n, p in parts.items() if p[0] == outer and len(p) > 1}
+            whole = ", ".join(f"{'.'.join(p)}: {typed.options[n]}" for n, p in same.items())
+            raise UserError(
+                f"--{name} is a part of {outer}, which is given as a whole. Type --{DEEP}.{outer} '{{{whole}}}'."
+            )
+
+
 def check_names(typed: Typed, known: list[str]) -> None:
     """Refuse a name that is no option of the command, and a file that is given to a section."""
+    check_depth(typed)
     for name, value in typed.options.items():
         if name in HEADINGS:
             if value is None or not value.startswith("{"):

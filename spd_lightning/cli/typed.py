@@ -138,6 +138,11 @@ def _stray(command: str, word: str, before: Sequence[str], after: Sequence[str])
             f"{word} stands alone. The configuration of a run is named by --config: `{PROGRAM} {command} --config "
             f"{Path(word) / 'config.yaml'}`."
         )
+    if command == "test" and not before and (os.sep in word or os.path.exists(word)):
+        return (
+            f"{word} is not a run folder: it has no config.yaml. Give a folder that fit wrote; `{PROGRAM} runs list` "
+            "shows all."
+        )
     return (
         f"{word!r} belongs to no option. Options are typed as --section.option VALUE; `{PROGRAM} {command} --help` "
         "lists all."

@@ -131,17 +131,18 @@ class BenchmarkSuite:
                 raise UserError("There is nothing to score: no tasks are named. Set --evaluation.tasks, e.g. [gsm8k].")
             where = (context.data_dir, context.task_file)
             tasks = {name: load_task(name, *where, seed=context.seed) for name in dict.fromkeys(names)}
-            self._benchmarks, self.missing = [], {}
+            found, missing = list[Benchmark](), dict[str, str]()
             for name, task in tasks.items():
                 limit = options.limit.get(name) if isinstance(options.limit, Mapping) else options.limit
                 try:
                     benchmark = task.benchmark(options.protocol, limit)
                     most = min(benchmark.max_new_tokens, self.new_tokens or benchmark.max_new_tokens)
-                    self._benchmarks.append(replace(benchmark, max_new_tokens=most))
+                    found.append(replace(benchmark, max_new_tokens=most))
                 except UserError as error:
                     if not options.skip_missing_data:
                         raise
-                    self.missing[name] = str(error)
+                    missing[name] = str(error)
+            self._benchmarks, self.missing = found, missing  # whole, or at the next call refused again
         return self._benchmarks
 
     def subspace(self) -> str | Path | CapabilitySubspace:

@@ -97,13 +97,13 @@ class SPDFineTuningModule(LightningModule):
     ) -> None:
         super().__init__()
         check_options(SPDFineTuningModule, locals(), "model")
-        for name, value, least in (("rounds", rounds, 1), ("batch_size", batch_size, 1), ("max_length", max_length, 2)):
-            if value < least:
+        self.save_hyperparameters()
+        self._options: Any = self.hparams
+        for name, least in {"rounds": 1, "batch_size": 1, "max_length": 2, "lora_alpha": 1, "warmup_epochs": 0}.items():
+            if (value := self.hparams[name]) < least:
                 raise UserError(f"{name}={value} is too small. Set --model.{name} to {least} or more.")
         if learning_rate <= 0:
             raise UserError(f"learning_rate={learning_rate} is not above 0. Set --model.learning_rate.")
-        self.save_hyperparameters()
-        self._options: Any = self.hparams
         self.strict_loading = False  # checkpoints hold trainable weights alone; on_load_checkpoint compares the names
         self.model: PreTrainedModel | PeftModel | None = None
         self.val_loss = MeanMetric()

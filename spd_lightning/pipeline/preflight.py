@@ -100,6 +100,7 @@ def stage_checks(
     if "generate" in stages:
         yield lambda: parts.data.check_options(trains="fine_tune" in stages)
     if "fine_tune" in stages:
+        yield lambda: check_some_training(options.trainer)
         yield lambda: check_student(parts.student.hparams, precision)
         yield lambda: check_rounds(parts, device)
     yield lambda: check_subspace(options.data.subspace, name)
@@ -114,6 +115,16 @@ def stage_checks(
 
 def _ignore(value: Any) -> None:
     """A check that gives something, as one that gives nothing."""
+
+
+def check_some_training(trainer: Any) -> None:
+    """Refuse a training of no step: its student would be the base under another name."""
+    for name in ("max_epochs", "max_steps", "limit_train_batches"):
+        if trainer[name] == 0:
+            raise UserError(
+                f"trainer.{name}=0 trains nothing, so the student would be the base. Set --trainer.{name} to 1 or "
+                "more, or take the command generate, which ends before fine-tuning."
+            )
 
 
 def check_checkpoint_of(ckpt_path: str, name: str) -> None:

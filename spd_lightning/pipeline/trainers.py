@@ -103,7 +103,14 @@ def make_trainer(**settings: Any) -> Trainer:
         trainer = Trainer(**settings)
     except (MisconfigurationException, TypeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
-        chosen = ", ".join(f"trainer.{name}={settings[name]!r}" for name in ("accelerator", "devices", "strategy"))
+        places = ("accelerator", "devices", "strategy")
+        named = [name for name in re.findall(r"`(?:Trainer\()?(\w+)", reason) if name in settings]
+        if named and named[0] not in places:
+            raise UserError(
+                f"trainer.{named[0]}={settings[named[0]]!r} is not possible: {reason} Set --trainer.{named[0]} to "
+                "another value, or leave it out."
+            ) from error
+        chosen = ", ".join(f"trainer.{name}={settings[name]!r}" for name in places)
         raise UserError(
             f"{chosen} cannot be had here: {reason} Set --trainer.accelerator to cpu or auto, or --trainer.devices to "
             "those that this machine has."

@@ -225,10 +225,10 @@ def encode_examples(
     statistics.num_correctness_tokens = sum(sum(e.correctness_mask) for e in encoded)
     if not encoded:
         reasons = "; ".join(f"{reason}: {len(ids)}" for reason, ids in statistics.skipped.items()) or "no example given"
+        overlap = "" if span_rule == "overlap" else f"span_rule=overlap (--subspace.span_rule, now {span_rule}) or "
         raise UserError(
             f"S is empty in all {len(examples)} calibration examples ({reasons}). Raise "
-            f"max_length={max_length} (--subspace.max_length), set span_rule=overlap (--subspace.span_rule, now "
-            f"{span_rule}) "
-            "or loss=full (--subspace.loss), or choose another task (--subspace.task)."
+            f"max_length={max_length} (--subspace.max_length), set {overlap}loss=full (--subspace.loss), or choose "
+            "another task (--subspace.task)."
         )
     return encoded, statistics

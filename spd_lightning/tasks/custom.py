@@ -79,6 +79,12 @@ class Custom(Task):
         self._asked = {"train": train[shots:], "test": [doc for doc in self._docs if doc["split"] == "test"]}
 
     def docs(self, split: Split, limit: int | None = None) -> list[dict[str, Any]]:
+        if not self._asked[split]:
+            raise UserError(
+                f"{self.file.name} has {len(self._docs)} rows and none of them is a {split} row. Give some rows "
+                f"`split: {split}`, or leave the field `split` out: of five such rows the last is a test row, the "
+                "others train."
+            )
         return self._asked[split]
 
     def doc_to_text(self, doc: dict[str, Any]) -> str:

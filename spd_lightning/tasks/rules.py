@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from spd_lightning.tasks.golds import NUMBER_WANTED, is_comparable
@@ -84,8 +86,35 @@ def make_rule(score: str, targets: Sequence[str], normalise: Sequence[str] | Non
     path = next((p for p in (folder / file, Path(file)) if p.is_file()), None)
     if path is None or not function.isidentifier():
         raise ValueError(f"`score` is {score!r}, but it must be python:FILE.py:FUNCTION with a file that is there")
+    if wrong := _no_such_function(path.read_bytes(), function):
+        raise ValueError(f"`score` is {score!r}, but {path.name} {wrong}")
     content = hashlib.sha256(path.read_bytes()).hexdigest()
     return Rule(name, tuple(targets), chosen, str(path), function, content)
+
+
+@lru_cache(maxsize=64)
+def _no_such_function(source: bytes, name: str) -> str:
+    """Why a file's function cannot score, read without running the file; empty where it may."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        return f"is no Python that can be read ({error})"
+    made = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    for node in reversed(made):
+        if node.name == name:
+            takes, free = node.args, len(node.args.defaults)
+            most = len(takes.posonlyargs) + len(takes.args)
+            named = any(default is None for default in takes.kw_defaults)
+            if not named and most - free <= 2 and (most >= 2 or takes.vararg):
+                return ""
+            return f"has {name}({ast.unparse(takes)}), which cannot be called as {name}(completion, targets)"
+    bound = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    bound |= {n.asname or n.name for n in ast.walk(tree) if isinstance(n, ast.alias)}
+    bound |= {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    if {name, "*"} & bound:
+        return ""
+    there = ", ".join(node.name for node in made) or "none"
+    return f"has no function {name} (there: {there})"
 
 
 def _wanted(name: str, target: str) -> str:

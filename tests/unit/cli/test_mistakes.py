@@ -44,6 +44,15 @@ MISTAKES: dict[str, str] = {
     "fit run": (
         f"run stands alone. The configuration of a run is named by --config: `{P} fit --config run/config.yaml`."
     ),
+    "test runs/nope": (
+        "runs/nope is not a run folder: it has no config.yaml. Give a folder that fit wrote; `python -m spd_lightning "
+        "runs list` shows all."
+    ),
+    "fit --subspace.task_file.path a.csv --subspace.task_file.columns.prompt q --subspace.task_file.columns.target=a": (
+        "--subspace.task_file.columns.prompt is a part of columns, which is given as a whole. Type "
+        "--subspace.task_file.columns '{prompt: q, target: a}'."
+    ),
+    "fit --data.stop=": "data.stop='' is not a list. Set --data.stop '[]'.",
     "fit gsm8k": (f"'gsm8k' belongs to no option. Options are typed as --section.option VALUE; {HELP}"),
     "fit --model X": (
         f"--model is a section, not an option. Did you mean --subspace.model_name_or_path X? `{P} fit --help model` "

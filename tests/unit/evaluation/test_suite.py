@@ -41,6 +41,16 @@ def test_a_context_is_handed_over_whole() -> None:
     assert [b.task for b in suite.benchmarks()] == ["arithmetic"]
 
 
+def test_what_was_refused_once_is_refused_again(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a", "target": "b", "split": "train"}\n')
+    suite = make(tasks=["letters", "custom"])
+    suite.enter(RunContext(task_file=str(tmp_path / "mine.jsonl")))
+    for _ in range(2):  # an estimate asks twice
+        with pytest.raises(UserError, match="none of them is a test row"):
+            suite.benchmarks()
+    assert not suite.missing
+
+
 def test_the_base_is_scored_logged_and_written(tiny_model_dir: str, tmp_path: Path) -> None:
     suite, logger = make(tasks=["letters:easy"], methods=["base"]), Logger()
     suite.enter(RunContext(model_name_or_path=tiny_model_dir, samples=tmp_path / "samples"))

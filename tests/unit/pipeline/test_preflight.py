@@ -24,6 +24,20 @@ MISTAKES = {
         "mlp.up_proj, self_attn.k_proj, self_attn.o_proj, self_attn.q_proj, self_attn.v_proj. Set "
         "--model.target_modules to some of these."
     ),
+    "--trainer.max_epochs 0": (
+        "trainer.max_epochs=0 trains nothing, so the student would be the base. Set --trainer.max_epochs to 1 or more, "
+        "or take the command generate, which ends before fine-tuning."
+    ),
+    "--trainer.limit_train_batches 0": (
+        "trainer.limit_train_batches=0 trains nothing, so the student would be the base. Set "
+        "--trainer.limit_train_batches to 1 or more, or take the command generate, which ends before fine-tuning."
+    ),
+    "--model.lora_alpha 0": "lora_alpha=0 is too small. Set --model.lora_alpha to 1 or more.",
+    "--model.warmup_epochs -1": "warmup_epochs=-1.0 is too small. Set --model.warmup_epochs to 0 or more.",
+    "--trainer.max_epochs -3": (
+        "trainer.max_epochs=-3 is not possible: `max_epochs` must be a non-negative integer or -1. You passed in -3. "
+        "Set --trainer.max_epochs to another value, or leave it out."
+    ),
     "--trainer.precision 64-true": (
         "precision=64-true is not supported. Set --trainer.precision to 32-true, bf16-mixed, bf16-true."
     ),
