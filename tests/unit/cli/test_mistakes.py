@@ -48,7 +48,7 @@ MISTAKES: dict[str, str] = {
         "runs/nope is not a run folder: it has no config.yaml. Give a folder that fit wrote; `python -m spd_lightning "
         "runs list` shows all."
     ),
-    "fit --subspace.task_file.path a.csv --subspace.task_file.columns.prompt q --subspace.task_file.columns.target=a": (
+    "fit --subspace.task_file.columns.prompt q --subspace.task_file.columns.target=a": (
         "--subspace.task_file.columns.prompt is a part of columns, which is given as a whole. Type "
         "--subspace.task_file.columns '{prompt: q, target: a}'."
     ),
