@@ -38,7 +38,17 @@ from spd_lightning.errors import UserError
 ROOT = FOLDER.parent
 RESULTS = FOLDER / "results"
 SCHEMA = 1
-LEFT_OUT = ("schema", "fingerprint", "trained_on", "method", "scores", "comparisons", "stages", "corpus_samples")
+LEFT_OUT = (
+    "schema",
+    "sha256",
+    "fingerprint",
+    "trained_on",
+    "method",
+    "scores",
+    "comparisons",
+    "stages",
+    "corpus_samples",
+)
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,9 @@ def test_weights_that_were_changed_are_refused(
     ).read_bytes()
     (run / "keys.json").write_text("{}")
     assert main(command(tiny_model_dir, run, "--data.method=ssd")) == 2
+    assert "keys.json was changed by hand since the run ended" in capsys.readouterr().err
+    (run / "manifest.json").unlink()  # as after a command that was killed
+    assert main(command(tiny_model_dir, run, "--data.method=ssd")) == 2
     assert "holds a student without a record" in capsys.readouterr().err
 
 

@@ -33,7 +33,7 @@ def test_other_commands_and_folders_are_told_as_before(tmp_path: Path) -> None:
     run = str(begun(tmp_path / "run").path)
     with pytest.raises(UserError, match="The configuration of a run is named by --config"):
         read("fit", run)
-    with pytest.raises(UserError, match="belongs to no option"):
+    with pytest.raises(UserError, match=r"is not a run folder: it has no config\.yaml"):
         read("test", str(tmp_path))
     with pytest.raises(UserError, match=r"takes folder and options from that run. Leave --config out"):
         read("test", run, "--config", "demo")
