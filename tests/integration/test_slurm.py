@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -54,6 +56,15 @@ def directives() -> dict[str, str]:
     return dict(found)
 
 
+def free_port() -> int:
+    """A port that nobody has, below those that the system gives to connections meanwhile."""
+    for port in range(20000 + os.getpid() % 12000, 32768):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
 def submit(folder: Path, *args: str, srun: str = SRUN, tasks: int = 2, fail: str = "") -> subprocess.Popen[str]:
     """What sbatch does: the script with the allocation in its environment; processes fail as ``fail`` says."""
     folder.mkdir(exist_ok=True)
@@ -62,7 +73,7 @@ def submit(folder: Path, *args: str, srun: str = SRUN, tasks: int = 2, fail: str
     for name, text in (("srun", srun), ("python", interpreter), ("scontrol", SCONTROL)):
         (folder / name).write_text(text.format(folder=folder) if name != "python" else text)
         (folder / name).chmod(0o755)
-    port = 20000 + os.getpid() % 20000
+    port = free_port()
     allocation = {
         "SLURM_JOB_ID": "4242",
         "SLURM_JOB_NAME": directives()["job-name"],
