@@ -1,14 +1,17 @@
 """Comparison of students of different runs: arms, their pairs on every benchmark, and the table with what was decided.
 
-Runs that differ in the seed alone are the blocks of one arm. Every pair of arms that answered common examples is shown,
-and all shown pairs are one family for Holm's correction.
+Runs that differ in the seed alone are the blocks of one arm. Every pair of arms that answered common examples is shown
+but two bases, and a base that an arm was not trained from, or that was not asked as the arm was. All shown pairs
+are one family for Holm's correction.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from spd_lightning.report.runs import Run
 from spd_lightning.report.sweeps import group_by_configuration, label, varying_options
 from spd_lightning.report.wording import benchmark_name, format_interval, format_p, format_value, metric_name
 from spd_lightning.scoring.verdicts import is_share
+from spd_lightning.tasks import is_generated
 
 MOST_ARMS = 12
 """With more arms than this each is compared with the base alone (or the first arm, where no base was scored): all pairs
@@ -31,15 +35,28 @@ Benchmark = tuple[str, str, str]
 """Task, protocol, and the metric that stands for it."""
 
 
+HOW_ASKED = (
+    *("task_version", "prompt_format", "repetition_penalty", "dtype", "decoding", "num_samples", "max_new_tokens"),
+)
+"""What a run notes of a benchmark and its base's answers depend on, beside options of evaluation."""
+
+
 def arms_of(runs: Sequence[Run]) -> dict[Benchmark, dict[str, dict[Any, Answers]]]:
     """Benchmark to arm to seed to answers; the base first, then arms in the order of the runs.
 
-    Bases are one arm where all runs scored theirs alike, else each configuration has its own. Of several runs with one
-    seed and configuration the first counts.
+    Bases are one arm where all runs scored theirs alike, see `bases_of`. Of several runs with one seed and
+    configuration the first counts. An example is known by its id, its question and what is right: two files of one's
+    own have equal ids.
     """
-    alike = len({json.dumps(_base_conditions(run), sort_keys=True, default=str) for run in runs}) == 1
+    return _arms(runs)[0]
+
+
+def _arms(runs: Sequence[Run]) -> tuple[dict[Benchmark, dict[str, dict[Any, Answers]]], dict[tuple[str, str], str]]:
+    """See `arms_of`; and by task and arm the arm that is its base."""
     found: dict[Benchmark, dict[str, dict[Any, Answers]]] = {}
+    own: dict[tuple[str, str], str] = {}
     names = _names(runs)
+    bases = {task: bases_of(runs, task) for run in runs for task, _ in run.sample_files}
     for trained_arm, group in trained_arms(runs).items():
         words = label(group[0], names)
         for run in group:
@@ -47,17 +64,48 @@ def arms_of(runs: Sequence[Run]) -> dict[Benchmark, dict[str, dict[Any, Answers]
                 score = next((s for s in run.scores if (s["task"], s["method"]) == (task, method)), None)
                 if score is None:
                     continue
-                arm = method if method == "base" and alike else f"{method} of {words}"
-                if method == run.results["method"] and method != "base":
-                    arm = trained_arm
+                arm = base = bases[task][run.path]
+                if method != "base":
+                    arm = trained_arm if method == run.results["method"] else f"{method} of {words}"
+                own.setdefault((task, arm), base)
                 key = (task, score["protocol"], score["metric"])
                 if run.seed in found.get(key, {}).get(arm, {}) or not (records := run.sample_rows(task, method)):
                     continue
+                asked = {r["id"]: _example(r) for r in records}
                 pairs = example_values(records, score["metric"])
                 weights = None if is_share(score["metric"]) else [w for _, w in pairs.values()]
-                answers = Answers(list(pairs), [v for v, _ in pairs.values()], weights)
+                answers = Answers([asked[name] for name in pairs], [v for v, _ in pairs.values()], weights)
                 found.setdefault(key, {}).setdefault(arm, {})[run.seed] = answers
-    return {key: dict(sorted(arms.items(), key=lambda item: item[0] != "base")) for key, arms in found.items()}
+    return {key: dict(sorted(arms.items(), key=lambda item: item[0] != "base")) for key, arms in found.items()}, own
+
+
+def _example(record: Mapping[str, Any]) -> str:
+    """What tells an example from every other one, of this data or of another."""
+    asked = json.dumps([record.get("prompt"), record.get("expected")], default=str)
+    return f"{record['id']} {hashlib.blake2b(asked.encode(), digest_size=8).hexdigest()}"
+
+
+def bases_of(runs: Sequence[Run], task: str) -> dict[Path, str]:
+    """Folder of a run to the name of the arm that its untrained model is on a benchmark.
+
+    It is ``base`` where all who scored the benchmark have the same model and asked it the same in the same way; else
+    each has a name that says in what it differs.
+    """
+    scored = [run for run in runs if any(name == task for name, _ in run.sample_files)]
+    alike: dict[str, list[Run]] = {}
+    for run in scored:
+        key = json.dumps(_base_conditions(run, task), sort_keys=True, default=str)
+        alike.setdefault(key, []).append(run)
+    if len(alike) == 1:
+        return {run.path: "base" for run in scored}
+    names = _names(runs)
+    for shown in ([name for name in names if _is_of_base(name)], names):
+        words = [label(group[0], shown) for group in alike.values()]
+        if shown and len(set(words)) == len(words):
+            break
+    else:
+        words = [group[0].name for group in alike.values()]
+    return {run.path: f"base of {text}" for text, group in zip(words, alike.values()) for run in group}
 
 
 def trained_arms(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -80,21 +128,41 @@ def is_base(arm: str) -> bool:
     return arm == "base" or arm.startswith("base of ")
 
 
-def _base_conditions(run: Run) -> dict[str, Any]:
-    """What the answers of a run's base depend on."""
-    names = ("subspace.model_name_or_path", "content.model", "data.dtype")
-    return {n: v for n, v in run.conditions.items() if n in names or n.startswith("evaluation.")}
+INHERITED = ("data.prompt_format", "data.repetition_penalty")
+
+
+def _is_of_base(name: str) -> bool:
+    """Whether what a base answers, and the verdicts on it, can depend on an option or a content."""
+    exact = ("subspace.model_name_or_path", "content.model", "data.dtype", *INHERITED)
+    return name in exact or name.startswith(("evaluation.", "subspace.task_file."))
+
+
+def _base_conditions(run: Run, task: str) -> dict[str, Any]:
+    """What the answers of a run's base to a benchmark, and the verdicts on them, depend on."""
+    noted = run.results.get("benchmarks") or {}
+    methods = ["base", *(method for name, method in run.sample_files if name == task)]
+    facts: Mapping[str, Any] = next((noted[k] for method in methods if (k := f"{task}.{method}") in noted), {})
+    left_out = ["subspace.task_file.path"]  # of a file its content counts
+    left_out += INHERITED if facts else ()  # noted as they were used
+    files = task.split(":")[0] == "custom"
+    options = {
+        name: value
+        for name, value in run.conditions.items()
+        if _is_of_base(name) and name not in left_out and (files or not name.startswith("subspace.task_file."))
+    }
+    examples = None if is_generated(task) else facts.get("examples")  # other seeds draw others, as they should
+    return {**options, "examples": examples, **{name: facts.get(name) for name in HOW_ASKED}}
 
 
 def groups_of(runs: Sequence[Run], task: str) -> dict[str, str]:
-    """Example id to subject, for a benchmark whose rows have one."""
+    """Example, as `arms_of` names it, to subject, for a benchmark whose rows have one."""
     found: dict[str, str] = {}
     for run in runs:
         for which in (which for which in run.sample_files if which[0] == task):
             rows = run.sample_rows(*which)
             if not rows or "group" not in rows[0]:
                 return found
-            found |= {r["id"]: r["group"] for r in rows}
+            found |= {_example(r): r["group"] for r in rows}
     return found
 
 
@@ -105,11 +173,11 @@ def across_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     subject, the examples' variance is that within subjects, and ``to_new_subjects`` is an interval of another question:
     what other subjects would show.
     """
-    benchmarks = arms_of(runs)
+    benchmarks, own = _arms(runs)
     rows = []
     for (task, protocol, metric), arms in benchmarks.items():
         strata = groups_of(runs, task) or None
-        for a, b in chosen_pairs(list(arms)):
+        for a, b in chosen_pairs(list(arms), {arm: own[task, arm] for arm in arms}):
             first, second = arms[a], arms[b]
             row = compare_arms(first, second, is_share(metric), strata)
             if row is not None:
@@ -120,12 +188,20 @@ def across_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def chosen_pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
-    """The pairs of a benchmark's arms that are compared: all but those of two bases, or, see `MOST_ARMS`, with one."""
-    if len(arms) <= MOST_ARMS:
-        return [(a, b) for a, b in combinations(arms, 2) if not (is_base(a) and is_base(b))]
-    bases = [arm for arm in arms if is_base(arm)] or list(arms[:1])
-    return [(bases[0], arm) for arm in arms if arm not in bases]
+def chosen_pairs(arms: Sequence[str], own: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The pairs of a benchmark's arms that are compared: all but those with a base that is not an arm's own, or of many
+    arms, see `MOST_ARMS`, each with one. A base stands first.
+
+    Args:
+        arms: Their names.
+        own: Arm to its base, which need not have been scored.
+    """
+    if len(arms) > MOST_ARMS:
+        first = next((arm for arm in arms if not is_base(arm)), arms[0])
+        bases = [(own[arm] if own[arm] in arms else first, arm) for arm in arms]
+        return [(base, arm) for base, arm in bases if arm not in (base, own[arm])]
+    pairs = [(b, a) if is_base(b) else (a, b) for a, b in combinations(arms, 2)]
+    return [(a, b) for a, b in pairs if not is_base(a) or (a == own[b] and not is_base(b))]
 
 
 def _to_new_subjects(

@@ -109,8 +109,7 @@ class Run:
         prompts, versions = corpus.get("prompts") or {}, corpus.get("task_version") or {}
         if not isinstance(prompts, Mapping):
             prompts, versions = ({str(corpus.get("task") or ""): value} for value in (prompts, versions))
-        content = {
-            "model": corpus.get("model") or next(iter(keys.values())).get("model"),
+        content: dict[str, Any] = {
             "prompts": _content(prompts),
             "calibration": _content({task: key.get("examples") for task, key in keys.items()}),
             "task_version": _content(versions, True)
@@ -118,6 +117,8 @@ class Run:
         }
         if not any(content.values()):  # a run that does not say: then the folder must do
             content = {"data_dir": self.config.get("data_dir")}
+        noted = (self.environment.get("content") or {}).get("model")  # all that a run which scores the base alone says
+        content["model"] = corpus.get("model") or next(iter(keys.values())).get("model") or noted
         found |= {f"content.{name}": value for name, value in content.items() if value is not None}
         packages = self.environment.get("packages") or {}
         known = {n: packages[n] for n in COMPUTE if n in packages} | (self.environment.get("stages") or {})

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from spd_lightning.evaluation.statistics import over_seeds
@@ -179,8 +180,19 @@ def sweep_grid(
 ) -> Grid | None:
     """The trained method's in-domain score over rank and layers, averaged over runs of a cell.
 
-    None where the runs differ in neither option.
+    Runs of another method, task or model are none of its cells; of several sets the one that covers most of the grid
+    is taken. None where its runs differ in neither option.
     """
+    families: dict[str, list[Run]] = {}
+    for run in runs:
+        model = run.conditions.get("content.model") or run.option("subspace.model_name_or_path")
+        kind = [run.results["method"], run.results["trained_on"], model]
+        families.setdefault(json.dumps(kind, default=str), []).append(run)
+
+    def cells_of(found: Sequence[Run]) -> int:
+        return len({(str(run.option(row_option)), str(run.option(column_option))) for run in found})
+
+    several, runs = len(families) > 1, max(families.values(), key=cells_of)
     if not {row_option, column_option} & set(varying_options(runs)):
         return None
     target = None
@@ -206,6 +218,9 @@ def sweep_grid(
     rows, columns = _order({k[0] for k in cells}), _order({k[1] for k in cells})
     found = [[_cell(cells.get((r, c), []), target[2]) for c in columns] for r in rows]
     title = f"{target[0]}, {metric_name(target[2])}"
+    if several:
+        model = Path(str(runs[0].option("subspace.model_name_or_path"))).name
+        title += f", of {model} by {runs[0].results['method']} on {runs[0].results['trained_on']} alone"
     values, intervals = ([[cell[i] for cell in line] for line in found] for i in (0, 1))
     names = [str(r) for r in rows], [str(c) for c in columns]
     return Grid(title, target[2], row_option, column_option, *names, values, intervals)

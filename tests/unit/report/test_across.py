@@ -13,31 +13,52 @@ import yaml
 from spd_lightning.artifacts.files import write_jsonl
 from spd_lightning.evaluation.across import ONE_STUDENT
 from spd_lightning.report import read_run, write_report, write_results
-from spd_lightning.report.across import MOST_ARMS, across_rows, across_sections, arms_of
+from spd_lightning.report.across import (
+    MOST_ARMS,
+    across_rows,
+    across_sections,
+    arms_of,
+    chosen_pairs,
+    is_base,
+)
+from spd_lightning.report.answer import answer_of_runs
+from spd_lightning.report.chart import Intervals
+from spd_lightning.report.exports import one_line
 from spd_lightning.report.render import Table
+from spd_lightning.report.verdict import sentence_of_runs
 
 SCORE = {"split": "in", "protocol": "standard", "stderr": 0.1, "ci95": None, "isolation": None, "seconds": 1.0}
 
 
 def run_of(
-    path: Path, method: str, seed: int, share: float, fresh: bool = True, n: int = 200, model: str = "tiny"
+    path: Path,
+    method: str,
+    seed: int,
+    share: float,
+    fresh: bool = True,
+    n: int = 200,
+    model: str = "tiny",
+    base: float = 0.3,
+    prompt: str = "?",
+    facts: dict[str, Any] | None = None,
+    task: str = "arithmetic",
 ) -> Path:
-    """A run folder with the samples of a base and of one student."""
+    """A run folder with the samples of a base and of one student; ``facts`` are noted of how both were asked."""
     path.mkdir(parents=True)
     config = {
         "seed_everything": seed,
-        "subspace": {"model_name_or_path": model, "task": "arithmetic"},
+        "subspace": {"model_name_or_path": model, "task": task},
         "data": {"method": method},
     }
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     scores = []
-    for row, right in (("base", 0.3), (method, share)):
+    for row, right in (("base", base), (method, share)):
         draw = np.random.default_rng([seed if fresh or row != "base" else 0, round(1000 * right)])
         records = [
             {
                 "id": f"seed {seed}/{i}" if fresh else f"test/{i}",
                 "sample": 0,
-                "prompt": "?",
+                "prompt": prompt,
                 "completion": "1",
                 "answer": "1",
                 "expected": "1",
@@ -48,11 +69,12 @@ def run_of(
             }
             for i in range(n)
         ]
-        write_jsonl(path / "samples" / f"arithmetic.{row}.jsonl", records)
+        write_jsonl(path / "samples" / f"{task}.{row}.jsonl", records)
         value = sum(r["correct"] for r in records) / n
-        metric = {"task": "arithmetic", "metric": "exact_match_flexible"}
+        metric = {"task": task, "metric": "exact_match_flexible"}
         scores.append({**SCORE, **metric, "method": row, "value": value, "n": n, "seed": seed})
-    write_results(path, f"{seed}{method}", "arithmetic", method, scores, [], [])
+    asked = {} if facts is None else {f"{task}.{row}": facts for row in ("base", method)}
+    write_results(path, f"{seed}{method}", task, method, scores, [], [], benchmarks=asked)
     return path
 
 
@@ -113,6 +135,70 @@ def test_bases_of_other_models_are_arms_of_their_own(tmp_path: Path) -> None:
     (arms,) = arms_of(runs).values()
     assert [arm.split(" ")[0] for arm in arms] == ["base", "spd", "base", "spd"] and len(arms) == 4
     assert not any(r["a"].startswith("base of") and r["b"].startswith("base of") for r in across_rows(runs))
+
+
+def test_a_student_is_compared_with_the_base_that_it_was_trained_from(tmp_path: Path) -> None:
+    """A student of a good model is far above the base of a bad one, which says nothing of the training."""
+    sizes = {"small": 0.1, "large": 0.8}
+    folders = [run_of(tmp_path / m, "spd", 1, p + 0.05, False, model=m, base=p) for m, p in sizes.items()]
+    runs = [read_run(folder) for folder in folders]
+    rows = across_rows(runs)
+    against = [row for row in rows if is_base(row["a"])]
+    assert [(row["a"], row["b"]) for row in against] == [
+        (f"base of model_name_or_path={m}", f"spd (model_name_or_path={m})") for m in sizes
+    ]
+    assert all(abs(row["delta"] - 0.05) < 0.1 for row in against)
+    assert [(row["a"], row["b"]) for row in rows if not is_base(row["a"])] == [(against[0]["b"], against[1]["b"])]
+    said = sentence_of_runs(runs, rows)
+    assert "None of 2 are shown to be better" in said and "+7" not in said
+    chart = answer_of_runs(runs, rows, {}).figures[0].chart
+    assert isinstance(chart, Intervals) and len(chart.rows) == 2
+    lines = one_line(runs, rows).splitlines()[2:]
+    assert all(f"| {100 * row['delta']:+.1f} " in line for row, line in zip(against, lines, strict=True))
+    assert chosen_pairs(["base of a", "x", "base of b", "y"], {"x": "base of a", "y": "base of b"} | OWN) == [
+        ("base of a", "x"),
+        ("x", "y"),
+        ("base of b", "y"),
+    ]
+
+
+OWN = {"base of a": "base of a", "base of b": "base of b"}
+
+
+def test_of_many_arms_each_is_compared_with_its_own_base_or_the_first_student() -> None:
+    students = {f"{base[-1]}{i}": base for base in OWN for i in range(MOST_ARMS)}
+    pairs = chosen_pairs([*OWN, *students, "z"], {**OWN, **students, "z": "base of c"})
+    assert pairs == [*((base, arm) for arm, base in students.items()), ("a0", "z")]
+
+
+def test_files_of_ones_own_with_equal_ids_are_not_taken_for_the_same_questions(tmp_path: Path) -> None:
+    runs = [
+        read_run(run_of(tmp_path / q, m, 1, 0.5, False, prompt=q, base=p, facts={"examples": q}, task="custom"))
+        for m, q, p in (("spd", "one", 0.2), ("ssd", "two", 0.4))
+    ]
+    rows = {(row["a"], row["b"]): row["delta"] for row in across_rows(runs)}
+    assert list(rows) == [("base of one", "spd"), ("base of two", "ssd")], "and no student with the other"
+    values = [[s["value"] for s in run.scores] for run in runs]
+    assert list(rows.values()) == pytest.approx([student - base for base, student in values])
+
+
+def test_bases_that_were_asked_in_other_ways_are_arms_of_their_own(tmp_path: Path) -> None:
+    runs = [
+        read_run(run_of(tmp_path / m, m, 1, 0.5, False, base=p, facts={"prompt_format": f, "repetition_penalty": 1.0}))
+        for m, f, p in (("ssd", "plain", 0.1), ("spd", "chat", 0.5))
+    ]
+    rows = {(row["a"], row["b"]): row["delta"] for row in across_rows(runs)}
+    assert list(rows) == [("base of ssd", "ssd"), ("ssd", "spd"), ("base of spd", "spd")]
+    values = [{s["method"]: s["value"] for s in run.scores} for run in runs]
+    assert rows["base of spd", "spd"] == pytest.approx(values[1]["spd"] - values[1]["base"])
+
+
+def test_a_run_of_the_base_alone_has_the_base_of_the_others(tmp_path: Path) -> None:
+    """It makes no corpus, whose key says the model's content: ``environment.json`` does."""
+    runs = [run_of(tmp_path / m, m, 1, 0.5) for m in ("spd", "base")]
+    (runs[0] / "keys.json").write_text(json.dumps({"corpus": {"model": "f" * 64}}))
+    (runs[1] / "environment.json").write_text(json.dumps({"content": {"model": "f" * 64}}))
+    assert [(row["a"], row["b"]) for row in across_rows([read_run(run) for run in runs])] == [("base", "spd")]
 
 
 def test_more_than_twelve_arms_are_each_compared_with_the_base(tmp_path: Path) -> None:

@@ -672,6 +672,22 @@ def test_sweep_grid_leaves_missing_cells_empty(tmp_path: Path) -> None:
     assert texts == ["-", "50.0\n[42.0, 58.0]", "50.0\n[42.0, 58.0]", "-"]
 
 
+def test_runs_of_another_method_or_model_are_no_cells_of_a_sweep(tmp_path: Path) -> None:
+    """An SSD student has the default rank among its options, and no subspace: its score would move that rank's cell."""
+    runs = [make_run(tmp_path / f"{r}", rank=r, gain=g) for r, g in ((4, 0.0), (8, 0.1))]
+    others = [make_run(tmp_path / name, rank=8, gain=0.4) for name in ("ssd", "big")]
+    for file, old, new in (("ssd/config.yaml", "spd", "ssd"), ("ssd/results.json", '"spd"', '"ssd"')):
+        (tmp_path / file).write_text((tmp_path / file).read_text().replace(old, new))
+    config = tmp_path / "big" / "config.yaml"
+    config.write_text(config.read_text().replace("model_name_or_path: tiny", "model_name_or_path: models/big"))
+    alone = sweeps.sweep_grid([read_run(r) for r in runs])
+    grid = sweeps.sweep_grid([read_run(r) for r in [*others, *runs]])
+    assert grid is not None and alone is not None and grid.values == alone.values
+    assert grid.intervals == alone.intervals and "alone" not in alone.title
+    assert grid.title == f"{alone.title}, of tiny by spd on arithmetic alone"
+    assert sweeps.sweep_grid([read_run(r) for r in [runs[0], *others]]) is None, "one rank each"
+
+
 def test_plots_say_what_they_show(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "r"))
     for chart in (figures.spectrum(run), figures.scores(run), figures.losses(run), figures.lengths(run)):
