@@ -56,13 +56,19 @@ def changes(folder: Path, recorded: Mapping[str, Any]) -> list[str]:
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with the checksum of itself, so that nothing in it can change unseen."""
+    """A record as JSON gives it back, with the checksum of itself, so that nothing in it can change unseen."""
+    record = unsealed(json.loads(json.dumps(record)))
     return {**record, "sha256": _digest(record)}
+
+
+def unsealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without the checksum of itself."""
+    return {name: value for name, value in record.items() if name != "sha256"}
 
 
 def is_sealed(record: Mapping[str, Any]) -> bool:
     """Whether a record that `sealed` gave is as it was."""
-    return record.get("sha256") == _digest({name: value for name, value in record.items() if name != "sha256"})
+    return record.get("sha256") == _digest(unsealed(record))
 
 
 def untouched(record: Mapping[str, Any]) -> bool:

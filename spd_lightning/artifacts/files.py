@@ -122,6 +122,27 @@ def copy_into(source: Path, target: Path) -> None:
             copy_file(path, to)
 
 
+def add_file(source: Path, target: Path) -> Path:
+    """Put a copy of an artifact's file at ``target``, atomically: editing it leaves the artifact alone."""
+    with whole_file(target) as aside:
+        copy_file(source, aside)
+    return target
+
+
+def add_folder(source: Path, target: Path) -> Path:
+    """The same of an artifact's folder; it appears when it is whole.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    try:
+        with whole_folder(target) as aside:
+            copy_into(source, aside)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    return target
+
+
 def write_atomic(path: str | Path, content: str | bytes) -> Path:
     """Write a file as `whole_file` does.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.checksums import changes, checksums, passing
-from spd_lightning.artifacts.files import write_json
+from spd_lightning.artifacts.files import file_sha256, write_json
 from spd_lightning.artifacts.reading import read_object
 
 ADVICE = "Remove it and give the run's command again, which writes it anew."
@@ -19,17 +19,19 @@ class Manifest:
     Args:
         folder: The run folder.
         left_out: What changes without a run's doing, right in the folder: logs and checkpoints.
+        but: Files in those that do not.
     """
 
-    def __init__(self, folder: Path, left_out: Collection[str]) -> None:
+    def __init__(self, folder: Path, left_out: Collection[str], but: Collection[Path] = ()) -> None:
         self.folder, self.file = folder, folder / "manifest.json"
-        self._left_out = {*left_out, self.file.name}
+        self._left_out, self._but = {*left_out, self.file.name}, but
         self.aside = folder / ".manifest.json-new"  # while a command may change what it lists, and until one ends well
         self._before: list[tuple[Path, int, int]] = []
 
     def write(self) -> None:
         """List every finished file with its SHA-256."""
-        write_json(self.file, checksums(self.folder, self._left_out))
+        but = {file.relative_to(self.folder).as_posix(): file_sha256(file) for file in self._but if file.is_file()}
+        write_json(self.file, dict(sorted({**checksums(self.folder, self._left_out), **but}.items())))
         self.aside.unlink(missing_ok=True)
 
     def wrote(self, names: Collection[str]) -> None:

@@ -73,6 +73,22 @@ def foreign(path: str | Path) -> str | None:
     return None
 
 
+def missing(path: str | Path, what: str = "file") -> str:
+    """Why a path that was named is no file, or no folder: nothing is there, or the other one.
+
+    Args:
+        path: The path.
+        what: ``file`` or ``folder``.
+    """
+    other = {"file": "folder", "folder": "file"}[what]
+    return f"that is a {other}, not a {what}" if Path(path).exists() else f"there is no such {what}"
+
+
+def absent(path: str | Path) -> str:
+    """The same of what is no folder, as the rest of a sentence that its path begins."""
+    return "is a file, not a folder" if Path(path).exists() else "does not exist"
+
+
 def read_text(path: str | Path, what: str, advice: str) -> str:
     """The text of a UTF-8 file.
 

@@ -14,14 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts.checksums import passing, untouched
+from spd_lightning.artifacts.checksums import passing, sealed, unsealed, untouched
 from spd_lightning.artifacts.expressions import marked
 from spd_lightning.artifacts.files import (
-    copy_file,
-    copy_into,
     file_sha256,
-    whole_file,
-    whole_folder,
     write_atomic,
     write_json,
 )
@@ -29,7 +25,7 @@ from spd_lightning.artifacts.locks import file_lock, is_locked
 from spd_lightning.artifacts.manifest import Manifest
 from spd_lightning.artifacts.reading import or_nothing, part_of, read_object, read_yaml
 from spd_lightning.artifacts.settings import differences, settings_of
-from spd_lightning.errors import UserError, cannot_write
+from spd_lightning.errors import UserError
 
 ANEW = "Put it back as it was, or remove it to have it written anew."
 AGAIN = "Put it back as it was, or set --run_dir to a new folder; what the store holds is not computed again."
@@ -52,7 +48,8 @@ class RunFolder:
         self.adapter_weights = self.adapter / "adapter_model.safetensors"
         self.checkpoints, self.checkpoint = path / "checkpoints", path / "checkpoints" / "last.ckpt"
         self.samples, self.results, self.logs = path / "samples", path / "results.json", path / "logs"
-        self.manifest = Manifest(path, (self.logs.name, self.checkpoints.name))
+        self.metrics = self.logs / "metrics.csv"  # of every step of the training, from which the report draws
+        self.manifest = Manifest(path, (self.logs.name, self.checkpoints.name), (self.metrics,))
         self.round_base, self.round_student = path / "base", path / "student"  # of a later round's own folder
         self._is_anothers: Callable[[], bool] | None = None
 
@@ -93,7 +90,12 @@ class RunFolder:
 
     def environment(self) -> dict[str, Any]:
         """What stands in ``environment.json``; empty where there is none."""
-        return read_object(self.environment_file, AGAIN) if self.environment_file.is_file() else {}
+        return _record(self.environment_file)
+
+    def touched(self) -> list[Path]:
+        """Its small records that are not what their own checksum says: they were changed by hand."""
+        records = (self.results, self.keys_file, self.environment_file)
+        return [file for file in records if not untouched(or_nothing(read_object, file))]
 
     def noted(self, *parts: str) -> dict[str, Any]:
         """A mapping in ``environment.json``, as ``revisions``, or ``data`` in it; empty where there is none."""
@@ -135,17 +137,17 @@ class RunFolder:
             if there.get("fingerprint") == environment["fingerprint"] and old.get("template_date") == new.get(
                 "template_date"
             ):
+                # Rows would be kept as the run's own; the student be taken for another.
+                for file, advice in ((self.results, ANEW), (self.keys_file, AGAIN), (self.environment_file, AGAIN)):
+                    changed = self.manifest.changed(only={file.name}) if file.is_file() else None
+                    if changed or file in self.touched():
+                        raise UserError(f"{file} was changed by hand since the run ended. {advice}")
                 self._sweep()
+                self.manifest.take_away()
                 if edited:
                     say(f"{self.config_file} was changed by hand since this run was begun: it is written anew.")
                     write_atomic(self.config_file, dump)
-                    write_json(self.environment_file, {**there, "config_sha256": digest})
-                # Rows would be kept as the run's own; the student be taken for another.
-                for file, advice in ((self.results, ANEW), (self.keys_file, AGAIN)):
-                    changed = self.manifest.changed(only={file.name}) if file.is_file() else None
-                    if changed or not untouched(or_nothing(read_object, file)):
-                        raise UserError(f"{file} was changed by hand since the run ended. {advice}")
-                self.manifest.take_away()
+                    write_json(self.environment_file, sealed({**there, "config_sha256": digest}))
                 return
             if edited:
                 raise UserError(
@@ -167,7 +169,7 @@ class RunFolder:
             Rank 0 only.
         """
         digest = hashlib.sha256(dump.encode()).hexdigest()
-        write_json(self.environment_file, {**environment, "config_sha256": digest})
+        write_json(self.environment_file, sealed({**environment, "config_sha256": digest}))
         write_atomic(self.config_file, dump)  # from here on the folder is this run's
 
     def is_there(self) -> bool:
@@ -263,11 +265,11 @@ class RunFolder:
         """
         keys = self.keys()
         if keys.get(stage) != json.loads(json.dumps(key)):
-            write_json(self.keys_file, {**keys, stage: dict(key)})
+            write_json(self.keys_file, sealed({**keys, stage: dict(key)}))
 
     def keys(self) -> dict[str, Any]:
         """What was recorded, by stage."""
-        return read_object(self.keys_file, AGAIN) if self.keys_file.is_file() else {}
+        return _record(self.keys_file)
 
     def note_artifacts(self, names: Iterable[str]) -> None:
         """Note in ``keys.json`` which artifacts of the store the run uses, by the names of their folders.
@@ -277,7 +279,7 @@ class RunFolder:
         """
         known = set(self.artifacts())
         if not known.issuperset(names := set(names)):
-            write_json(self.keys_file, {**self.keys(), "artifacts": sorted(known | names)})
+            write_json(self.keys_file, sealed({**self.keys(), "artifacts": sorted(known | names)}))
 
     def artifacts(self) -> list[str]:
         """What `note_artifacts` noted."""
@@ -292,19 +294,9 @@ class RunFolder:
         environment, known = self.environment(), self.noted("revisions", "data")
         if commits and environment and known != {**known, **commits}:
             revisions = {**self.noted("revisions"), "data": {**known, **commits}}
-            write_json(self.environment_file, {**environment, "revisions": revisions})
+            write_json(self.environment_file, sealed({**environment, "revisions": revisions}))
 
-    def add(self, source: Path, target: Path) -> Path:
-        """Put a copy of an artifact's file at ``target`` (in this folder): editing it leaves the artifact alone."""
-        with whole_file(target) as aside:
-            copy_file(source, aside)
-        return target
 
-    def add_folder(self, source: Path, target: Path) -> Path:
-        """Put a copy of an artifact's folder at ``target`` (in this folder); it appears when it is whole."""
-        try:
-            with whole_folder(target) as aside:
-                copy_into(source, aside)
-        except OSError as error:
-            raise cannot_write(target, error) from error
-        return target
+def _record(file: Path) -> dict[str, Any]:
+    """What a record of a run holds, without its checksum; empty where there is none."""
+    return unsealed(read_object(file, AGAIN)) if file.is_file() else {}

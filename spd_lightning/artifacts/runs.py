@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.reading import or_nothing, read_object, read_yaml
 from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.errors import UserError, disk_fault
 
 Row = dict[str, Any]
 
@@ -117,3 +119,31 @@ def reached(folder: RunFolder) -> str:
         ("extracted", folder.subspace),
     )
     return next((state for state, path in made if path.exists()), "begun")
+
+
+@contextlib.contextmanager
+def showing(runs: Sequence[RunFolder]) -> Iterator[None]:
+    """Tell of runs that cannot be shown that their files are not, or may not be, as they were written.
+
+    Files that can be read may still hold what no run writes: rows of another shape, text in the place of a number. What
+    goes wrong with files that are as they were written is a fault of this program, and is raised as it is.
+
+    Raises:
+        UserError: For runs with changed files, or without the checksums that would tell.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if disk_fault(error) is not None:
+            raise
+        found = {run.path: run.manifest.changed() for run in runs}
+        said = [f"{path} ({'; '.join(why) if why else 'nothing tells'})" for path, why in found.items() if why != []]
+        if not said:
+            raise
+        raise UserError(
+            f"What stands in {', '.join(said)} cannot be shown ({type(error).__name__}: {error}): it was changed by "
+            "hand, or another program wrote it. Put the files back, or remove results.json and score the run again "
+            "with test."
+        ) from error

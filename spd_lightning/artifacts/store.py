@@ -26,7 +26,7 @@ from typing import Any
 from spd_lightning.artifacts.checksums import changes, checksums, is_sealed, passing, sealed
 from spd_lightning.artifacts.files import write_json
 from spd_lightning.artifacts.locks import held_by_another, waited_lock
-from spd_lightning.artifacts.reading import read_object
+from spd_lightning.artifacts.reading import part_of, read_object
 from spd_lightning.errors import UserError
 
 # Raised by hand when a stage's arithmetic or file format changes, so that older artifacts are not reused.
@@ -81,7 +81,7 @@ class ArtifactStore:
         Files in ``left_out`` are about to be removed.
         """
         record = {"key": dict(key), **facts, "files": checksums(folder, {COMPLETE, *left_out})}
-        write_json(folder / COMPLETE, sealed(json.loads(json.dumps(record))))
+        write_json(folder / COMPLETE, sealed(record))
         self._use(folder)
 
     def facts(self, folder: Path) -> dict[str, Any]:
@@ -104,9 +104,10 @@ class ArtifactStore:
         """The record of a finished artifact, and its `damage`."""
         try:
             record = self.facts(folder)
+            files = part_of(folder / COMPLETE, record, "files", dict, "")
         except UserError as error:
             return {}, [str(error).partition(". ")[0].replace(f"{folder}/", "")]
-        return record, changes(folder, record["files"])
+        return record, changes(folder, files)
 
     def take(self, folder: Path) -> dict[str, Any] | None:
         """What `complete` recorded of an artifact that is whole; None where it has to be made.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from spd_lightning.artifacts.expressions import marked
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import setting
+from spd_lightning.cli.checks import cannot_tell
 from spd_lightning.cli.typed import Typed
 from spd_lightning.errors import UserError
 from spd_lightning.pipeline.adding import check_not_scored_otherwise, earlier_results, evaluation_differences
@@ -44,12 +46,16 @@ def check_addable(typed: Typed, run: RunFolder, config: Mapping[str, Any]) -> No
 def check_as_made(run: RunFolder) -> None:
     """Refuse a run whose models, texts or samples were changed by hand: rows beside its own would not be of one run.
 
+    Where nothing tells whether they were, that is said.
+
     Raises:
         UserError: If they were.
     """
     parts = (run.subspace.parent, run.corpus.parent, run.adapter, run.samples, *(r.path for r in run.rounds()))
-    changed = run.manifest.changed(only={part.name for part in parts}, before=True) or []
-    if told := [line for line in changed if not line.endswith(" is missing")]:
+    changed = run.manifest.changed(only={part.name for part in parts}, before=True)
+    if changed is None:
+        print(cannot_tell(run), file=sys.stderr)
+    if told := [line for line in changed or () if not line.endswith(" is missing")]:
         raise UserError(
             f"{run.path} is not as the run wrote it: {'; '.join(told)}. Put the old files back, or give the run's own "
             f"command, which has the originals: python -m spd_lightning fit --config {run.config_file}"

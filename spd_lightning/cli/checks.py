@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator, Sequence
 
-from spd_lightning.artifacts.checksums import untouched
-from spd_lightning.artifacts.reading import or_nothing, read_object
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
-from spd_lightning.errors import UserError, disk_fault
+from spd_lightning.errors import UserError
 
 
 def check_store(store: ArtifactStore) -> None:
@@ -56,45 +52,22 @@ def verify(run_dir: str) -> None:
     print(f"{run.path}: every file is as it was written")
 
 
-@contextlib.contextmanager
-def showing(runs: Sequence[RunFolder]) -> Iterator[None]:
-    """Tell of runs that cannot be shown that their files are not, or may not be, as they were written.
-
-    Files that can be read may still hold what no run writes: rows of another shape, text in the place of a number. What
-    goes wrong with files that are as they were written is a fault of this program, and is raised as it is.
-
-    Raises:
-        UserError: For runs with changed files, or without the checksums that would tell.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        if disk_fault(error) is not None:
-            raise
-        found = {run.path: run.manifest.changed() for run in runs}
-        said = [f"{path} ({'; '.join(why) if why else 'nothing tells'})" for path, why in found.items() if why != []]
-        if not said:
-            raise
-        raise UserError(
-            f"What stands in {', '.join(said)} cannot be shown ({type(error).__name__}: {error}): it was changed by "
-            "hand, or another program wrote it. Put the files back, or remove results.json and score the run again "
-            "with test."
-        ) from error
-
-
 def told_changes(run: RunFolder) -> None:
     """Say of a run that is going to be reported on what was changed by hand, or that nothing can tell."""
     if not run.config_file.is_file():
         return  # the report says that it is none
     found = run.manifest.changed()
-    if found is None and not untouched(or_nothing(read_object, run.results)):
-        found = [f"{run.results.name} was changed"]
+    if found is None and (touched := run.touched()):
+        found = [f"{file.name} was changed" for file in touched]
     if found is None:
-        line = f"{run.path} has no manifest.json, so whether its files were changed by hand cannot be told."
+        line = cannot_tell(run)
     elif not found:
         return
     else:
         line = f"{run.path} is not as the run wrote it. By hand, since it ended: {'; '.join(found)}."
     print(line, file=sys.stderr, flush=True)
+
+
+def cannot_tell(run: RunFolder) -> str:
+    """What to say of a run whose last command did not end well."""
+    return f"{run.path} has no manifest.json, so whether its files were changed by hand cannot be told."

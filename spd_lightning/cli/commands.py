@@ -15,8 +15,9 @@ from jsonargparse import ArgumentParser
 from spd_lightning import shipped
 from spd_lightning.artifacts.reading import reading
 from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.artifacts.runs import showing
 from spd_lightning.artifacts.settings import settings_of
-from spd_lightning.cli.checks import showing, told_changes, verify
+from spd_lightning.cli.checks import told_changes, verify
 from spd_lightning.cli.completion import completion
 from spd_lightning.cli.doctor import doctor
 from spd_lightning.cli.run_config import run_config

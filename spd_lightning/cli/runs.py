@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spd_lightning.artifacts.locks import file_lock
+from spd_lightning.artifacts.reading import absent
 from spd_lightning.artifacts.run_folder import RunFolder
-from spd_lightning.artifacts.runs import RunSummary, find_runs, summarise
+from spd_lightning.artifacts.runs import RunSummary, find_runs, showing, summarise
 from spd_lightning.artifacts.store import COMPLETE
-from spd_lightning.cli.checks import showing
 from spd_lightning.cli.typed import PROGRAM
 from spd_lightning.errors import UserError
 
@@ -63,13 +63,13 @@ def _named(name: str, runs_dir: Path) -> RunFolder:
     for path in (Path(name), runs_dir / name):
         if RunFolder(path).config_file.is_file():
             return RunFolder(path)
-    what = "is no run folder: it has no config.yaml" if Path(name).is_dir() else "does not exist"
+    what = "is no run folder: it has no config.yaml" if Path(name).is_dir() else absent(name)
     raise UserError(f"{name} {what}. `{PROGRAM} runs list` shows all runs.")
 
 
 def _list(root: Path, wanted: dict[str, str | None], sort: Sort) -> None:
     if not root.is_dir():
-        raise UserError(f"runs_dir={root} does not exist. Set --runs_dir to a folder of runs.")
+        raise UserError(f"runs_dir={root} {absent(root)}. Set --runs_dir to a folder of runs.")
     found = [
         run
         for run in map(summarise, find_runs(root))

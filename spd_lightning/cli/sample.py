@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from spd_lightning.artifacts.reading import missing
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.cli.checks import told_changes
 from spd_lightning.cli.run_config import run_config
@@ -62,7 +63,7 @@ def read_prompts(file: Path) -> list[str]:
     from spd_lightning.artifacts.files import numbered_jsonl
 
     if not file.is_file():
-        raise UserError(f"prompts={file}: there is no such file. Set --prompts to one, or use --prompt TEXT.")
+        raise UserError(f"prompts={file}: {missing(file)}. Set --prompts to one, or use --prompt TEXT.")
     if ".jsonl" in file.suffixes:
         found = []
         for number, row in numbered_jsonl(file):

@@ -7,6 +7,7 @@ import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from spd_lightning.artifacts.reading import absent, part_of
 from spd_lightning.artifacts.runs import find_runs, summarise
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cli.checks import check_store
@@ -26,7 +27,7 @@ def artifacts(
     """
     store = ArtifactStore(artifact_dir)
     if not store.root.is_dir():
-        raise UserError(f"artifact_dir={artifact_dir} does not exist. Set --artifact_dir to a store's folder.")
+        raise UserError(f"artifact_dir={artifact_dir} {absent(artifact_dir)}. Set --artifact_dir to a store's folder.")
     if action == "check":
         check_store(store)
         return
@@ -39,8 +40,8 @@ def artifacts(
         doomed = action == "prune" and days > older_than_days
         key: dict[str, Any] = {}
         try:
-            key = store.facts(row["path"])["key"] if row["complete"] else {}
-        except (UserError, KeyError, TypeError):
+            key = part_of(row["path"], store.facts(row["path"]), "key", dict, "") if row["complete"] else {}
+        except UserError:
             state = "damaged"
         held = doomed and not store.remove(row["path"])
         end = "  in use, kept" if held else "  removed" if doomed else ""
@@ -81,7 +82,9 @@ class Owners:
             name: Of the artifact's folder.
             key: What it depends on; empty for an unfinished one.
         """
-        moments = key.get("moments", {})  # a subspace's key holds that of its moments, of several tasks each's
+        moments = (
+            found if isinstance(found := key.get("moments"), dict) else {}
+        )  # a subspace's key holds that of its moments, of several tasks each's
         several = [own for own in moments.values() if isinstance(own, dict)]
         asked = {**key, **(several[0] | {"task": list(moments)} if several else moments)}
         model = str(asked.get("base") or asked.get("model") or "-")  # a student's key has the options of stage 3, too

@@ -57,7 +57,7 @@ OPTIONS_MEANT = {
 
 def near(word: str, known: Iterable[str]) -> str | None:
     """The known name that is nearest by its letters, if one is near."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
     return found[0] if found else None
 
 

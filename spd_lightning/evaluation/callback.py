@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from spd_lightning.artifacts.reading import missing
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.best_decoding import read_grid
 from spd_lightning.evaluation.context import Occasion, RunContext, SuiteOptions, check_count, check_names
@@ -177,7 +178,7 @@ class BenchmarkCallback(Shown, Callback):
             self.suite.subspace()  # told now, not after the base was scored or the student trained
         adapter = self.suite.context.adapter
         if adapter is not None and not Path(adapter).is_dir():
-            raise UserError(f"adapter={str(adapter)!r}: there is no such folder. Set --evaluation.adapter to one.")
+            raise UserError(f"adapter={str(adapter)!r}: {missing(adapter, 'folder')}. Set --evaluation.adapter to one.")
         name = self.suite.context.model_name_or_path or pl_module.hparams.get("model_name_or_path")
         if adapter is not None and name is not None:
             check_base_of(adapter, name)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from spd_lightning.artifacts.files import write_jsonl
+from spd_lightning.artifacts.reading import missing
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.best_decoding import METHOD as BEST
@@ -157,7 +158,7 @@ class BenchmarkSuite:
                 "methods names projected, but there is no subspace. Set subspace (--evaluation.subspace) to a file."
             )
         if not isinstance(source, CapabilitySubspace) and not Path(source).is_file():
-            raise UserError(f"subspace={str(source)!r}: there is no such file. Set --evaluation.subspace to one.")
+            raise UserError(f"subspace={str(source)!r}: {missing(source)}. Set --evaluation.subspace to one.")
         return source
 
     def base(self, occasion: Occasion) -> Base:
@@ -305,6 +306,5 @@ class BenchmarkSuite:
         """What a model's tokenizer makes of a benchmark's prompts, computed once for all methods."""
         known = (name, benchmark.task, benchmark.num_fewshot, benchmark.examples[0].id)
         if known not in self._tokens:
-            form = self.settings["prompt_format"]
-            self._tokens[known] = prompt_tokens(load_tokenizer(name), benchmark, form)
+            self._tokens[known] = prompt_tokens(load_tokenizer(name), benchmark, self.settings["prompt_format"])
         return self._tokens[known]

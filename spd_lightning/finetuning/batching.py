@@ -169,6 +169,11 @@ class TextLoader:
         """Micro-batches of a pass; the same on every process."""
         return -(-len(self.rows) // self.batch_size) * self.accumulate
 
+    def figures(self, batches: float) -> dict[str, int]:
+        """What of the texts a training reads that takes so many micro-batches of a pass (see `training_health`)."""
+        read = {"texts": len(self.rows), "cut": self.num_truncated, "left_out": self.num_without_loss}
+        return read | ({"batches": int(batches), "of_batches": len(self)} if batches < len(self) else {})
+
     def check(self, accumulate: int, vocabulary: int, model_name_or_path: str) -> None:
         """Refuse batches that do not fit the trainer or the model.
 

@@ -13,7 +13,8 @@ def training_health(read: Mapping[str, int]) -> Health:
     """The line of a training.
 
     Args:
-        read: ``texts`` that were learned, ``cut`` at model.max_length, ``left_out`` without a token to learn.
+        read: ``texts`` that were learned, ``cut`` at model.max_length, ``left_out`` without a token to learn; and the
+            ``batches`` of the ``of_batches`` of an epoch that were taken, where an option of the trainer cuts it short.
     """
     all_texts = read["texts"] + read["left_out"]
     cut, left_out = read["cut"] / max(all_texts, 1), read["left_out"] / max(all_texts, 1)
@@ -21,4 +22,9 @@ def training_health(read: Mapping[str, int]) -> Health:
     if cut > MOST_CUT or left_out:
         lost = f", and {read['left_out']} have no token left to learn" if left_out else ""
         found.append(f"{read['cut']} of {all_texts} texts lose their end{lost}. Raise --model.max_length.")
+    if "batches" in read:
+        found.append(
+            f"{read['batches']} of the {read['of_batches']} batches of an epoch are learned, the others never: "
+            "trainer.limit_train_batches or trainer.overfit_batches asks for it. Leave it out to learn all texts."
+        )
     return Health("fine_tune", {"texts": read["texts"], "cut": cut, "left_out": left_out}, tuple(found))

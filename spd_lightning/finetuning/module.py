@@ -112,7 +112,7 @@ class SPDFineTuningModule(LightningModule):
         self._resume: tuple[int, dict[str, int]] | None = None  # optimiser step of a checkpoint, state of its loader
         self._step_loss = torch.zeros((), dtype=torch.float32)
         self._pace = Pace()
-        self.read: dict[str, int] = {}  # texts learned, cut and left out, once a fit has begun
+        self.read: dict[str, int] = {}  # as `training_health` takes it, once a fit has begun
         self.trained_tokens = 0  # of this fit, on all processes, once it has ended
         self._packed = contextlib.ExitStack()
         object.__setattr__(self, "_predicting", None)
@@ -175,7 +175,7 @@ class SPDFineTuningModule(LightningModule):
             loader.load_state_dict(self._resume[1])
         loader.set_epoch(self.current_epoch)
         self._resume = None
-        self.read = {"texts": len(loader.rows), "cut": loader.num_truncated, "left_out": loader.num_without_loss}
+        self.read = loader.figures(self.trainer.num_training_batches)
         dropped = f", {loader.num_without_loss} without a token to learn left out" if loader.num_without_loss else ""
         rank_zero_info(
             f"Training on {len(loader.rows)} texts, {loader.num_truncated} of them cut at "

@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from spd_lightning.artifacts.checksums import untouched
+from spd_lightning.artifacts.reading import reading
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import differences, flatten
 from spd_lightning.errors import UserError
@@ -37,6 +38,8 @@ def earlier_results(run: RunFolder, fingerprint: str) -> Results:
         found = read_results(run.results)
         if not untouched(found):
             raise UserError(f"{run.results} was changed by hand.")
+        with reading(run.results, "results of a run", ""):  # of an older version, without a checksum of itself
+            with_earlier(found, found, [])
     except UserError as error:
         print(f"{error} It is written anew, without the rows that stood there.", file=sys.stderr)
         return {}
@@ -76,24 +79,26 @@ def check_not_scored_otherwise(earlier: Results, tasks: Iterable[str], differ: l
 
 
 def with_earlier(earlier: Results, new: Results, added: list[str] | None) -> Results:
-    """The results of a command, with the rows that were there before and that it did not score.
+    """The results of a command, with the rows that were there before and that it did not score, in the same order
+    whether there were any.
 
     Args:
-        earlier: What was there; may be empty.
+        earlier: What was there; empty where there was nothing.
         new: What the command found.
         added: What a command that adds benchmarks to a run scored them under, where that is not the run's own
             (`evaluation_differences`); None for every other command.
     """
-    if not earlier:
-        return new
-    scored = {(row["task"], row["method"]) for row in new["scores"]}
-    kept = {(row["task"], row["method"]) for row in earlier["scores"]} - scored
-    whole = dict(new if added is None else earlier)
-    tasks = list(dict.fromkeys(row["task"] for row in [*earlier["scores"], *new["scores"]]))
+    tasks = list(dict.fromkeys(row["task"] for row in [*earlier.get("scores", []), *new["scores"]]))
 
     def place(row: Mapping[str, Any]) -> tuple[int, int]:
         return tasks.index(row["task"]), ORDER.get(row["method"], 2)
 
+    if not earlier:
+        comparisons = _compared([], new["comparisons"], tasks)
+        return {**new, "scores": sorted(new["scores"], key=place), "comparisons": comparisons}
+    scored = {(row["task"], row["method"]) for row in new["scores"]}
+    kept = {(row["task"], row["method"]) for row in earlier["scores"]} - scored
+    whole = dict(new if added is None else earlier)
     scores = [row for row in earlier["scores"] if (row["task"], row["method"]) in kept]
     whole["scores"] = sorted([*scores, *new["scores"]], key=place)
     whole["comparisons"] = _compared(earlier["comparisons"], new["comparisons"], tasks)

@@ -22,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from spd_lightning.artifacts.expressions import marked
 from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.artifacts.runs import showing
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cost.plan import Plan
 from spd_lightning.errors import UserError
@@ -280,10 +281,11 @@ def _report(run: Run, pipeline: Pipeline, method: str, trained_on: Tasks | None)
     scored = pipeline.benchmarks.suite
     rows = {"scores": scored.score_rows, "comparisons": scored.comparison_rows, "stages": pipeline.stages}
     found = {"fingerprint": run.fingerprint, "trained_on": label(trained_on) if trained_on else None, "method": method}
-    whole = with_earlier(earlier_results(run.folder, run.fingerprint), {**found, **rows, **pipeline.facts}, run.added)
-    write_results(run.folder.path, **whole)
-    page = write_report([run.folder.path], run.folder.path)
-    print(f"\n{render_table(read_run(run.folder.path))}\n\nReport: {page}", flush=True)
+    earlier = earlier_results(run.folder, run.fingerprint)
+    write_results(run.folder.path, **with_earlier(earlier, {**found, **rows, **pipeline.facts}, run.added))
+    with showing([run.folder]) if earlier else contextlib.nullcontext():  # some files may not be of this command
+        page = write_report([run.folder.path], run.folder.path)
+        print(f"\n{render_table(read_run(run.folder.path))}\n\nReport: {page}", flush=True)
 
 
 def _verdict(reference: Reference, checks: list[Check]) -> bool:

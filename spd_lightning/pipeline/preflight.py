@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
+from spd_lightning.artifacts.reading import missing
 from spd_lightning.cost.formulas import size
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.portion import Way, ask, context_of
@@ -118,19 +119,24 @@ def _ignore(value: Any) -> None:
 
 
 def check_some_training(trainer: Any) -> None:
-    """Refuse a training of no step: its student would be the base under another name."""
+    """Refuse a training of no step, whose student would be the base under another name, or of a trial's few."""
     for name in ("max_epochs", "max_steps", "limit_train_batches"):
         if trainer[name] == 0:
             raise UserError(
                 f"trainer.{name}=0 trains nothing, so the student would be the base. Set --trainer.{name} to 1 or "
                 "more, or take the command generate, which ends before fine-tuning."
             )
+    if trainer.fast_dev_run:
+        raise UserError(
+            f"trainer.fast_dev_run={trainer.fast_dev_run} trains on a batch or a few, and the scores would stand as "
+            "those of this run's student. Type --dry_run instead: every stage on two examples, in a folder of its own."
+        )
 
 
 def check_checkpoint_of(ckpt_path: str, name: str) -> None:
     """Refuse a checkpoint that is not there, or of another model."""
     if not Path(ckpt_path).is_file():
-        raise UserError(f"ckpt_path={ckpt_path}: there is no such file. Give a checkpoint that fit wrote.")
+        raise UserError(f"ckpt_path={ckpt_path}: {missing(ckpt_path)}. Give a checkpoint that fit wrote.")
     check_checkpoint(ckpt_path, name)
 
 
@@ -139,14 +145,14 @@ def check_subspace(file: str | None, name: str) -> None:
     if file is None:
         return
     if not Path(file).is_file():
-        raise UserError(f"subspace={file}: there is no such file. Give a subspace.safetensors, or none.")
+        raise UserError(f"subspace={file}: {missing(file)}. Give a subspace.safetensors, or none.")
     CapabilitySubspace.load(file).check_model(model_fingerprint(name))
 
 
 def check_adapter(folder: str, name: str) -> None:
     """Refuse a student that is not there, or of another model."""
     if not Path(folder).is_dir():
-        raise UserError(f"adapter={folder!r}: there is no such folder. Set --evaluation.adapter to one.")
+        raise UserError(f"adapter={folder!r}: {missing(folder, 'folder')}. Set --evaluation.adapter to one.")
     check_base_of(folder, name)
 
 

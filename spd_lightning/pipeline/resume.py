@@ -10,7 +10,7 @@ from typing import Any
 
 from spd_lightning.artifacts.expressions import value_of
 from spd_lightning.artifacts.files import file_sha256, weights_sha256
-from spd_lightning.artifacts.reading import or_nothing, part_of, read_yaml
+from spd_lightning.artifacts.reading import missing, or_nothing, part_of, read_yaml
 from spd_lightning.artifacts.run_folder import AGAIN, RunFolder
 from spd_lightning.artifacts.settings import differences
 from spd_lightning.errors import UserError
@@ -64,7 +64,7 @@ def check_checkpoint(path: str, model_name_or_path: str) -> None:
         UserError: If there is no such file, it is none of ours, or it is of another base.
     """
     if not Path(path).is_file():
-        raise UserError(f"ckpt_path={path}: there is no such file. Set --ckpt_path to a checkpoint, or leave it out.")
+        raise UserError(f"ckpt_path={path}: {missing(path)}. Set --ckpt_path to a checkpoint, or leave it out.")
     if (what := checkpoint_damage(path)) is not None:
         raise UserError(f"ckpt_path={path} {what}, so it is no checkpoint. Set --ckpt_path to another.")
     saved = read_checkpoint(path, "Set --ckpt_path to another.").get("spd")

@@ -18,7 +18,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from spd_lightning.artifacts.files import file_sha256
+from spd_lightning.artifacts.files import add_file, add_folder, file_sha256
+from spd_lightning.artifacts.reading import missing
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cost.plan import Plan
@@ -154,7 +155,7 @@ class Pipeline:
                 if wanted:
                     module.subspace.save(path)
                     self.store.complete(folder, key)
-            self.run.add(path, self.run.subspace)
+            add_file(path, self.run.subspace)
             self.run.record("subspace", key)
         barrier()
         return path
@@ -162,13 +163,13 @@ class Pipeline:
     def use_subspace(self, path: Path) -> None:
         """Take a subspace that the user named instead of extracting one."""
         if not path.is_file():
-            raise UserError(f"data.subspace={path}: there is no such file. Give a subspace.safetensors, or none.")
+            raise UserError(f"data.subspace={path}: {missing(path)}. Give a subspace.safetensors, or none.")
         self._take(subspace=path)
         self.recipe = self.recipe.under(path)
         key = {"file": file_sha256(path)}
         self._refuse(self.run.changed_inputs("subspace", key))
         if is_rank_zero():
-            self.run.add(path, self.run.subspace)
+            add_file(path, self.run.subspace)
             self.run.record("subspace", key)
 
     # Stage 2
@@ -191,7 +192,7 @@ class Pipeline:
             self.facts["corpus"] = {**figures, "torn_lines": made["torn_lines"], "prompts": questions.counts}
             self.facts["corpus_samples"] = made["samples"]
             if is_rank_zero():
-                self.run.add(corpus.path, self.run.corpus)
+                add_file(corpus.path, self.run.corpus)
                 self.run.record("corpus", recipe.key())
                 if not self.run.adapter.is_dir():  # a run that only repeats keeps its logs
                     lengths = [record["num_tokens"] for record in records]
@@ -246,7 +247,7 @@ class Pipeline:
                 self._train(key, stored, resume)
                 row["tokens"] = self.student.trained_tokens  # of this fit: what stood in a checkpoint took no time
             if not there and is_rank_zero():
-                self.run.add_folder(stored.path, self.run.adapter)
+                add_folder(stored.path, self.run.adapter)
                 self.run.record("student", {"key": key, **stored.facts()})
             barrier()
             made: Any = agree(self.run.keys()["student"] if is_rank_zero() else None)

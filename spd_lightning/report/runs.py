@@ -16,7 +16,7 @@ import numpy as np
 
 from spd_lightning.artifacts.expressions import marked
 from spd_lightning.artifacts.files import read_jsonl
-from spd_lightning.artifacts.reading import reading
+from spd_lightning.artifacts.reading import absent, reading
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import flatten, is_compared
 from spd_lightning.errors import UserError
@@ -203,7 +203,7 @@ def read_run(run_dir: str | Path) -> Run:
                 f"{path} holds no results.json: its evaluation has not finished. "
                 f"Finish it with: python -m spd_lightning fit --config {folder.config_file}"
             )
-        what = "is not a run folder (no config.yaml, no results.json)" if path.is_dir() else "does not exist"
+        what = "is not a run folder (no config.yaml, no results.json)" if path.is_dir() else absent(path)
         raise UserError(f"{path} {what}. Give a folder that fit or test wrote, e.g. runs/<name>.")
     results = read_results(folder.results)
     if "runs" in results:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
@@ -152,7 +151,7 @@ def write_results(
         "stages": [_row(row) for row in stages],
         **facts,
     }
-    return write_json(path, sealed(json.loads(json.dumps(check_results(results, path)))))
+    return write_json(path, sealed(check_results(results, path)))
 
 
 def _row(row: Any) -> dict[str, Any]:

@@ -30,8 +30,8 @@ def names_of(task: str | Sequence[str] | Mapping[str, float]) -> list[str]:
     names = [str(task)] if isinstance(task, str) else [str(name) for name in task]
     if isinstance(task, str) and task[:1] in ("[", "{"):  # YAML took it for text
         raise UserError(
-            f"task={task!r} (--subspace.task) cannot be read: a weight is a number, with a space behind its colon. "
-            f"{ALLOWED}."
+            f"task={task!r} (--subspace.task) cannot be read: a weight is a number, with a space behind its colon, "
+            f"and every bracket is closed. {ALLOWED}."
         )
     if not names or "" in names:
         raise UserError(f"task={task!r} (--subspace.task) names no task. {ALLOWED}.")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.files import file_sha256, parse_json, typed_path
+from spd_lightning.artifacts.reading import missing
 from spd_lightning.errors import UserError, unknown_name
 from spd_lightning.tasks.sources import commit_of
 
@@ -184,7 +185,7 @@ def _read(path: str) -> Iterator[tuple[int, str, Any]]:
         return
     file = typed_path(path)
     if not file.is_file():
-        raise UserError(f"task_file={path!r}: there is no such file. Set task_file (--subspace.task_file) to one.")
+        raise UserError(f"task_file={path!r}: {missing(path)}. Set task_file (--subspace.task_file) to one.")
     kind = file.name.removesuffix(".gz").rpartition(".")[2].lower()
     if kind == "parquet":
         yield from _numbered(str(file), "row", _parquet(file))

@@ -174,6 +174,7 @@ EDITED: dict[str, tuple[str, Callable[[Path], None]]] = {
     "config": ("config.yaml", swap_words("seed_everything: 42", "seed_everything: 43")),
     "keys": ("keys.json", swap_words('"step": ', '"step": 1')),
     "corpus": ("corpus/generations.jsonl", lose_lines),
+    "losses": ("logs/metrics.csv", swap_words("0.", "0.0")),
 }
 
 
@@ -233,10 +234,37 @@ def test_what_a_student_was_made_from_is_not_read_from_an_edited_file(
     run: Path, tiny_model_dir: str, capsys: Any
 ) -> None:
     keys = json.loads((run / "keys.json").read_text())
-    for change in (7, {**keys["student"], "step": "x"}, {**keys["student"], "step": keys["student"]["step"] + 1}):
+    student, manifest = keys["student"], run / "manifest.json"
+    text = manifest.read_text()
+    for change in (7, {**student, "step": "x"}, {**student, "step": student["step"] + 1}):
         (run / "keys.json").write_text(json.dumps({**keys, "student": change}))
-        assert fit(tiny_model_dir, run) == 2
-        assert "keys.json was changed by hand since the run ended. Put it back" in capsys.readouterr().err
+        for there in (True, False):  # a killed command leaves none: the record has a checksum of its own
+            manifest.write_text(text) if there else manifest.unlink()
+            assert fit(tiny_model_dir, run) == 2
+            assert "keys.json was changed by hand since the run ended. Put it back" in capsys.readouterr().err
+
+
+def test_an_edited_record_of_the_surroundings_is_told_without_a_manifest(
+    run: Path, tiny_model_dir: str, capsys: Any
+) -> None:
+    found = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**found, "packages": {**found["packages"], "torch": "1"}}))
+    (run / "manifest.json").unlink()
+    at_once(["report", str(run)])
+    assert "By hand, since it ended: environment.json was changed" in capsys.readouterr().err
+    assert fit(tiny_model_dir, run) == 2
+    assert "environment.json was changed by hand since the run ended. Put it back" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["7", '"x"', "[]", '{"id": 7}'])
+def test_samples_that_were_edited_where_nothing_tells(line: str, run: Path, capsys: Any) -> None:
+    (run / "manifest.json").unlink()
+    (run / "samples" / "letters.base.jsonl").write_text(f"{line}\n")
+    status = main(["test", str(run), "--tasks=[chains]"])
+    said = capsys.readouterr().err
+    assert (status, "Traceback" in said) == (0 if "id" in line else 2, False), said
+    assert "has no manifest.json, so whether its files were changed by hand cannot be told" in said
+    assert "id" in line or f"What stands in {run} (nothing tells) cannot be shown" in said or "letters.base" in said
 
 
 MADE: dict[str, tuple[str, Callable[[Path], None]]] = {

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import LlamaConfig, MambaConfig, T5Config
 
 from spd_lightning import shipped
-from spd_lightning.artifacts.files import read_jsonl
+from spd_lightning.artifacts.files import add_folder, read_jsonl
 from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
@@ -139,7 +139,7 @@ TOLD: dict[str, Act] = {
     "{p}/a.jsonl, line 2: a JSON object is needed, found list": lambda p: list(
         read_jsonl(in_file(p, "{}\n[]\n", "a.jsonl"))
     ),
-    "Cannot write {p}/made: ": lambda p: RunFolder(p).add_folder(p / "nowhere", p / "made"),
+    "Cannot write {p}/made: ": lambda p: add_folder(p / "nowhere", p / "made"),
     "run_dir={p} is not empty and holds no run": lambda p: RunFolder(Path(in_file(p, "")).parent).check_owned(),
     "Sweep file nowhere.yaml does not exist": lambda p: grid.read_sweep("nowhere.yaml"),
     "{p}/a.yaml cannot be read as YAML (": lambda p: grid.read_sweep(in_file(p, "a: [")),
@@ -168,9 +168,12 @@ TOLD: dict[str, Act] = {
     "1 of 1 artifacts in {p} are damaged": damaged_store,
     "{p}/a/no is damaged (cut) and cannot be set aside": in_a_file,
     "runs_dir={p}/no does not exist": lambda p: runs("list", runs_dir=str(p / "no")),
+    "runs_dir={p}/a is a file, not a folder": lambda p: runs("list", runs_dir=in_file(p, "", "a")),
+    "artifact_dir={p}/a is a file, not a folder": lambda p: artifacts("list", artifact_dir=in_file(p, "", "a")),
     "artifact_dir={p}/no does not exist": lambda p: artifacts("list", artifact_dir=str(p / "no")),
     "{p}/a.yaml: the command refuses --a=1 (exit status 2):\nno such option": refused_point,
     "Unknown entry of methods 'basis'. Did you mean 'base'?": lambda p: check_names("methods", ["basis"], ["base"]),
+    "adapter='{p}/a': that is a file, not a folder": lambda p: check_adapter(in_file(p, "", "a"), "m"),
     "adapter='{p}/no': there is no such folder": lambda p: check_adapter(str(p / "no"), "m"),
     "data.subspace=x is one of the first round's model alone": lambda p: later_rounds(method="spd", subspace="x"),
     "model.rounds=2 with data.engine=vllm in bfloat16 would": lambda p: later_rounds(

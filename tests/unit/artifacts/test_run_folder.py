@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from spd_lightning.artifacts import run_folder
+from spd_lightning.artifacts import files
+from spd_lightning.artifacts.files import add_file
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 
@@ -15,7 +16,7 @@ def test_editing_a_runs_file_leaves_the_artifact_alone(tmp_path: Path) -> None:
     artifact = tmp_path / "store" / "generations.jsonl"
     artifact.parent.mkdir()
     artifact.write_text("one\n")
-    copy = (run := RunFolder(tmp_path / "run")).add(artifact, run.corpus)
+    copy = add_file(artifact, RunFolder(tmp_path / "run").corpus)
     with copy.open("a") as file:
         file.write("edited\n")
     assert artifact.read_text() == "one\n" and artifact.stat().st_nlink == 1
@@ -27,10 +28,10 @@ def test_a_copy_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: py
         target.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_folder, "copy_file", full)
+    monkeypatch.setattr(files, "copy_file", full)
     (tmp_path / "file").write_text("whole")
     with pytest.raises(UserError, match=r"Cannot write .*run/a/file: No space left on device"):
-        RunFolder(tmp_path / "run").add(tmp_path / "file", tmp_path / "run" / "a" / "file")
+        add_file(tmp_path / "file", tmp_path / "run" / "a" / "file")
     assert not list((tmp_path / "run" / "a").iterdir())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from spd_lightning.artifacts.files import write_json
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.pipeline.adding import (
@@ -83,9 +84,14 @@ def test_a_method_more_takes_nothing_from_the_others() -> None:
     assert [(s["method"], s["value"]) for s in whole["scores"]] == [("base", 0.2), ("projected", 0.2), ("spd", 0.5)]
 
 
-def test_without_earlier_results_the_new_ones_stand_as_they_are(tmp_path: Path) -> None:
-    new = results("arithmetic")
-    assert with_earlier({}, new, None) is new
+def test_without_earlier_results_the_new_ones_stand_in_the_order_that_they_keep(tmp_path: Path) -> None:
+    new = results("svamp", "arithmetic", methods=("spd", "base"))
+    first = with_earlier({}, new, None)
+    assert [(s["task"], s["method"]) for s in first["scores"]] == [
+        (task, method) for task in ("svamp", "arithmetic") for method in ("base", "spd")
+    ]
+    assert [c["task"] for c in first["comparisons"]] == ["svamp", "arithmetic"]
+    assert with_earlier(first, new, None) == first
     run = RunFolder(tmp_path)
     assert earlier_results(run, "f") == {}
     run.results.write_text("{")
@@ -99,6 +105,21 @@ def test_without_earlier_results_the_new_ones_stand_as_they_are(tmp_path: Path) 
     assert earlier_results(run, "f") == {}, "by hand"
     run.results.write_text(json.dumps({name: v for name, v in json.loads(text).items() if name != "sha256"}))
     assert earlier_results(run, "f")["scores"], "of an older version"
+
+
+@pytest.mark.parametrize("name", ["not_run", "benchmarks", "health", "passes", "overlap", "moved", "added", "stages"])
+@pytest.mark.parametrize("value", [7, "x", [7], {"a": 7}, [{}], {"answers": [7]}])
+def test_results_of_an_older_version_in_another_shape_are_told_and_written_anew(
+    name: str, value: Any, tmp_path: Path, capsys: Any
+) -> None:
+    """No checksum tells of them, so that they are put together on trial."""
+    run, new = RunFolder(tmp_path), results("arithmetic")
+    write_json(run.results, {"schema": 2, **new, name: value})
+    if earlier := earlier_results(run, "f"):
+        with_earlier(earlier, new, None)
+        with_earlier(earlier, results("letters"), ["limit: null there, 5 here"])
+    else:
+        assert f"{run.results}" in (told := capsys.readouterr().err) and "It is written anew, without the rows" in told
 
 
 def test_a_benchmark_is_not_scored_anew_under_other_options(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from spd_lightning.artifacts.files import write_json
+from spd_lightning.artifacts.files import add_file, add_folder, write_json
 from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
@@ -66,7 +66,7 @@ def test_what_is_removed_from_the_store_is_told(tmp_path: Path) -> None:
 
     def reads() -> None:
         write_json(folder.keys_file, {})
-        folder.add(kept, folder.subspace)
+        add_file(kept, folder.subspace)
 
     with pytest.raises(UserError, match=r"removed from the store .*moments\.safetensors.*what is missing is made anew"):
         work(folder, reads)
@@ -97,10 +97,10 @@ def test_an_artifacts_folder_is_copied_whole_or_told(tmp_path: Path) -> None:
     (source / "a.json").write_text("1")
     (source / "merged" / "b.json").write_text("2")
     folder = RunFolder(tmp_path / "run")
-    folder.add_folder(source, folder.adapter)
+    add_folder(source, folder.adapter)
     assert sorted(p.relative_to(folder.adapter).as_posix() for p in folder.adapter.rglob("*.json")) == [
         "a.json",
         "merged/b.json",
     ]
     with pytest.raises(UserError, match=r"Cannot write .*round-2: .*nowhere: No such file or directory\. Choose"):
-        folder.add_folder(tmp_path / "nowhere", folder.path / "round-2")
+        add_folder(tmp_path / "nowhere", folder.path / "round-2")

@@ -32,6 +32,11 @@ MISTAKES = {
         "trainer.limit_train_batches=0 trains nothing, so the student would be the base. Set "
         "--trainer.limit_train_batches to 1 or more, or take the command generate, which ends before fine-tuning."
     ),
+    "--trainer.fast_dev_run true": (
+        "trainer.fast_dev_run=True trains on a batch or a few, and the scores would stand as those of this run's "
+        "student. Type --dry_run instead: every stage on two examples, in a folder of its own."
+    ),
+    "--ckpt_path .": "ckpt_path=.: that is a folder, not a file. Give a checkpoint that fit wrote.",
     "--model.lora_alpha 0": "lora_alpha=0 is too small. Set --model.lora_alpha to 1 or more.",
     "--model.warmup_epochs -1": "warmup_epochs=-1.0 is too small. Set --model.warmup_epochs to 0 or more.",
     "--trainer.max_epochs -3": (

@@ -186,6 +186,8 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         load_task("custom")
     with pytest.raises(UserError, match=r"task_file='/no/such\.jsonl': there is no such file"):
         load_task("custom", task_file="/no/such.jsonl")
+    with pytest.raises(UserError, match=r"task_file='.*': that is a folder, not a file"):
+        load_task("custom", task_file=str(tmp_path))
     with pytest.raises(UserError, match=r"mine\.jsonl holds no rows"):
         load(tmp_path, "", " ")
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9", "target": "x"}\n')
