@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.reading import or_nothing, read_object
-from spd_lightning.errors import UserError
+from spd_lightning.errors import AGAIN, DISK_FAULTS, UserError
 
 WAIT_S = 0.02
 LOOKS = 3  # a command that only asks whether a lock is held (`is_locked`) holds it for a moment
@@ -70,7 +70,7 @@ def file_lock(path: str | Path, holder: str) -> Iterator[Callable[[], bool]]:
                 f"{holder} cannot be used: {path} is a symbolic link, which is not followed. Remove it."
             ) from error
         else:
-            raise UserError(f"{holder} cannot be used: {path}: {error.strerror}. Choose another folder.") from error
+            raise _cannot_be_used(holder, path, error) from error
 
     def is_anothers() -> bool:
         try:
@@ -123,6 +123,11 @@ def _owner(path: Path) -> dict[str, Any]:
     return or_nothing(read_object, path)
 
 
+def _cannot_be_used(holder: str, path: Path, error: OSError) -> UserError:
+    advice = DISK_FAULTS.get(error.errno or 0, "Choose another folder")
+    return UserError(f"{holder} cannot be used: {path}: {error.strerror}. {advice}, {AGAIN}.")
+
+
 def _in_use(holder: str, path: Path, more: str) -> str:
     owner = _owner(path)
     who = f": {owner.get('pid')} on {owner.get('host')} since {owner.get('since')}" if owner else ""
@@ -147,7 +152,7 @@ def _made_alone(path: Path, holder: str) -> tuple[Path, int]:
                 raise InUseError(_in_use(holder, alone, more)) from error
             alone.unlink(missing_ok=True)
         except OSError as error:
-            raise UserError(f"{holder} cannot be used: {alone}: {error.strerror}. Choose another folder.") from error
+            raise _cannot_be_used(holder, path, error) from error
     raise InUseError(_in_use(holder, alone, ""))
 
 
