@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from spd_lightning.errors import UserError
 
 Place = tuple[str | int, ...]
 MARK = ", sha256 "  # between an expression and the hash of its value
+ROUNDS = 200_000  # of the hash: 0.1 s
 BY_VALUE = (("template_date",), ("model_revision",))
 _asked: list[str] = []  # variables that were asked for
 
@@ -139,8 +141,13 @@ def _at(config: Mapping[str, Any], place: tuple[str | int, ...]) -> Any:
 
 
 def digest(value: Any) -> str:
-    """A hash of an option's value, 16 characters."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    """A hash of an option's value, 16 characters; a slow one, so that no short secret is found by trying words."""
+    return _slow_digest(json.dumps(value, sort_keys=True, default=str))
+
+
+@lru_cache
+def _slow_digest(text: str) -> str:
+    return hashlib.pbkdf2_hmac("sha256", text.encode(), b"spd_lightning", ROUNDS, 8).hex()
 
 
 def same(one: Any, two: Any) -> bool:

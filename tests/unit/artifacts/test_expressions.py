@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from spd_lightning.artifacts.expressions import digests, expressions, marked, same, value_of, with_expressions
+from spd_lightning.artifacts.expressions import digest, digests, expressions, marked, same, value_of, with_expressions
 from spd_lightning.artifacts.settings import differences
 from spd_lightning.errors import UserError
 
@@ -46,6 +48,12 @@ def test_expressions_stand_in_files_and_a_hash_beside_them_in_keys() -> None:
     assert with_expressions({"template_date": "2026-01-01"}, {("template_date",): "${oc.env:X}"}) == {
         "template_date": "2026-01-01"  # what the run took it for
     }
+
+
+def test_a_hash_takes_long_enough_that_nobody_tries_words() -> None:
+    began = time.process_time()
+    assert digest("hunter2") != digest("hunter3")
+    assert time.process_time() - began > 0.02, "two of them"
 
 
 def test_what_an_option_is_counts_and_not_how_it_was_written() -> None:
