@@ -41,7 +41,7 @@ def copy(name: str, out: str | Path | None = None) -> Path:
 
     Args:
         name: See `names`.
-        out: File, or folder that is there; None is the name's last part in this folder.
+        out: File, or folder (one that is there, or ends in a slash); None is the name's last part in this folder.
 
     Raises:
         UserError: If there is no such configuration, or a file already stands there.
@@ -50,7 +50,7 @@ def copy(name: str, out: str | Path | None = None) -> Path:
     if source.relative_to(FOLDER).with_suffix("").as_posix() not in names():
         raise unknown_name("configuration", name, names(), "NAME")
     target = Path(out) if out is not None else Path(source.name)
-    target = target / source.name if target.is_dir() else target
+    target = target / source.name if target.is_dir() or str(out).endswith("/") else target
     if target.exists():
         raise UserError(f"{target} is already there; nothing was written. Set --out to another file.")
     try:

@@ -24,6 +24,7 @@ from spd_lightning.cli.run_config import run_config
 from spd_lightning.cli.runs import runs
 from spd_lightning.cli.sample import sample
 from spd_lightning.cli.store import artifacts
+from spd_lightning.cli.typed import PROGRAM
 from spd_lightning.errors import UserError
 
 
@@ -80,9 +81,11 @@ def export(run_dir: str, *, form: Literal["adapter", "merged", "projected"], out
     last = [folder for folder in run.rounds() if folder.adapter.exists()]
     if last and form != "projected":  # the student of several rounds: its adapter belongs to that round's base
         run = last[-1]
-        facts = dataclasses.replace(facts, model_name_or_path=str(run.round_base))
+        facts = dataclasses.replace(facts, model_name_or_path=str(run.round_base.resolve()))
     if not (source := run.subspace if form == "projected" else run.adapter).exists():
-        wanted = source.relative_to(run.path)
+        wanted, method = source.relative_to(run.path), config["data"]["method"]
+        if method == "base" or (form == "projected" and method != "spd"):
+            raise UserError(f"{run.path} has no {wanted}: data.method is {method}, which makes none.")
         raise UserError(f"{run.path} has no {wanted}, which --form {form} needs. Run `fit` to its end first.")
     write: Any = {"adapter": export_adapter, "merged": export_merged, "projected": export_projected}[form]
     print(f"Exported: {write(source, out, facts)}")
@@ -129,6 +132,7 @@ def contamination(run_dir: str, *, tasks: list[str] | None = None, limit: int = 
     from spd_lightning.evaluation.contamination import recall
     from spd_lightning.model.load import load_model, load_tokenizer, resolve_dtype
     from spd_lightning.report.render import text_table
+    from spd_lightning.report.schema import read_results
     from spd_lightning.report.tables import contamination_table
     from spd_lightning.tasks import load_task
     from spd_lightning.tasks.mix import names_of
@@ -138,12 +142,17 @@ def contamination(run_dir: str, *, tasks: list[str] | None = None, limit: int = 
         raise UserError(f"limit={limit} asks nothing. Set --limit to at least 0.")
     config = run_config(run := RunFolder(run_dir))
     if not run.corpus.is_file():
+        if config["data"]["method"] == "base":
+            raise UserError(f"{run.path} has no corpus: data.method is base, which trains nothing.")
         raise UserError(f"{run.path} has no corpus. Run `fit` or `generate` to its end first.")
     told_changes(run)
-    with reading(run.corpus, "a corpus", "Put it back as it was."):
-        texts = [record["prompt"] + record["completion"] for record in read_jsonl(run.corpus)]
+    texts = []
+    for file in [run.corpus, *(found.corpus for found in run.rounds() if found.corpus.is_file())]:
+        with reading(file, "a corpus", "Put it back as it was."):
+            texts += [record["prompt"] + record["completion"] for record in read_jsonl(file)]
     where: Any = (config["data_dir"], config["subspace"]["task_file"], "--tasks", "first", config["seed_everything"])
-    named = tasks or config["evaluation"]["tasks"] or names_of(config["subspace"]["task"])
+    scored = [s["task"] for s in read_results(run.results)["scores"]] if run.results.is_file() else []
+    named = tasks or [*dict.fromkeys(scored)] or config["evaluation"]["tasks"] or names_of(config["subspace"]["task"])
     examples = {name: load_task(name, *where).examples("test") for name in named}
     name = config["subspace"]["model_name_or_path"]
     model = load_model(name, resolve_dtype(config["data"]["dtype"])) if limit else None
@@ -192,6 +201,8 @@ def configs(action: Literal["list", "copy"], name: str | None = None, *, out: st
             raise UserError("copy needs a name. `python -m spd_lightning configs list` shows all.")
         print(f"Copied: {shipped.copy(name, out)}")
         return
+    if name is not None:
+        raise UserError(f"list takes no name, found {name!r}. To have it as a file: {PROGRAM} configs copy {name}")
     width = max(map(len, shipped.names()))
     for known in shipped.names():
         print(f"{known:<{width}}  {shipped.summary(known)}")
@@ -210,7 +221,7 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
     "report": {"run_dir": {"nargs": "+", "help": "Run folders."}},
     "compare": {"subspace": {"nargs": "+", "help": "Two or more subspace.safetensors files or run folders."}},
     "runs": {
-        "run_dir": {"nargs": "*", "help": "show, rm: run folders, or their names in runs_dir."},
+        "run_dir": {"nargs": "*", "default": None, "help": "show, rm: run folders, or their names in runs_dir."},
         "--yes": {"action": "store_true", "help": "rm: do not ask."},
     },
     "configs": {"name": {"nargs": "?", "help": "copy: one of the list; --config takes the same names."}},

@@ -31,6 +31,10 @@ def tidy(parser: Any, name: str, stage: bool) -> None:
     if not stage:
         return
     parser.usage = f"{PROGRAM} {name} [--config FILE ...] [--section.option VALUE ...]"
+    if name == "test":
+        more = "further benchmarks of a finished run, with all else as it was; --tasks is --evaluation.tasks"
+        parser.usage += f"\n       {PROGRAM} {name} RUN_DIR [--tasks LIST] [--evaluation.option VALUE ...]"
+        parser.description = f"{str(parser.description).rstrip('.')}; or, given a RUN_DIR, {more}."
     for key, group in parser.groups.items():
         group.title = HEADINGS.get(key, f"{key}: options of this command alone")
     for action in parser._actions:

@@ -45,6 +45,10 @@ def runs(
         yes: rm: do not ask.
     """
     if action == "list":
+        if run_dir:
+            raise UserError(
+                f"list takes no run folder, found {run_dir[0]!r}. Set --runs_dir to the folder that holds it."
+            )
         _list(Path(runs_dir), {"task": task, "method": method, "model": model}, sort)
         return
     if not run_dir:

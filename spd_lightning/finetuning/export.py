@@ -16,6 +16,7 @@ import yaml
 from transformers import GenerationConfig
 
 from spd_lightning.artifacts.files import typed_path, write_atomic
+from spd_lightning.artifacts.reading import read_object
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.export_folder import check_empty, whole_export
 from spd_lightning.finetuning.share_kept import LOW, share_kept
@@ -76,8 +77,16 @@ def export_adapter(adapter: str | Path, out: str | Path, facts: RunFacts) -> Pat
         for path in sorted(Path(adapter).iterdir()):
             if path.suffix in (".json", ".safetensors"):
                 shutil.copyfile(path, folder / path.name)
+        _name_base(folder / "adapter_config.json", facts.model_name_or_path)
         _finish(folder, facts, f"A LoRA adapter for {facts.model_name_or_path}", _trained(facts), usage)
     return out
+
+
+def _name_base(file: Path, model_name_or_path: str) -> None:
+    """Have PEFT find the base where it stands now: that of a later round moves with its run."""
+    config, name = read_object(file, "Export again."), loadable_name(split_revision(model_name_or_path)[0])
+    if Path(name).is_dir() and config.get("base_model_name_or_path") != name:
+        write_atomic(file, json.dumps({**config, "base_model_name_or_path": name}, indent=2, sort_keys=True))
 
 
 def export_merged(adapter: str | Path, out: str | Path, facts: RunFacts, dtype: torch.dtype = torch.float32) -> Path:

@@ -52,6 +52,8 @@ def write_report(
     for option, given, known in (("format", formats, FORMATS), ("plots", plots, PLOTS)):
         if unknown := [name for name in given if name not in known]:
             raise UserError(f"{option}={','.join(unknown)} (--{option}) is not known. Choose from {','.join(known)}.")
+    if not formats and not plots:
+        raise UserError("format (--format) and plots (--plots) are both empty: nothing would be written. Name some.")
     folders = list(dict.fromkeys(Path(d).resolve() for d in run_dirs))
     if not folders:
         raise UserError("No run folder given. Type: python -m spd_lightning report RUN_DIR [RUN_DIR ...] [--out DIR]")

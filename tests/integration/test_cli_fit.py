@@ -21,6 +21,7 @@ from spd_lightning.finetuning.student import student_copy
 from spd_lightning.model import load as model_files
 from spd_lightning.model.adapter_beside import LinearBeside, read_record
 from spd_lightning.model.load import load_model
+from spd_lightning.tasks import overlap
 from tests.settings import in_file
 
 SETTINGS = [
@@ -344,6 +345,8 @@ def test_further_benchmarks_are_added_to_a_run(
     assert (run / "config.yaml").read_bytes() == (run_dir / "config.yaml").read_bytes()
     assert (run / "logs" / "metrics.csv").read_bytes() == logged, "the losses of the training stay"
     assert "chains" in (run / "report.md").read_text() and "chains" in capsys.readouterr().out
+    assert main(["contamination", str(run), "--limit=0"]) == 0
+    assert "chains" in capsys.readouterr().out, "null takes those that the run scored"
     assert main(more) == 2, "scored already, on other rows"
     assert "chains is scored already in" in capsys.readouterr().err
     assert main(["test", str(run), "--tasks=[letters]", "--data.dtype=bfloat16"]) == 2
@@ -484,6 +487,29 @@ def test_a_second_round_starts_from_the_first_student(
     monkeypatch.setattr(model_files, "load_student", note)
     assert main(["sample", str(run), "--prompt", "x", "--max_new_tokens", "2"]) == 0
     assert loaded == [second / "student"]
+
+    counted: list[int] = []
+
+    def shared(tests: Any, texts: Any) -> tuple[int, int]:
+        counted.append(len(texts))
+        return 0, len(tests)
+
+    monkeypatch.setattr(overlap, "count_shared_ngrams", shared)
+    assert main(["contamination", str(run), "--limit=0"]) == 0
+    assert counted == [24], "both rounds' texts were trained on"
+
+    moved = run.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "moved", "--form", "adapter", "--out", "adapter"]) == 0
+    from peft import AutoPeftModelForCausalLM
+
+    monkeypatch.chdir("/")
+    base = str(moved / "round-2" / "base")
+    assert f"from_pretrained({json.dumps(base)})" in (tmp_path / "adapter" / "README.md").read_text()
+    assert (
+        AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").peft_config["default"].base_model_name_or_path
+        == base
+    )
 
 
 @pytest.mark.parametrize("method", ["base", "ssd", "psr"])

@@ -46,6 +46,7 @@ def test_copied_and_never_over_another(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UserError, match=r"gsm8k\.yaml is already there; nothing was written\. Set --out"):
         shipped.copy("gsm8k")
     assert shipped.copy("gsm8k", "new/mine.yaml").is_file() and shipped.copy("demo", tmp_path).name == "demo.yaml"
+    assert shipped.copy("gsm8k", "folder/") == Path("folder/gsm8k.yaml"), "typed as a folder"
     with pytest.raises(UserError, match=r"Unknown configuration 'gsm9k'\. Did you mean 'gsm8k'\? Known: demo, gsm8k"):
         shipped.copy("gsm9k")
     with pytest.raises(UserError, match=r"x\.yaml cannot be written: .*\. Set --out"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +54,15 @@ def in_file(folder: Path, text: str, name: str = "a.yaml") -> str:
 def locked(path: str) -> None:
     with file_lock(path, "The folder"):
         pass
+
+
+def by_method(folder: Path, method: str) -> Path:
+    """A finished run of a method that makes neither subspace nor, without a student, anything else."""
+    run = make_run(folder / "run")
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("method: spd", f"method: {method}"))
+    for name in ("subspace", "corpus"):
+        shutil.rmtree(run / name)
+    return run
 
 
 def without_corpus(folder: Path) -> None:
@@ -125,6 +135,18 @@ TOLD: dict[str, Act] = {
     "2 run folders were given and no --out": lambda p: commands.report(["a", "b"]),
     "{p}/run has no adapter, which --form adapter needs": lambda p: commands.export(
         str(make_run(p / "run")), form="adapter", out=str(p / "out")
+    ),
+    "{p}/run has no adapter: data.method is base": lambda p: commands.export(
+        str(by_method(p, "base")), form="merged", out=str(p / "out")
+    ),
+    "{p}/run has no subspace/subspace.safetensors: data.method is ssd": lambda p: commands.export(
+        str(by_method(p, "ssd")), form="projected", out=str(p / "out")
+    ),
+    "{p}/run has no corpus: data.method is base": lambda p: commands.contamination(str(by_method(p, "base"))),
+    "list takes no run folder, found 'a'": lambda p: runs("list", ["a"], runs_dir=str(p)),
+    "list takes no name, found 'demo'": lambda p: commands.configs("list", "demo"),
+    "format (--format) and plots (--plots) are both empty": lambda p: commands.report(
+        [str(make_run(p / "run"))], format=",", plots=""
     ),
     "compare needs at least two subspaces, found 1": lambda p: commands.compare(["a"]),
     "limit=-1 asks nothing": lambda p: commands.contamination("a", limit=-1),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from spd_lightning.cli.commands import command_parser
 from spd_lightning.cli.help import plain
 from spd_lightning.cli.parser import make_parser
 from spd_lightning.cli.program import main
@@ -40,3 +43,11 @@ def test_usage_lines_name_their_own_command() -> None:
         usage = sub.format_help().splitlines()[0]
         assert f"{usage} ".startswith(f"usage: {PROGRAM} {name} ") and "[options]" not in usage
         assert "stage 1 alone" in sub.description if name == "extract" else sub.description
+    shown = parser._subcommands_action._name_parser_map["test"].format_help()  # type: ignore[attr-defined]
+    assert f"\n       {PROGRAM} test RUN_DIR [--tasks LIST] " in shown
+
+
+def test_what_may_be_left_out_is_not_called_required() -> None:
+    assert (
+        "(required)" not in re.sub(r"\s+", " ", command_parser("runs").format_help()).partition("run_dir show")[2][:90]
+    )
