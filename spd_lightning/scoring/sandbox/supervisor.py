@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import platform
@@ -25,6 +26,7 @@ WALL_TIMES = 4  # a program that does not use its processor time is stopped afte
 START_S = 30.0  # for the interpreter to start, on a busy machine
 LAST_WORDS_S = 0.2  # for a program whose end of the line is closed to end too
 MAX_REASON = 80
+ENDED = ("crash", "gone", "no-verdict")  # how a program looks that something else ended
 
 
 class Supervisor:
@@ -78,10 +80,12 @@ class Supervisor:
                         os.close(number)
             for process in started:
                 self.starter.finish(process)
-            self.kills = self.group.kills()
+            self.kills, killed = self.group.kills(), usage.killed_for_memory()
             found = self.judge(started[-1], started[:-1], task["timeout_s"], None if grouped else task["memory_mb"])
             if self.group.kills() > self.kills:
                 found |= {"passed": False, "reason": "memory"}
+            elif found["reason"] in ENDED and usage.killed_for_memory() > killed:  # within its limit: no fault of its
+                found |= {"begun": False, "problem": "the machine ran out of memory", "number": errno.ENOMEM}
             return found
         finally:
             self.kill_all()

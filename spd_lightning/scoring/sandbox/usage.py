@@ -60,6 +60,16 @@ def _memory(pid: int) -> int:
         return 0
 
 
+def killed_for_memory() -> int:
+    """How many processes the kernel has ended on this machine for want of memory; 0 where it does not say."""
+    try:
+        with open("/proc/vmstat") as file:
+            found = re.search(r"^oom_kill (\d+)", file.read(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
+
+
 def too_large(folder: str, most: int) -> bool:
     """Whether a folder holds more bytes on the disk, or more files, than the folder of a sandbox in memory may."""
     count = size = 0

@@ -564,6 +564,26 @@ def test_a_program_that_the_machine_keeps_from_running_has_not_failed(
         run_program("x = 1")
 
 
+@pytest.mark.parametrize("tier", [2, 4])
+def test_a_program_that_the_kernel_ended_for_want_of_memory_has_not_failed(
+    tier: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The machine's memory, not what the program may have: counted where it is told, here by a count that rises."""
+    sandbox_or_skip(tier)
+    shutil.copytree(isolation._SUPERVISOR, tmp_path / "sandbox")
+    monkeypatch.setattr(isolation, "_SUPERVISOR", tmp_path / "sandbox")
+    monkeypatch.setattr(execution, "PAUSES_S", (0.01,))
+    file = tmp_path / "sandbox" / "usage.py"
+    text = file.read_text()
+    crash, wrong = "import faulthandler\nfaulthandler._sigsegv()", "assert False"
+    with forced_tier(tier):
+        assert [run_program(p).reason for p in (crash, wrong)] == ["crash", "assertion"]
+        file.write_text(f"{text}\nCOUNT = iter(range(99))\ndef killed_for_memory(): return next(COUNT)\n")
+        assert run_program(wrong).reason == "assertion"
+        with pytest.raises(UserError, match=r"the machine ran out of memory\. Wait until the machine has room for it"):
+            run_program(crash)
+
+
 def test_a_temporary_folder_that_is_gone_is_no_program_s_failure(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
