@@ -98,7 +98,8 @@ def interrupted_by_signals() -> Iterator[None]:
     """Let Ctrl-C, SIGTERM and SIGHUP interrupt the command meanwhile (`interruption.on_signal`).
 
     A signal that is ignored (SIGHUP under nohup), or has a handler of someone else, stays as it is. A thread hears of
-    them too, and ends a process that cannot be left: one that waits in a collective which never comes, say.
+    them too, and ends a process that cannot be left: one that waits in a collective which never comes, say. What a
+    library makes of a signal that comes amid it (an error of its own, of a file that it could not read, say) is none.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -119,6 +120,11 @@ def interrupted_by_signals() -> Iterator[None]:
     except interruption.Interrupted:
         interruption.tell()
         raise
+    except Exception as error:
+        if not STANDING.leaving:
+            raise
+        interruption.tell()
+        raise STANDING.leave() from error
     finally:
         signal.set_wakeup_fd(descriptor)
         for number, handler in before.items():

@@ -15,6 +15,7 @@ import pytest
 from torch import distributed
 
 from spd_lightning.cli import lifetime
+from spd_lightning.errors import UserError
 from spd_lightning.pipeline import children, interruption
 from spd_lightning.pipeline.children import interrupted_by
 from spd_lightning.pipeline.interruption import Interrupted
@@ -95,6 +96,26 @@ def wait_until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not true() and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def test_what_a_library_makes_of_a_signal_is_told_as_the_interruption(capfd: pytest.CaptureFixture[str]) -> None:
+    """PyTorch raises its own ValueError where its C++ asks Python for a shape, and Python raises what the signal is."""
+
+    def read(signalled: bool) -> None:
+        try:
+            if signalled:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(1)
+        except Interrupted:
+            pass
+        raise UserError("subspace.safetensors cannot be read")
+
+    with pytest.raises(Interrupted, match="143"), lifetime.interrupted_by_signals():
+        interruption.in_stage("generate")
+        read(True)
+    assert "Interrupted in stage 2." in capfd.readouterr().err
+    with pytest.raises(UserError, match="cannot be read"), lifetime.interrupted_by_signals():
+        read(False)
 
 
 def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
