@@ -52,6 +52,8 @@ def changes(folder: Path, recorded: Mapping[str, Any]) -> list[str]:
             if error.errno not in OF_THE_FILE:
                 raise
             found.append(f"{name} cannot be read ({error.strerror})")
+        except ValueError:  # a null byte
+            found.append(f"{name!r} is no name of a file")
     return found
 
 

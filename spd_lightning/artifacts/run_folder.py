@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -171,6 +172,13 @@ class RunFolder:
         digest = hashlib.sha256(dump.encode()).hexdigest()
         write_json(self.environment_file, sealed({**environment, "config_sha256": digest}))
         write_atomic(self.config_file, dump)  # from here on the folder is this run's
+
+    def command(self) -> str:
+        """What goes on with this run, as it is typed; of a folder that was moved, it says where that stands now."""
+        named = or_nothing(read_yaml, self.config_file).get("run_dir")
+        here = not isinstance(named, str) or Path(named).resolve() == self.path.resolve()
+        words = [str(self.config_file), *([] if here else ["--run_dir", str(self.path)])]
+        return f"python -m spd_lightning fit --config {shlex.join(words)}"
 
     def is_there(self) -> bool:
         """Whether a folder that is `held` still is the run's; True for one that is not (a round's)."""

@@ -37,9 +37,7 @@ def check_addable(typed: Typed, run: RunFolder, config: Mapping[str, Any]) -> No
                 f"Leave it out, or score in another folder: test --config {run.config_file} --run_dir NEW."
             )
     if run.student() is None and config["data"]["method"] != "base":
-        raise UserError(
-            f"{run.path} holds no student yet. Finish it first: python -m spd_lightning fit --config {run.config_file}"
-        )
+        raise UserError(f"{run.path} holds no student yet. Finish it first: {run.command()}")
     check_as_made(run)
 
 
@@ -58,7 +56,7 @@ def check_as_made(run: RunFolder) -> None:
     if told := [line for line in changed or () if not line.endswith(" is missing")]:
         raise UserError(
             f"{run.path} is not as the run wrote it: {'; '.join(told)}. Put the old files back, or give the run's own "
-            f"command, which has the originals: python -m spd_lightning fit --config {run.config_file}"
+            f"command, which has the originals: {run.command()}"
         )
     if (why := changed_student(run)) is not None:  # the last command may not have ended well: the record tells, too
         raise UserError(why)

@@ -42,12 +42,12 @@ def verify(run_dir: str) -> None:
     if found is None:
         raise UserError(
             f"{run.path} has no manifest.json: its last command did not end well, so there is nothing to compare with. "
-            f"Go on with: python -m spd_lightning fit --config {run.config_file}"
+            f"Go on with: {run.command()}"
         )
     if found:
         raise UserError(
             f"{run.path} is not as it was written: {'; '.join(found)}. Put the old files back, or remove the changed "
-            f"ones and give the same command again: python -m spd_lightning fit --config {run.config_file}"
+            f"ones and give the same command again: {run.command()}"
         )
     print(f"{run.path}: every file is as it was written")
 

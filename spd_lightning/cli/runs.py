@@ -153,7 +153,7 @@ def _show(folder: RunFolder) -> None:
     for i, name in enumerate(folder.artifacts()):
         print(f"{'artifacts' if i == 0 else '':<11} {name}")
     if not folder.results.is_file():
-        print(f"\nIt goes on with: {PROGRAM} fit --config {folder.config_file}")
+        print(f"\nIt goes on with: {folder.command()}")
         return
     from spd_lightning.report import read_run, render_table
 

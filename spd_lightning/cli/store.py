@@ -28,6 +28,8 @@ def artifacts(
     store = ArtifactStore(artifact_dir)
     if not store.root.is_dir():
         raise UserError(f"artifact_dir={artifact_dir} {absent(artifact_dir)}. Set --artifact_dir to a store's folder.")
+    if not older_than_days >= 0:
+        raise UserError(f"older_than_days={older_than_days} is no age. Set --older_than_days to 0 or more days.")
     if action == "check":
         check_store(store)
         return

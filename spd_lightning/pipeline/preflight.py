@@ -160,6 +160,10 @@ def check_benchmarks(parts: Parts, name: str) -> None:
     """Refuse benchmarks without data, that the model's context is too short for, or of which none may be run."""
     suite = parts.benchmarks.suite
     found = suite.benchmarks()
+    for task, why in suite.missing.items():
+        rank_zero_info(f"{task} will be reported as not run. {why}")
+    if not found:
+        raise UserError(f"None of the tasks can be scored. {' '.join(dict.fromkeys(suite.missing.values()))}")
     settings = suite.settings
     forbidden = [b.task for b in found if b.answer_type == "program"]
     if forbidden and not may_execute(settings["allow_code_execution"]):

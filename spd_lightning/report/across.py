@@ -71,7 +71,7 @@ def _arms(runs: Sequence[Run]) -> tuple[dict[Benchmark, dict[str, dict[Any, Answ
                 key = (task, score["protocol"], score["metric"])
                 if run.seed in found.get(key, {}).get(arm, {}) or not (records := run.sample_rows(task, method)):
                     continue
-                asked = {r["id"]: _example(r) for r in records}
+                asked = {r["id"]: example_of(r) for r in records}
                 pairs = example_values(records, score["metric"])
                 weights = None if is_share(score["metric"]) else [w for _, w in pairs.values()]
                 answers = Answers([asked[name] for name in pairs], [v for v, _ in pairs.values()], weights)
@@ -79,7 +79,7 @@ def _arms(runs: Sequence[Run]) -> tuple[dict[Benchmark, dict[str, dict[Any, Answ
     return {key: dict(sorted(arms.items(), key=lambda item: item[0] != "base")) for key, arms in found.items()}, own
 
 
-def _example(record: Mapping[str, Any]) -> str:
+def example_of(record: Mapping[str, Any]) -> str:
     """What tells an example from every other one, of this data or of another."""
     asked = json.dumps([record.get("prompt"), record.get("expected")], default=str)
     return f"{record['id']} {hashlib.blake2b(asked.encode(), digest_size=8).hexdigest()}"
@@ -162,7 +162,7 @@ def groups_of(runs: Sequence[Run], task: str) -> dict[str, str]:
             rows = run.sample_rows(*which)
             if not rows or "group" not in rows[0]:
                 return found
-            found |= {_example(r): r["group"] for r in rows}
+            found |= {example_of(r): r["group"] for r in rows}
     return found
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spd_lightning.report.across import trained_arms
+from spd_lightning.report.across import bases_of, example_of, trained_arms
 from spd_lightning.report.examples import examples
 from spd_lightning.report.render import Explorer, Section, clean
 from spd_lightning.report.runs import Run
@@ -45,7 +45,7 @@ def sample_sections(columns: Sequence[Column]) -> list[Section]:
 
 
 def columns_of_runs(runs: Sequence[Run]) -> list[Column]:
-    """The base and a student of each arm, of the first seed: those answered the same examples."""
+    """A student of each arm, of the first seed: those answered the same examples. Their bases stand first."""
     seed = runs[0].seed
     students = [
         (name, run, str(run.results["method"]))
@@ -53,7 +53,13 @@ def columns_of_runs(runs: Sequence[Run]) -> list[Column]:
         for run in [r for r in members if r.seed == seed][:1]
         if run.results["method"] not in (None, "base")
     ]
-    return [("base", runs[0], "base"), *students][:MOST_COLUMNS]
+    names = {task: bases_of(runs, task) for run in runs for task, _ in run.sample_files}
+    bases: dict[str, Column] = {}
+    for run in [run for _, run, _ in students] or list(runs[:1]):
+        own = {names[task][run.path] for task, method in run.sample_files if method == "base"}
+        if own:  # "base", where no task tells them apart
+            bases.setdefault(max(own, key=len), (max(own, key=len), run, "base"))
+    return [*bases.values(), *students][:MOST_COLUMNS]
 
 
 def explore(columns: Sequence[Column], most: int = MOST_BYTES) -> dict[str, Any]:
@@ -97,22 +103,21 @@ def _is_flipped(row: Sequence[Any]) -> bool:
 def _task(task: str, columns: Sequence[Column]) -> dict[str, Any]:
     """One benchmark, its texts whole."""
     found: dict[tuple[str, int], list[Any]] = {}
-    prompts: dict[tuple[str, int], tuple[str, str]] = {}
+    prompts: dict[tuple[str, int], tuple[str, str, str]] = {}
     files = []
     for i, (_, run, method) in enumerate(columns):
         holds = _holds(run, task, method)
         records = run.sample_rows(task, method)
         files += [f"{run.name}/samples/{run.sample_files[task, method].name}"] if records else []
         for r in records:
-            key = (str(r["id"]), r.get("sample", 0))
-            prompts.setdefault(key, (clean(r.get("prompt") or ""), clean(r.get("expected"))))
+            key = (example_of(r), r.get("sample", 0))
+            prompts.setdefault(key, (clean(r.get("prompt") or ""), clean(r.get("expected")), str(r["id"])))
             found.setdefault(key, [None] * len(columns))[i] = _answer(r, holds)
-    shared = _shared([prompt for prompt, _ in prompts.values()])
-    rows = [
-        [name if not sample else f"{name}, sample {sample}", prompts[key][0][len(shared) :], prompts[key][1], answers]
-        for key, answers in found.items()
-        for name, sample in [key]
-    ]
+    shared = _shared([prompt for prompt, *_ in prompts.values()])
+    rows = []
+    for key, answers in found.items():
+        (prompt, expected, name), sample = prompts[key], key[1]
+        rows.append([f"{name}, sample {sample}" if sample else name, prompt[len(shared) :], expected, answers])
     return {"name": task, "shared": shared, "files": files, "of": len(rows), "rows": rows}
 
 

@@ -200,8 +200,7 @@ def read_run(run_dir: str | Path) -> Run:
     if not folder.results.is_file():
         if has_config:
             raise UserError(
-                f"{path} holds no results.json: its evaluation has not finished. "
-                f"Finish it with: python -m spd_lightning fit --config {folder.config_file}"
+                f"{path} holds no results.json: its evaluation has not finished. Finish it with: {folder.command()}"
             )
         what = "is not a run folder (no config.yaml, no results.json)" if path.is_dir() else absent(path)
         raise UserError(f"{path} {what}. Give a folder that fit or test wrote, e.g. runs/<name>.")

@@ -72,4 +72,4 @@ def read_half(path: Path) -> Run:
 
 
 def _next_step(path: Path) -> str:
-    return f"Finish it with: python -m spd_lightning fit --config {RunFolder(path).config_file}"
+    return f"Finish it with: {RunFolder(path).command()}"

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import LlamaConfig, MambaConfig, T5Config
 
 from spd_lightning import shipped
-from spd_lightning.artifacts.files import add_folder, read_jsonl
+from spd_lightning.artifacts.files import add_folder, read_jsonl, write_json
 from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
@@ -84,6 +84,17 @@ def changed_run(folder: Path) -> None:
     run = with_config(folder)
     run.manifest.write()
     in_file(folder, "a: 2\n", "config.yaml")
+    verify(str(folder))
+
+
+def moved_run(folder: Path) -> None:
+    in_file(folder, "run_dir: runs/before\n", "config.yaml")
+    verify(str(folder))
+
+
+def no_name(folder: Path) -> None:
+    run = with_config(folder)
+    write_json(run.manifest.file, {"a\0b": "0"})
     verify(str(folder))
 
 
@@ -187,6 +198,10 @@ TOLD: dict[str, Act] = {
     "{p} is not a run folder: it has no config.yaml": lambda p: verify(str(p)),
     "{p} has no manifest.json: its last command": lambda p: verify(str(with_config(p).path)),
     "{p} is not as it was written: config.yaml was changed": changed_run,
+    "{p} is not as it was written: 'a\\x00b' is no name of a file": no_name,
+    "{p} has no manifest.json: its last command did not end well, so there is nothing to compare with. Go on with: "
+    "python -m spd_lightning fit --config {p}/config.yaml --run_dir {p}": moved_run,
+    "older_than_days=-1 is no age": lambda p: artifacts("prune", artifact_dir=str(p), older_than_days=-1),
     "1 of 1 artifacts in {p} are damaged": damaged_store,
     "{p}/a/no is damaged (cut) and cannot be set aside": in_a_file,
     "runs_dir={p}/no does not exist": lambda p: runs("list", runs_dir=str(p / "no")),

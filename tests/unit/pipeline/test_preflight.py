@@ -111,6 +111,18 @@ def test_everything_that_is_wrong_is_told_at_once(
     assert "Type `wandb login`, or set WANDB_MODE=offline or disabled." in lines[0]
 
 
+def test_benchmarks_of_which_none_has_a_row_are_told_though_missing_ones_may_be_left_out(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "two.jsonl").write_text('{"prompt": "a", "target": "b"}\n' * 2)
+    options = f"--evaluation.skip_missing_data true --subspace.task custom --subspace.task_file {tmp_path}/two.jsonl"
+    assert told(tiny_model_dir, options, tmp_path, capsys) == (
+        f"None of the tasks can be scored. {tmp_path}/two.jsonl has 2 rows and none of them is a test row. Give some "
+        "rows `split: test`, or leave the field `split` out: of five such rows the last is a test row, the others "
+        "train."
+    )
+
+
 def test_a_disk_without_room_is_told(
     tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

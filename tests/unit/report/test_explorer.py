@@ -108,6 +108,23 @@ def test_arms_stand_side_by_side_on_one_seed(tmp_path: Path) -> None:
     assert sample_sections(columns_of_runs([read_run(tmp_path / "bare")])) == []
 
 
+def test_other_questions_under_equal_ids_and_other_bases_do_not_stand_beside_each_other(tmp_path: Path) -> None:
+    runs = [
+        read_run(run_of(tmp_path / q, m, 1, 0.5, False, n=30, prompt=q, base=0.2, facts={"examples": q}, task="custom"))
+        for m, q in (("spd", "one"), ("ssd", "two"))
+    ]
+    found = columns_of_runs(runs)
+    assert [(name, run.name) for name, run, _ in found] == [
+        ("base of one", "one"),
+        ("base of two", "two"),
+        ("spd", "one"),
+        ("ssd", "two"),
+    ]
+    rows = explore(found)["tasks"][0]["rows"]
+    assert len(rows) == 60
+    assert all([answer is None for answer in row[3]] in ([False, True] * 2, [True, False] * 2) for row in rows)
+
+
 def test_markdown_has_one_of_each_verdict(tmp_path: Path) -> None:
     blocks = examples(sums(tmp_path / "r", 6))
     titles = [block if isinstance(block, str) else getattr(block, "title", "") for block in blocks]
