@@ -84,9 +84,8 @@ class Owners:
             name: Of the artifact's folder.
             key: What it depends on; empty for an unfinished one.
         """
-        moments = (
-            found if isinstance(found := key.get("moments"), dict) else {}
-        )  # a subspace's key holds that of its moments, of several tasks each's
+        found = key.get("moments")  # a subspace's key holds that of its moments, of several tasks each's
+        moments = found if isinstance(found, dict) else {}
         several = [own for own in moments.values() if isinstance(own, dict)]
         asked = {**key, **(several[0] | {"task": list(moments)} if several else moments)}
         model = str(asked.get("base") or asked.get("model") or "-")  # a student's key has the options of stage 3, too

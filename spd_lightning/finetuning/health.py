@@ -24,7 +24,7 @@ def training_health(read: Mapping[str, int]) -> Health:
         found.append(f"{read['cut']} of {all_texts} texts lose their end{lost}. Raise --model.max_length.")
     if "batches" in read:
         found.append(
-            f"{read['batches']} of the {read['of_batches']} batches of an epoch are learned, the others never: "
+            f"{read['batches']} of the {read['of_batches']} batches of an epoch are taken: "
             "trainer.limit_train_batches or trainer.overfit_batches asks for it. Leave it out to learn all texts."
         )
     return Health("fine_tune", {"texts": read["texts"], "cut": cut, "left_out": left_out}, tuple(found))

@@ -128,7 +128,7 @@ def test_a_limit_above_the_data_is_told() -> None:
 def test_texts_that_lose_their_end() -> None:
     assert training_health({"texts": 10, "cut": 1, "left_out": 0}).warnings == ()
     few = training_health({"texts": 10, "cut": 0, "left_out": 0, "batches": 1, "of_batches": 5})
-    assert warned(few, "1 of the 5 batches of an epoch are learned, the others never: trainer.limit_train_batches or")
+    assert warned(few, "1 of the 5 batches of an epoch are taken: trainer.limit_train_batches or")
     assert warned(training_health({"texts": 8, "cut": 2, "left_out": 2}), "2 of 10 texts lose their end, and 2 have")
 
 
