@@ -131,7 +131,7 @@ class RunFolder:
         """
         digest = hashlib.sha256(dump.encode()).hexdigest()
         if self.config_file.is_file():
-            known, there = self.configuration(), self.environment()
+            known, there, touched = self.configuration(), self.environment(), self.touched()
             old = settings_of(marked(known, self.noted("values")))
             new = settings_of(marked(config, environment.get("values", {})))
             edited = there.get("config_sha256", "") not in ("", file_sha256(self.config_file))
@@ -141,7 +141,7 @@ class RunFolder:
                 # Rows would be kept as the run's own; the student be taken for another.
                 for file, advice in ((self.results, ANEW), (self.keys_file, AGAIN), (self.environment_file, AGAIN)):
                     changed = self.manifest.changed(only={file.name}) if file.is_file() else None
-                    if changed or file in self.touched():
+                    if changed or file in touched:
                         raise UserError(f"{file} was changed by hand since the run ended. {advice}")
                 self._sweep()
                 self.manifest.take_away()
