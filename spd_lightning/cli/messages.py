@@ -80,6 +80,9 @@ def explain(
     plain = " ".join(line.strip() for line in text.splitlines() if line.strip())
     found = re.search(r"(?:Option '|[Uu]nrecognized arguments: (?:--)?|Key ')([\w.-]+)", text)
     known = [name.removeprefix("--") for name in options]
+    if word := re.search(r"nrecognized arguments: ([^-\s]\S*)", text):
+        more = f"`{PROGRAM} {typed.command} --help` shows what it takes."
+        return f"{word[1]!r} is more than {typed.command} takes. {more}"
     if found and found[1] not in known:
         return unknown_option(found[1], known, typed.command or "COMMAND")
     if plain.startswith('expected "subcommand"'):

@@ -43,6 +43,9 @@ def label(run: Run, names: Sequence[str]) -> str:
 
     An option stands by its last name where no other of ``names`` has that.
     """
+    names = [
+        n for n in names if n in run.conditions or not n.startswith(("content.", "versions."))
+    ]  # a base: no corpus
     last = [name.rsplit(".", 1)[-1] for name in names]
     shown = [short if last.count(short) == 1 else name for short, name in zip(last, names)]
     text = ", ".join(f"{word}={run.option(name)}" for word, name in zip(shown, names))

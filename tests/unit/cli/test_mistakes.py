@@ -99,6 +99,8 @@ MISTAKES: dict[str, str] = {
     "sample run --promt x": (
         f"Unknown option --promt. Did you mean --prompt or --prompts? `{P} sample --help` lists all."
     ),
+    "doctor extra": f"'extra' is more than doctor takes. `{P} doctor --help` shows what it takes.",
+    "verify run other": f"'other' is more than verify takes. `{P} verify --help` shows what it takes.",
     # values
     "fit --data.method": (f"--data.method has no value. Type --data.method VALUE; `{P} fit --help` says which."),
     "fit --data.num_prompts 1e3": (

@@ -387,6 +387,7 @@ def test_labels_are_short_and_say_which_option_they_mean(tmp_path: Path) -> None
     names = ["data.model_name_or_path", "subspace.model_name_or_path", "subspace.layers"]
     assert label(run, names) == "data.model_name_or_path=tiny, subspace.model_name_or_path=tiny, layers=[0]"
     assert label(run, [*names, "subspace.rank"]) == "r", "longer than 80 characters"
+    assert label(run, ["content.task_version", "subspace.layers"]) == "layers=[0]", "a base alone has no corpus"
 
 
 def test_a_run_repeated_with_its_seed_is_no_further_seed(tmp_path: Path) -> None:
