@@ -15,8 +15,8 @@ from spd_lightning.evaluation.across import ONE_STUDENT, Answers, compare_arms, 
 from spd_lightning.evaluation.blocks import LEAST_BLOCKS, pooled_error
 from spd_lightning.evaluation.distributions import t_limit
 
-CHANCE = {"letters": 0.25, "mmlu": 0.25}
-"""Score of a guess, by task; 0 for all others."""
+CHANCE = {"letters": 0.25, "mmlu": 0.25, "bbh": 0.37}
+"""Score of a guess, by task; 0 for all others. The six tasks of BBH have two to six options."""
 ABOVE_CHANCE = 0.10
 """A row is judged where the base is this far above chance; below, no method could show anything."""
 
@@ -144,7 +144,7 @@ def judge_family(study: Study, blocks: Blocks, family: Family) -> list[dict[str,
 
 
 def _mean(side: Mapping[int, Answers], made: Mapping[str, Any] | None) -> float | None:
-    seeds = [seed for seed in side if made is not None and seed in made["seeds"]]
+    seeds = [seed for seed in side if made is not None and (made["rows"] == "same" or seed in made["seeds"])]
     return sum(sum(side[s].values) / len(side[s].values) for s in seeds) / len(seeds) if seeds else None
 
 

@@ -11,7 +11,6 @@ were made under another study file are exploratory and stand apart.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,13 +19,14 @@ from typing import Any
 import yaml
 
 from experiments.cells import RESULTS, read_cells
-from experiments.judging import NOTHING, Blocks, answers_of, base_share, judge_family, sentence, whole_blocks
+from experiments.judging import Blocks, judge_family, sentence, whole_blocks
 from experiments.study import FOLDER, Study, read_study
+from experiments.tables import bases_line, contrasts_table, not_counted_table, students_table
 from spd_lightning.artifacts.files import write_atomic
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.across import ONE_STUDENT
 from spd_lightning.report.html import render_html
-from spd_lightning.report.render import Block, Bullets, Heading, Table, render_markdown
+from spd_lightning.report.render import Block, Bullets, Heading, render_markdown
 
 TITLE = "Does it work? What the registered studies say"
 CLAIM_KEYS = {"claim", "published", "scale", "contrasts", "decides"}
@@ -136,39 +136,50 @@ def _missing(study: Study, blocks: Blocks) -> dict[str, int]:
     return found
 
 
+def _hours(study: Study, cells: int) -> float:
+    return cells * float(study.content["cost"]["seconds_per_cell"]) / 3600
+
+
 def _cost(study: Study, blocks: Blocks) -> str:
     missing, *begun = _missing(study, blocks).items()
     if not missing[1]:
         return f"{study.name} is complete as registered; more blocks or larger models would need a study of their own."
-    seconds = missing[1] * float(study.content["cost"]["seconds_per_cell"])
     how, command = study.content["cost"]["how"], f"python -m experiments.run {study.name}"
     elsewhere = "".join(f"; or {cells} on {device}, which began some of its blocks" for device, cells in begun)
-    return f"{study.name}, {missing[1]} more cells, about {seconds / 3600:.1f} hours ({how}){elsewhere}: {command}"
+    hours = f"about {_hours(study, missing[1]):.1f} hours ({how})"
+    return f"{study.name}, {missing[1]} more cells, {hours}{elsewhere}: {command}"
 
 
 def _source(study: Study, blocks: Blocks) -> str:
-    commits = sorted({cell["commit"][:12] for block in blocks.whole.values() for cell in block.values()})
-    code = f"code at {', '.join(commits)}" if commits else "no cell counted yet"
+    made: dict[str, list[int]] = {}  # code and machine to the blocks that they made
+    for seed, block in blocks.whole.items():
+        cell = next(iter(block.values()))
+        where = f"code at {cell['commit'][:12]} on {cell['device']}, threads {cell['threads']}"
+        made.setdefault(where, []).append(seed)
+    code = "; ".join(f"{where}: blocks {', '.join(map(str, seeds))}" for where, seeds in made.items())
     return (
         f"table {study.name} below; command: python -m experiments.run {study.name}; study file "
-        f"experiments/{study.name}/study.yaml, SHA-256 {study.sha256[:16]}; {code}."
+        f"experiments/{study.name}/study.yaml, SHA-256 {study.sha256[:16]}; {code or 'no cell counted yet'}."
     )
 
 
 def _study(
     study: Study, blocks: Blocks, families: Sequence[Sequence[Mapping[str, Any]]], cells: Sequence[Mapping[str, Any]]
 ) -> list[Block]:
-    missing = " or ".join(f"{cells} on {device}" for device, cells in _missing(study, blocks).items())
+    left = _missing(study, blocks)
+    missing = " or ".join(f"{number} on {device}" for device, number in left.items()) + " missing"
+    if number := left[study.device]:
+        missing += f" (about {_hours(study, number):.1f} hours on {study.device})"
     page: list[Block] = [
         Heading(study.name, 3),
         f"{study.content['hypothesis']} Status: {study.content['status']}; {len(blocks.whole)} of "
-        f"{len(study.blocks)} blocks whole, of {len(study.cells())} cells {missing} missing, {len(blocks.spare)} "
+        f"{len(study.blocks)} blocks whole, of {len(study.cells())} cells {missing}, {len(blocks.spare)} "
         f"done in blocks that are not whole. {_source(study, blocks)}",
     ]
     if blocks.whole:
-        page += [_contrasts(rows) for rows in families]
-        page += [*_bases(study, blocks), *_students(study, blocks)]
-    page += _not_counted(study, blocks)
+        page += [contrasts_table(rows) for rows in families]
+        page += [*bases_line(study, blocks), *students_table(study, blocks)]
+    page += not_counted_table(study, blocks)
     foreign = [cell for cell in cells if cell["exploratory"]]
     hashes = dict.fromkeys(cell["study_sha256"] for cell in foreign)
     for digest in hashes:
@@ -177,102 +188,8 @@ def _study(
         rows = [row for family in study.families for row in judge_family(study, own, family)]
         for row in rows:
             row["p_holm"], row["word"] = None, "exploratory" if row["blocks"] else "not tested"
-        page.append(_contrasts(rows) if own.whole else f"{len(own.spare)} cells, no whole block.")
+        page.append(contrasts_table(rows) if own.whole else f"{len(own.spare)} cells, no whole block.")
     return page
-
-
-def _contrasts(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The rows of a family."""
-
-    def points(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f}"
-
-    def interval(values: Sequence[float] | None) -> str:
-        return "-" if values is None else f"[{100 * values[0]:+.1f}, {100 * values[1]:+.1f}]"
-
-    table, marked = [], set()
-    for i, row in enumerate(rows):
-        contrast, full = row["contrast"], {**NOTHING, **row}
-        shown = full["students"] or full
-        if full["word"] in ("higher", "lower"):
-            marked.add((i, 4))
-        p_holm, power = full["p_holm"], full.get("equivalence_power")
-        table.append(
-            (
-                f"{contrast.b} - {contrast.a}",
-                contrast.task,
-                *(points(score) for score in row["scores"]),
-                "-" if not full["blocks"] else f"{100 * full['delta']:+.1f}",
-                interval(shown["ci95"]),
-                "-" if p_holm is None else f"{p_holm:.3f}",
-                str(full["blocks"]),
-                str(full.get("n", "-")),
-                points(full.get("smallest_effect")),
-                "-" if power is None else f"{100 * power:.0f}%",
-                interval(full["pooled"]),
-                full["word"],
-            )
-        )
-    greyed = frozenset(i for i, row in enumerate(rows) if row["blocks"] and not row["judged"])
-    family = rows[0]["family"]
-    how = {"none": "one contrast", "holm": "corrected by Holm", "exploratory": "intervals without stars"}
-    header = ("difference of", "task", "a", "b", "points", "95% interval", "p", "blocks", "n", "smallest effect seen")
-    return Table(
-        (*header, "power of equivalence", "residual of all arms", "verdict"),
-        table,
-        frozenset(marked),
-        frozenset({0, 1, 5, 11, 12}),
-        f"{family.name}: {how[family.correction]}. Residual of all arms: second figure, wrong where variances differ.",
-        greyed=greyed,
-    )
-
-
-def _bases(study: Study, blocks: Blocks) -> list[Block]:
-    found = [(task, base_share(blocks, task)) for task in study.content["n"]]
-    shown = ", ".join(f"{task} {100 * share:.1f}%" for task, share in found if share is not None)
-    return [f"The base: {shown}."] if shown else []
-
-
-def _students(study: Study, blocks: Blocks) -> list[Block]:
-    """Whether the students moved: means over whole blocks, by arm."""
-    rows = []
-    for arm in study.arms:
-        made = [
-            cell for block in blocks.whole.values() if (cell := block.get(arm.name)) is not None and cell["student"]
-        ]
-        moved = [m for cell in made if (m := cell["facts"].get("moved")) and m.get("held_out")]
-        if not made:
-            continue
-        kl = f"{statistics.fmean(m['held_out']['kl'] for m in moved):.4f}" if moved else "-"
-        trained = [m["corpus"]["loss_delta"] for m in moved if m.get("corpus")]
-        steps = sorted({cell["student"]["step"] for cell in made})
-        rows.append(
-            (
-                arm.name,
-                str(len(made)),
-                ", ".join(map(str, steps)),
-                kl,
-                f"{statistics.fmean(trained):+.3f}" if trained else "-",
-            )
-        )
-    note = (
-        "Means over blocks, nats a token: KL of the student from the base on its own held-out answers, and the loss of "
-        "its corpus under the student less that under the base."
-    )
-    header = ("arm", "students", "optimiser steps", "KL(student || base)", "loss of the corpus")
-    return [Table(header, rows, note=note)] if rows else []
-
-
-def _not_counted(study: Study, blocks: Blocks) -> list[Block]:
-    """What the cells of blocks that are not whole scored, to be seen and not to be counted."""
-    tasks = list(study.content["n"])
-    rows = []
-    for cell in blocks.spare:
-        found = [answers_of(cell, cell["arm"], task) for task in tasks]
-        shown = ["-" if a is None else f"{100 * statistics.fmean(a.values):.1f}" for a in found]
-        rows.append((str(cell["seed"]), cell["arm"], *shown))
-    note = "Cells of blocks that lack an arm, percent: no verdict and no interval above counts them."
-    return [Table(("block", "arm", *tasks), rows, text_columns=frozenset({0, 1}), note=note)] if rows else []
 
 
 def write_verdict(folder: Path = FOLDER, results: Path = RESULTS) -> Path:

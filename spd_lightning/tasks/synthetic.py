@@ -4,7 +4,9 @@ A row is a function of (task, difficulty, version, seed, number) alone, through 
 which is the same on every machine and in every process. Calibration rows, training prompts and test rows are drawn by
 the run's seed, and ids hold it: other seeds, other rows. Whether a row is train or test is decided by its
 *computation*, the sequence of numbers and operations without the words around it, in which there is no seed: what is
-tested under one seed is trained on under none. The variant of the name is the difficulty: ``arithmetic:hard``.
+tested under one seed is trained on under none. The order of the numbers counts: ``3 + 5`` and ``5 + 3`` are two
+computations, and a story of two steps is another one than either step. The variant of the name is the difficulty:
+``arithmetic:hard``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -22,7 +23,11 @@ from spd_lightning.artifacts.files import write_json, write_jsonl
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.cli.parser import make_parser
 from spd_lightning.errors import UserError
+from spd_lightning.evaluation.best_decoding import read_grid
+from spd_lightning.model.embedded import EMBEDDED_MODEL
+from spd_lightning.model.load import load_tokenizer
 from spd_lightning.report import write_results
+from spd_lightning.tasks import load_task
 from tests.settings import PYTHONPATH
 
 ROOT = Path(__file__).parents[2]
@@ -131,6 +136,49 @@ def test_every_arm_of_a_shipped_study_is_a_configuration_that_fit_takes(name: st
         assert parsed.fit.seed_everything == found.blocks[0]
         assert arm.what, f"{name}: say what {arm.name} is"
     assert (found.path.parent / "README.md").is_file()
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_what_an_arm_scores_beside_its_student_stands_in_a_contrast(name: str) -> None:
+    """Else its seconds are spent on rows that no table shows."""
+    found = read_study(name)
+    sides = {side for family in found.families for c in family.contrasts for side in (c.a, c.b)}
+    for arm in found.arms:
+        options = found.config(arm, found.blocks[0])["evaluation"]
+        beside = [f"base_{shots}_shots" for shots in options.get("base_shots", ())]
+        beside += ["projected"] * ("projected" in options["methods"])
+        beside += ["base_best_decoding"] * bool(options.get("best_decoding"))
+        assert {f"{arm.name}/{row}" for row in beside} <= sides
+
+
+def test_the_grid_of_the_best_decoding_is_registered() -> None:
+    found = read_study("decoding")
+    options = found.config(found.arm("base"), 101)["evaluation"]
+    grid = read_grid(options["best_decoding"])
+    sampled = {(arm.options.get("data.temperature"), arm.options.get("data.top_p")) for arm in found.arms[1:]}
+    assert grid[0].is_greedy and {(d.temperature, d.top_p) for d in grid[1:]} == sampled, "as its students sample"
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_a_completion_has_room_for_the_answer(name: str, data_dir: str) -> None:
+    """Nine in ten right answers of what is trained on, and every calibration text."""
+    found = read_study(name)
+    for arm in found.arms:
+        options = found.config(arm, found.blocks[0])
+        if options["data"]["method"] != "base":
+            answer, text = _tokens_of(options["subspace"]["task"], data_dir)
+            assert answer <= options["data"]["max_new_tokens"], arm.name
+            assert text <= options["subspace"]["max_length"], arm.name
+
+
+@functools.cache
+def _tokens_of(task: str, data_dir: str) -> tuple[int, int]:
+    """Of 50 calibration pairs: tokens that nine in ten answers fit into, and those of the longest text."""
+    tokenizer = load_tokenizer(EMBEDDED_MODEL)
+    pairs = [(e.prompt, e.target) for e in load_task(task, data_dir, seed=101).examples("train", 50)]
+    answers, texts = (sorted(len(tokenizer(text)["input_ids"]) for text in made)
+                      for made in ([target for _, target in pairs], [p + t for p, t in pairs]))  # fmt: skip
+    return answers[45], texts[-1]
 
 
 def test_the_shipped_studies() -> None:

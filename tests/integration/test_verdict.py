@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import yaml
 
 from experiments import verdict
 from experiments.cells import SCHEMA, Environment, cell_key, cell_name, environment_of, keep_cell
-from experiments.judging import judge_family, sentence, whole_blocks
+from experiments.judging import CHANCE, judge_family, sentence, whole_blocks
 from experiments.study import FOLDER, LACK_OF_TIME, Study, read_study
 from spd_lightning.artifacts.files import write_json
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.blocks import fresh_rows, same_rows
+from spd_lightning.tasks import load_task
 
 SHARES = {"base": 0.30, "ssd": 0.40, "spd": 0.55}
 CONTENT: dict[str, Any] = {
@@ -133,7 +135,14 @@ def test_what_is_missing_is_counted_by_machine(folder: Path) -> None:
             keep_cell({**made, "device": device, "key": key}, folder / "results")
     keep_cell({**cell_of(study, "ssd", 3), "device": "a card", "key": "0" * 64}, folder / "results")
     text = page(folder)
-    assert "1 of 5 blocks whole, of 15 cells 11 on cpu or 10 on a card missing, 3 done in" in text
+    assert "of 15 cells 11 on cpu or 10 on a card missing (about 11.0 hours on cpu), 3 done in" in text
+    rows = [row for row in text.split("Cells of blocks")[0].splitlines() if row.startswith(("| 2 |", "| 3 |"))]
+    assert [row.split(" | ")[:3] for row in rows] == [
+        ["| 2", "base", "a card"],
+        ["| 2", "base", "cpu"],
+        ["| 3", "ssd", "a card"],
+    ], "which machine a cell is of"
+    assert "code at c0ffee on a card, threads 1: blocks 1." in text
     assert "11 more cells, about 11.0 hours (an hour each); or 10 on a card, which began some of its blocks: " in text
 
 
@@ -189,6 +198,42 @@ def test_the_same_rows_in_every_block_are_compared_within_their_subjects(folder:
     within = same_rows(a, b, strata=[i // 5 for i in range(285)])
     assert row["rows"] == "same" and row["stderr"] == pytest.approx(within.stderr, rel=1e-12)
     assert within.stderr != pytest.approx(same_rows(a, b).stderr, rel=1e-3)
+
+
+def test_of_the_same_rows_the_shown_scores_are_of_all_students_that_the_difference_is_of(folder: Path) -> None:
+    """An arm that stands in fewer blocks: on rows that are the same in all of them every student counts."""
+    arms = {**CONTENT["arms"], "spd": {**CONTENT["arms"]["spd"], "blocks": [3, 4, 5]}}
+    (folder / "tiny" / "study.yaml").write_text(yaml.safe_dump({**CONTENT, "arms": arms}, sort_keys=False))
+    study = read_study("tiny", folder)
+    cells = [cell_of(study, arm.name, seed) for arm, seed in study.cells()]
+    (row,) = (r for r in judge_family(study, whole_blocks(study, cells), study.families[2]) if r["n"] == 285)
+    a, b = row["scores"]
+    assert row["delta"] == pytest.approx(b - a, abs=1e-12)
+    right = [c["verdicts"]["student"]["mmlu"]["correct"].count("1") for c in cells if c["arm"] == "ssd"]
+    assert len(right) == 5 and a == pytest.approx(sum(right) / 5 / 285)
+
+
+def test_tokens_trained_on_stand_beside_those_generated(folder: Path) -> None:
+    study = read_study("tiny", folder)
+    for seed, kept in zip(study.blocks, (100, 150, 200, 100, 50)):
+        for arm in SHARES:
+            cell = cell_of(study, arm, seed)
+            budget = {"generated_tokens": 8000 + seed, "texts": 512, "repeats": 0, "completion_tokens": 1000 * seed}
+            rule = {"kept": {"rule": "majority", "kept": kept, "of": 500}} if arm == "spd" else {}
+            cell["facts"]["corpus"] = {"budget": budget, **rule} if arm != "base" else None
+            keep_cell(cell, folder / "results")
+    rows = [line for line in page(folder).splitlines() if line.startswith(("| ssd |", "| spd |"))]
+    assert rows == [
+        "| ssd | 5 | 128 | 3,000 | 8,003 | - | 0.0200 | -0.100 |",
+        "| spd | 5 | 128 | 3,000 | 8,003 | 24% | 0.0200 | -0.100 |",
+    ]
+
+
+def test_the_chance_of_bbh_is_that_of_its_options(data_dir: str) -> None:
+    """Mean over rows of one in so many options; yes or no, true or false are two."""
+    rows = load_task("bbh:paper", data_dir).benchmark("standard").examples
+    options = [len(re.findall(r"^\([A-Z]\)", e.meta["question"], re.MULTILINE)) or 2 for e in rows]
+    assert CHANCE["bbh"] == pytest.approx(sum(1 / n for n in options) / len(options), abs=0.005)
 
 
 def test_one_block_is_about_two_students_and_two_have_no_interval(folder: Path) -> None:
