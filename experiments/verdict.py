@@ -117,7 +117,10 @@ def _scope(claim: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
     here = "135M and 270M parameters, dequantised, mostly generated tasks"
     word = lead.get("word")
     if word == "higher":
-        return f"shown at this scale ({here}), which says nothing of the size that was published."
+        return (
+            f"this difference is shown at this scale ({here}), which says nothing of the size that was published; "
+            "whether it makes the claim true, the contrasts beside it say."
+        )
     if not claim["scale"]:
         return f"{here}."
     if word in ("lower", "no difference"):

@@ -161,24 +161,27 @@ def test_the_grid_of_the_best_decoding_is_registered() -> None:
 
 @pytest.mark.parametrize("name", study_names())
 def test_a_completion_has_room_for_the_answer(name: str, data_dir: str) -> None:
-    """Nine in ten right answers of what is trained on, and every calibration text."""
+    """Nine in ten right answers of what is trained on, every calibration text, and every training text."""
     found = read_study(name)
     for arm in found.arms:
         options = found.config(arm, found.blocks[0])
         if options["data"]["method"] != "base":
-            answer, text = _tokens_of(options["subspace"]["task"], data_dir)
+            answer, text, prompt = _tokens_of(options["subspace"]["task"], data_dir)
             assert answer <= options["data"]["max_new_tokens"], arm.name
             assert text <= options["subspace"]["max_length"], arm.name
+            assert prompt <= options["data"]["max_prompt_length"], arm.name
+            assert prompt + options["data"]["max_new_tokens"] <= options["model"]["max_length"], arm.name
 
 
 @functools.cache
-def _tokens_of(task: str, data_dir: str) -> tuple[int, int]:
-    """Of 50 calibration pairs: tokens that nine in ten answers fit into, and those of the longest text."""
+def _tokens_of(task: str, data_dir: str) -> tuple[int, int, int]:
+    """Tokens of 50 calibration pairs and 512 training prompts: that nine in ten answers fit into, that the longest text
+    has, and the longest prompt."""
     tokenizer = load_tokenizer(EMBEDDED_MODEL)
-    pairs = [(e.prompt, e.target) for e in load_task(task, data_dir, seed=101).examples("train", 50)]
-    answers, texts = (sorted(len(tokenizer(text)["input_ids"]) for text in made)
-                      for made in ([target for _, target in pairs], [p + t for p, t in pairs]))  # fmt: skip
-    return answers[45], texts[-1]
+    examples = load_task(task, data_dir, seed=101).examples("train", 512)
+    made = [e.target for e in examples[:50]], [e.prompt + e.target for e in examples[:50]], [e.prompt for e in examples]
+    answers, texts, prompts = (sorted(map(len, tokenizer(list(some))["input_ids"])) for some in made)
+    return answers[45], texts[-1], prompts[-1]
 
 
 def test_the_shipped_studies() -> None:
