@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable
 
 AGAIN = "then give the same command again: it goes on from what is finished"
-NOTHING_YET = "Interrupted before a stage began. The same command starts anew."
+INTERRUPTED = "Interrupted. Give the same command again."
 DISK_FAULTS = {
     errno.ENOSPC: "Free space there",
     errno.EDQUOT: "Free space there, or have the quota raised",

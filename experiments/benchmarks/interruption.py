@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 STAGES = ("estimate", "extract", "generate", "fine_tune", "evaluate")
 FIRST = 0.5  # seconds until the interpreter has started
-LINE = re.compile(r"^Interrupted (?:before a stage began|in stage (\d)(?: at step (\d+) of \d+)?)\.", re.MULTILINE)
+LINE = re.compile(r"^Interrupted(?: in stage (\d)(?: at step (\d+) of \d+)?)?\.", re.MULTILINE)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from spd_lightning.errors import NOTHING_YET, UserError, disk_fault
+from spd_lightning.errors import INTERRUPTED, UserError, disk_fault
 
 if TYPE_CHECKING:
     from spd_lightning.cli.typed import Typed
@@ -48,7 +48,7 @@ def main(args: Sequence[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr, flush=True)
             return 2
         except KeyboardInterrupt:
-            print("Interrupted. Give the same command again.", file=sys.stderr, flush=True)
+            print(INTERRUPTED, file=sys.stderr, flush=True)
             return 130
         except BrokenPipeError:  # `| head -1`: nobody reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -71,7 +71,7 @@ def ended_by_signals() -> Iterator[None]:
 
     def end(number: int, frame: FrameType | None) -> None:
         if not several or several[0] == "0":
-            os.write(2, f"\n{NOTHING_YET}\n".encode())
+            os.write(2, f"\n{INTERRUPTED}\n".encode())
         os._exit(128 + number)
 
     free = (signal.SIG_DFL, signal.default_int_handler)

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from spd_lightning.errors import NOTHING_YET
+from spd_lightning.errors import INTERRUPTED
 from spd_lightning.pipeline.run_log import begin_at, log_step
 from spd_lightning.processes import is_rank_zero
 
@@ -62,7 +62,7 @@ class Standing:
     def told(self) -> str:
         """The one line for the user."""
         if self.stage is None:
-            return NOTHING_YET
+            return INTERRUPTED
         at = "" if self.step is None else f" at step {self.step[0]} of {self.step[1]}"
         return f"Interrupted in stage {NUMBERS[self.stage]}{at}. The same command goes on from there."
 

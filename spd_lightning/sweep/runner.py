@@ -171,7 +171,8 @@ def run_sweep(sweep: Sweep, out: Path, workers: int) -> Path:
                 print(f"{point.name}: {'done' if status == 0 else f'failed ({status})'}", flush=True)
                 if status != 0:
                     failed.append(point)
-            print(f"{len(wave)} points in {time.monotonic() - started:.0f} s", flush=True)
+            what = "point" if len(wave) == 1 else "points"
+            print(f"{len(wave)} {what} in {time.monotonic() - started:.0f} s", flush=True)
         done = [out / p.name for p in every if is_done(p, out)]
         page = write_report(done, out / "report") if done else None
     if failed or page is None:

@@ -170,7 +170,7 @@ def test_before_the_first_stage_nothing_is_left(tiny_model_dir: str, tmp_path: P
     time.sleep(0.5)
     process.press(b"\x03")
     assert process.end() == 130, process.shown
-    assert quiet(process.shown) and "Interrupted before a stage began." in process.shown, process.shown
+    assert quiet(process.shown) and "Interrupted. Give the same command again." in process.shown, process.shown
     assert not list(tmp_path.iterdir())
 
 

@@ -222,7 +222,7 @@ def test_amid_imports_a_signal_ends_it_with_one_line(rank: dict[str, str], said:
     code += "with ended_by_signals():\n    os.kill(os.getpid(), signal.SIGTERM)\n"
     environment = {**{k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "SLURM_PROCID")}, **rank}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
-    line = "\nInterrupted before a stage began. The same command starts anew.\n"
+    line = "\nInterrupted. Give the same command again.\n"
     assert (done.returncode, done.stderr) == (143, line if said else "")
 
 
