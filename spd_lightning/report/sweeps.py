@@ -41,11 +41,10 @@ def varying_options(runs: Sequence[Run]) -> list[str]:
 def label(run: Run, names: Sequence[str]) -> str:
     """A short name: the values of the options in which runs differ, else the method; the run's own where that is long.
 
-    An option stands by its last name where no other of ``names`` has that.
+    An option stands by its last name where no other of ``names`` has that. Contents and versions that a run has none
+    of (a base alone has no corpus) are left out.
     """
-    names = [
-        n for n in names if n in run.conditions or not n.startswith(("content.", "versions."))
-    ]  # a base: no corpus
+    names = [n for n in names if n in run.conditions or not n.startswith(("content.", "versions."))]
     last = [name.rsplit(".", 1)[-1] for name in names]
     shown = [short if last.count(short) == 1 else name for short, name in zip(last, names)]
     text = ", ".join(f"{word}={run.option(name)}" for word, name in zip(shown, names))
@@ -230,17 +229,15 @@ def sweep_grid(
 
 
 def _cell(found: Sequence[tuple[Any, Mapping[str, Any]]], metric: str) -> tuple[Any, Any]:
-    """Mean over the runs of a cell and its interval, from (seed, score) each."""
+    """Mean over the seeds of a cell, each the mean of its runs, and its interval, from (seed, score) each."""
     if not found:
         return None, None
-    mean = sum(s["value"] for _, s in found) / len(found)
-    if len(found) == 1:
-        return mean, found[0][1]["ci95"]
     of_seed: dict[Any, list[float]] = {}
     for seed, s in found:
         of_seed.setdefault(seed, []).append(s["value"])
-    bounds = (0.0, 1.0) if is_share(metric) else None
-    return mean, over_seeds([sum(v) / len(v) for v in of_seed.values()], bounds)[2]
+    values = [sum(v) / len(v) for v in of_seed.values()]
+    ci95 = over_seeds(values, (0.0, 1.0) if is_share(metric) else None)[2]
+    return sum(values) / len(values), found[0][1]["ci95"] if len(found) == 1 else ci95
 
 
 def grid_table(grid: Grid) -> Table:

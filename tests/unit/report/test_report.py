@@ -673,6 +673,16 @@ def test_sweep_grid_leaves_missing_cells_empty(tmp_path: Path) -> None:
     assert texts == ["-", "50.0\n[42.0, 58.0]", "50.0\n[42.0, 58.0]", "-"]
 
 
+def test_a_cell_of_a_sweep_is_the_mean_over_its_seeds(tmp_path: Path) -> None:
+    """A run repeated with its seed has no second voice; the table of means over seeds has the same number."""
+    made = [("a", 8, 1, 0.1), ("b", 8, 1, 0.1), ("c", 8, 2, 0.3), ("d", 4, 1, 0.0)]
+    runs = [read_run(make_run(tmp_path / name, rank=rank, seed=seed, gain=gain)) for name, rank, seed, gain in made]
+    grid = sweeps.sweep_grid(runs)
+    assert grid is not None and grid.rows == ["4", "8"] and grid.values[1][0] == pytest.approx(0.4)
+    rows = [r for r in combine_seeds(runs) if r["method"] == "spd" and r["runs"] == ["a", "b", "c"]]
+    assert [r["mean"] for r in rows if r["task"] == "arithmetic"] == [grid.values[1][0]]
+
+
 def test_runs_of_another_method_or_model_are_no_cells_of_a_sweep(tmp_path: Path) -> None:
     """An SSD student has the default rank among its options, and no subspace: its score would move that rank's cell."""
     runs = [make_run(tmp_path / f"{r}", rank=r, gain=g) for r, g in ((4, 0.0), (8, 0.1))]
