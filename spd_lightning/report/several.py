@@ -40,7 +40,7 @@ def several_runs(runs: list[Run], across: Sequence[Mapping[str, Any]]) -> list[S
     if grid is not None:
         blocks: list[Block] = [
             sweeps.grid_table(grid),
-            Figure(figures.surface(grid), "sweep", "Score of the trained method; the mean over the runs of a cell."),
+            Figure(figures.surface(grid), "sweep", "Score of the trained method; the mean over the seeds of a cell."),
             "Choosing the best cell and reporting its score on the same examples overstates it: confirm it on examples "
             "that the sweep did not see.",
         ]

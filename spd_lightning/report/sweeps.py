@@ -180,7 +180,7 @@ def _order(values: set[Any]) -> list[Any]:
 def sweep_grid(
     runs: Sequence[Run], row_option: str = "subspace.rank", column_option: str = "subspace.layers"
 ) -> Grid | None:
-    """The trained method's in-domain score over rank and layers, averaged over runs of a cell.
+    """The trained method's in-domain score over rank and layers, averaged over the seeds of a cell.
 
     Runs of another method, task or model are none of its cells; of several sets the one that covers most of the grid
     is taken. None where its runs differ in neither option.
