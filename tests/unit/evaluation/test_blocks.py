@@ -27,27 +27,34 @@ TABLES = 10_000
 
 
 def students(
-    generator: np.random.Generator, tables: int, seeds: int, n: int, effect: float, seed_sd: float, same: bool
+    generator: np.random.Generator,
+    tables: int,
+    seeds: int,
+    n: int,
+    effect: float,
+    seed_sd: float,
+    same: bool,
+    base: bool = False,
 ):  # type: ignore[no-untyped-def]
     """Right or wrong answers of two methods, ``[tables, seeds, n]`` each, and the true difference.
 
     A row has a difficulty (sd 1 logit) and a response of its own to the second method (sd 0.5); a student an effect of
-    its seed. Rows are drawn once, or afresh for each seed.
+    its seed. Rows are drawn once, or afresh for each seed. The first method can be a base, which no seed changes.
     """
     rows = (tables, 1 if same else seeds, n)
     hard, own = generator.normal(0, 1, rows), generator.normal(0, 0.5, rows)
     seed = generator.normal(0, seed_sd, (2, tables, seeds, 1))
-    a = generator.random((tables, seeds, n)) < 1 / (1 + np.exp(-(hard + seed[0])))
+    a = generator.random(rows if base else (tables, seeds, n)) < 1 / (1 + np.exp(-(hard + (0 if base else seed[0]))))
     b = generator.random((tables, seeds, n)) < 1 / (1 + np.exp(-(effect + hard + own + seed[1])))
-    return a, b
+    return np.broadcast_to(a, b.shape), b
 
 
-def true_difference(effect: float, seed_sd: float) -> float:
+def true_difference(effect: float, seed_sd: float, base: bool = False) -> float:
     """By quadrature: a share of right answers is the mean of a logistic function over a normal logit."""
     points, weights = np.polynomial.hermite_e.hermegauss(80)
     first, second = (
         (weights / (1 + np.exp(-(shift + math.sqrt(variance) * points)))).sum() / weights.sum()
-        for shift, variance in ((0.0, 1 + seed_sd**2), (effect, 1.25 + seed_sd**2))
+        for shift, variance in ((0.0, 1 + (not base) * seed_sd**2), (effect, 1.25 + seed_sd**2))
     )
     return float(second - first)
 
@@ -55,11 +62,12 @@ def true_difference(effect: float, seed_sd: float) -> float:
 @pytest.mark.parametrize("seed_sd", [0.0, 0.1, 0.3])
 @pytest.mark.parametrize("seeds", [3, 5])
 @pytest.mark.parametrize("same", [False, True], ids=["fresh rows", "same rows"])
-def test_intervals_cover_95_per_cent(seed_sd: float, seeds: int, same: bool) -> None:
+@pytest.mark.parametrize("base", [False, True], ids=["two methods", "a method and a base"])
+def test_intervals_cover_95_per_cent(seed_sd: float, seeds: int, same: bool, base: bool) -> None:
     """10,000 studies of 300 examples each, in parts that fit into memory."""
-    generator, truth, covered = np.random.default_rng(5), true_difference(0.3, seed_sd), 0
+    generator, truth, covered = np.random.default_rng(5), true_difference(0.3, seed_sd, base), 0
     for _ in range(TABLES // 500):
-        a, b = students(generator, 500, seeds, 300, 0.3, seed_sd, same)
+        a, b = students(generator, 500, seeds, 300, 0.3, seed_sd, same, base)
         found: Any = same_moments(a, b) if same else fresh_moments(b.mean(-1) - a.mean(-1))
         delta, variance, df = found
         half = scipy.stats.t.ppf(0.975, df) * np.sqrt(variance)
@@ -69,17 +77,20 @@ def test_intervals_cover_95_per_cent(seed_sd: float, seeds: int, same: bool) -> 
 
 @pytest.mark.parametrize("blocks", [3, 5])
 @pytest.mark.parametrize("seed_sd", [0.1, 0.3])
-def test_a_table_of_students_of_one_method_is_seldom_starred(blocks: int, seed_sd: float) -> None:
+@pytest.mark.parametrize("same", [False, True], ids=["fresh rows", "same rows"])
+def test_a_table_of_students_of_one_method_is_seldom_starred(blocks: int, seed_sd: float, same: bool) -> None:
     """10,000 tables of four benchmarks, three comparisons each, corrected by Holm: no difference is a true one."""
     generator, starred = np.random.default_rng(11), 0
     for _ in range(TABLES // 500):
         p_values = []
         for _ in range(4):
-            hard = generator.normal(0, 1, (500, 1, blocks, 200))
+            hard = generator.normal(0, 1, (500, 1, 1 if same else blocks, 200))
             logits = hard + generator.normal(0, seed_sd, (500, 3, blocks, 1))
-            scores = (generator.random(logits.shape) < 1 / (1 + np.exp(-logits))).mean(-1)  # [tables, methods, blocks]
+            right = generator.random(logits.shape) < 1 / (1 + np.exp(-logits))
+            scores = right.mean(-1)  # [tables, methods, blocks]
             for i, j in ((0, 1), (0, 2), (1, 2)):
-                delta, variance, df = fresh_moments(scores[:, j] - scores[:, i])
+                found: Any = fresh_moments(scores[:, j] - scores[:, i])
+                delta, variance, df = same_moments(right[:, i], right[:, j]) if same else found
                 with np.errstate(divide="ignore", invalid="ignore"):
                     t = np.where(variance > 0, np.abs(delta) / np.sqrt(variance), 0.0)
                 p_values.append(2 * scipy.stats.t.sf(t, df))
@@ -126,7 +137,10 @@ def test_same_rows_are_the_mean_squares_of_two_analyses_of_variance() -> None:
         parts += [(squares["C(seed)"] / size, len(scores) - 1), (-squares["Residual"] / size, (len(scores) - 1) * 29)]
     parts.append(((b.mean(0) - a.mean(0)).var(ddof=1) / 30, 29))
     variance = sum(v for v, _ in parts)
-    df = max(variance**2 / sum(v**2 / (f + 2) for v, f in parts) - 2, 2)
+    welch = variance**2 / sum(v**2 / (f + 2) for v, f in parts) - 2
+    (s, f), (t, g), (e, h) = parts[::2]
+    weighed = (s + t + e) / ((s**2 / f + t**2 / g) / (s + t) + e / h)
+    df = max(min(welch, weighed), 2)
     found = same_rows(a, b)
     assert found.stderr == pytest.approx(math.sqrt(variance)) and found.df == pytest.approx(df)
     assert found.delta == pytest.approx(b.mean() - a.mean()) and found.blocks == 3
