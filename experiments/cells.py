@@ -24,8 +24,9 @@ import hashlib
 import itertools
 import json
 import platform
+import statistics
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,20 @@ def done_cells(study: Study, environment: Environment | None, results: Path = RE
             if block <= cells:
                 done |= block
     return done
+
+
+def likely_seconds(study: Study, device: str, cells: Sequence[Mapping[str, Any]], arm: str) -> float | None:
+    """What a cell of an arm takes on a device: the median of its finished ones, else of all; None before there are any.
+
+    Args:
+        study: The study.
+        device: ``cpu``, or the name of the card.
+        cells: Finished ones, of any device.
+        arm: Of the cell.
+    """
+    alike = [c for c in cells if (c["device"], c["threads"]) == (device, study.threads) and c.get("wall_seconds")]
+    own = [c for c in alike if c["arm"] == arm] or alike
+    return float(statistics.median(c["wall_seconds"] for c in own)) if own else None
 
 
 def collect(

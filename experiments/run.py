@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -40,6 +39,7 @@ from experiments.cells import (
     done_cells,
     environment_of,
     keep_cell,
+    likely_seconds,
     read_cells,
 )
 from experiments.study import Arm, Study, read_study, study_names
@@ -209,7 +209,8 @@ def throw_away(study: Study, environment: Environment, cells: Sequence[Cell], wo
 def status(study: Study, environment: Environment | None, work: Path, results: Path) -> str:
     """Which cells are done, under way and missing, and the seconds that the missing ones are likely to take."""
     done, kept = done_cells(study, environment, results), read_cells(study, results)
-    typical = {arm.name: _seconds(study, environment, kept, arm.name) for arm in study.arms}
+    device, said_by_study = environment.device if environment else "", float(study.content["cost"]["seconds_per_cell"])
+    typical = {arm.name: likely_seconds(study, device, kept, arm.name) or said_by_study for arm in study.arms}
     lines, left = [], 0.0
     for arm, seed in study.cells():
         if (arm.name, seed) in done:
@@ -226,13 +227,6 @@ def status(study: Study, environment: Environment | None, work: Path, results: P
     head = f"{study.name} ({study.content['status']}), {study.sha256[:12]}{where}: "
     lines.insert(0, f"{head}{len(done)} of {len(study.cells())} cells done, about {left / 3600:.1f} h left")
     return "\n".join(lines)
-
-
-def _seconds(study: Study, environment: Environment | None, cells: Sequence[dict[str, Any]], arm: str) -> float:
-    """What a cell of an arm took so far on such a machine (median), else what the study says."""
-    here = environment and (environment.device, environment.threads)
-    alike = [cell["wall_seconds"] for cell in cells if (cell["arm"], (cell["device"], cell["threads"])) == (arm, here)]
-    return float(statistics.median(alike)) if alike else float(study.content["cost"]["seconds_per_cell"])
 
 
 def default_work() -> Path:

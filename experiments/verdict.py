@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from experiments.cells import RESULTS, read_cells
+from experiments.cells import RESULTS, likely_seconds, read_cells
 from experiments.judging import Blocks, judge_family, sentence, whole_blocks
 from experiments.study import FOLDER, Study, read_study
 from experiments.tables import bases_line, contrasts_table, not_counted_table, students_table
@@ -130,27 +130,34 @@ def _scope(claim: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
     return f"neither reproduced nor refuted so far ({here}); the published one is of other models and data."
 
 
-def _missing(study: Study, blocks: Blocks) -> dict[str, int]:
-    """Cells of blocks that are not whole and not done, by device, the study's own first: a block is one machine's."""
+def _missing(study: Study, blocks: Blocks) -> dict[str, list[str]]:
+    """Arms of the cells of blocks that are not whole and not done, by device, the study's own first: a block is one
+    machine's."""
     found = {}
     for device in (study.device, *sorted({cell["device"] for cell in blocks.spare} - {study.device})):
         done = {(cell["arm"], cell["seed"]) for cell in blocks.spare if cell["device"] == device}
-        found[device] = sum((arm.name, seed) not in done for arm, seed in study.cells() if seed not in blocks.whole)
+        left = [(arm.name, seed) for arm, seed in study.cells() if seed not in blocks.whole]
+        found[device] = [arm for arm, seed in left if (arm, seed) not in done]
     return found
 
 
-def _hours(study: Study, cells: int) -> float:
-    return cells * float(study.content["cost"]["seconds_per_cell"]) / 3600
+def _hours(study: Study, blocks: Blocks, missing: Sequence[str]) -> tuple[float, str]:
+    """How long cells of these arms take on the study's device, and how that is known."""
+    cells = [*blocks.spare, *(cell for block in blocks.whole.values() for cell in block.values())]
+    took = {arm: likely_seconds(study, study.device, cells, arm) for arm in set(missing)}
+    cost = study.content["cost"]
+    seconds = sum(took[arm] or float(cost["seconds_per_cell"]) for arm in missing)
+    return seconds / 3600, cost["how"] if None in took.values() else "as finished cells took"
 
 
 def _cost(study: Study, blocks: Blocks) -> str:
-    missing, *begun = _missing(study, blocks).items()
-    if not missing[1]:
+    (_, missing), *begun = _missing(study, blocks).items()
+    if not missing:
         return f"{study.name} is complete as registered; more blocks or larger models would need a study of their own."
-    how, command = study.content["cost"]["how"], f"python -m experiments.run {study.name}"
-    elsewhere = "".join(f"; or {cells} on {device}, which began some of its blocks" for device, cells in begun)
-    hours = f"about {_hours(study, missing[1]):.1f} hours ({how})"
-    return f"{study.name}, {missing[1]} more cells, {hours}{elsewhere}: {command}"
+    hours, how = _hours(study, blocks, missing)
+    elsewhere = "".join(f"; or {len(cells)} on {device}, which began some of its blocks" for device, cells in begun)
+    command = f"python -m experiments.run {study.name}"
+    return f"{study.name}, {len(missing)} more cells, about {hours:.1f} hours ({how}){elsewhere}: {command}"
 
 
 def _source(study: Study, blocks: Blocks) -> str:
@@ -170,9 +177,9 @@ def _study(
     study: Study, blocks: Blocks, families: Sequence[Sequence[Mapping[str, Any]]], cells: Sequence[Mapping[str, Any]]
 ) -> list[Block]:
     left = _missing(study, blocks)
-    missing = " or ".join(f"{number} on {device}" for device, number in left.items()) + " missing"
-    if number := left[study.device]:
-        missing += f" (about {_hours(study, number):.1f} hours on {study.device})"
+    missing = " or ".join(f"{len(arms)} on {device}" for device, arms in left.items()) + " missing"
+    if alone := left[study.device]:
+        missing += f" (about {_hours(study, blocks, alone)[0]:.1f} hours on {study.device})"
     page: list[Block] = [
         Heading(study.name, 3),
         f"{study.content['hypothesis']} Status: {study.content['status']}; {len(blocks.whole)} of "

@@ -146,6 +146,21 @@ def test_what_is_missing_is_counted_by_machine(folder: Path) -> None:
     assert "11 more cells, about 11.0 hours (an hour each); or 10 on a card, which began some of its blocks: " in text
 
 
+def test_what_is_missing_takes_as_long_as_what_is_done_took(folder: Path) -> None:
+    """On the same device: the median of an arm's own cells, else of all."""
+    study = read_study("tiny", folder)
+    for arm, seed, device, hours in (
+        ("base", 1, "cpu", 2),
+        ("base", 2, "cpu", 4),
+        ("ssd", 1, "cpu", 7),
+        ("spd", 1, "x", 90),
+    ):
+        cell = {**cell_of(study, arm, seed), "device": device, "wall_seconds": 3600 * hours}
+        keep_cell({**cell, "key": cell_key(study, Environment("c0ffee", device, 1), arm, seed)}, folder / "results")
+    hours = 3 * 3 + 4 * 7 + 5 * 4  # base 3, ssd 7, spd as the median of 2, 4 and 7
+    assert f"12 more cells, about {hours}.0 hours (as finished cells took); or 14 on x" in page(folder)
+
+
 def test_five_blocks_give_a_sentence_with_interval_blocks_n_model_and_its_source(folder: Path) -> None:
     study = keep(folder, [1, 2, 3, 4, 5])
     cells = [cell_of(study, arm, seed) for seed in (1, 2, 3, 4, 5) for arm in SHARES]
