@@ -20,7 +20,7 @@ import yaml
 
 from experiments.cells import RESULTS, likely_seconds, read_cells
 from experiments.judging import Blocks, judge_family, sentence, whole_blocks
-from experiments.study import FOLDER, Study, read_study
+from experiments.study import FOLDER, Family, Study, read_study
 from experiments.tables import bases_line, contrasts_table, not_counted_table, students_table
 from spd_lightning.artifacts.files import write_atomic
 from spd_lightning.errors import UserError
@@ -198,6 +198,7 @@ def _study(
         rows = [row for family in study.families for row in judge_family(study, own, family)]
         for row in rows:
             row["p_holm"], row["word"] = None, "exploratory" if row["blocks"] else "not tested"
+            row["family"] = Family("all contrasts", "exploratory", 0.05, ())
         page.append(contrasts_table(rows) if own.whole else f"{len(own.spare)} cells, no whole block.")
     return page
 

@@ -278,6 +278,7 @@ def test_cells_of_another_study_file_are_exploratory(folder: Path) -> None:
     assert f"Exploratory: tiny under another study file, SHA-256 {old.sha256[:16]}" in text
     exploratory = text.split("Exploratory: tiny")[1]
     assert "| exploratory |" in exploratory and "higher" not in exploratory
+    assert "all contrasts: intervals without stars" in exploratory and "Holm" not in exploratory
 
 
 @pytest.mark.parametrize(
