@@ -55,7 +55,7 @@ class SubspaceExtractionModule(LightningModule):
             docs/own_data.md.
         data_dir: Folder of data sets; null takes SPD_DATA_DIR, else the hub.
         num_examples: Calibration pairs of each task, the first of its training split; null is the task's default (50;
-            multiple choice 500). The paper finds results flat from 20 to 500.
+            mmlu 500). The paper finds results flat from 20 to 500.
         max_length: Longest calibration text, tokens; the rest is cut off and counted.
         rank: Columns of the basis: half (of kv_dim, the paper), an integer, or energy:0.95 (smallest rank that holds
             that share of the squared singular values, per layer and side).

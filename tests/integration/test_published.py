@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from experiments.published import COLUMNS, SWEEP, cell_of, published_table, rows_of
 from spd_lightning.cli.parser import make_parser
@@ -30,6 +32,36 @@ def test_the_sweep_is_every_method_on_every_domain_with_three_seeds(monkeypatch:
         assert options.seed_everything == options.data.seed == point.options["seed_everything"]
         assert options.subspace.model_name_or_path == "Qwen/Qwen2.5-0.5B-Instruct"
         assert {c.task for c in COLUMNS} <= set(options.evaluation.tasks)
+
+
+# arXiv:2605.22675, main table, Qwen2.5-0.5B-Instruct, as it is printed: a line a method.
+PRINTED = """
+base 17.0 11.0 46.0 16.0 32.7 0.683
+psr  29.0 17.0 43.0 19.0 33.7 0.683
+ssd  18.3 12.0 48.0 16.0 36.0 0.682
+spd  25.5 22.0 49.0 32.0 38.7 0.679
+"""
+
+
+def test_every_published_cell_is_the_printed_one() -> None:
+    assert [c.name for c in COLUMNS] == ["MBPP", "GSM8K", "MMLU", "SVAMP", "BBH", "CodeAlpaca"]
+    for method, *printed in map(str.split, PRINTED.strip().splitlines()):
+        assert [c.published[method] for c in COLUMNS] == [float(cell) for cell in printed]
+
+
+def test_the_claims_rest_on_published_cells_that_bear_them_out() -> None:
+    """\"Up to 13 points\" stands beside cells that are 13 points apart, and those are the printed ones."""
+    cells = {(c.name, method): value for c in COLUMNS for method, value in c.published.items()}
+    elsewhere, shown = {"trained on MMLU": 26.0}, 0  # of another table: out of domain
+    for claim in yaml.safe_load((ROOT / "experiments" / "claims.yaml").read_text(encoding="utf-8")):
+        pairs = re.findall(r"(\w+) (\d+\.\d) \(SPD\) against (\d+\.\d) \((\w+)\)", claim["published"])
+        spd = next((value for words, value in elsewhere.items() if words in claim["published"]), None)
+        for name, ours, other, method in pairs:
+            assert (float(ours), float(other)) == (spd or cells[name, "spd"], cells[name, method.lower()])
+        if (most := re.search(r"up to (\d+) points", claim["claim"])) is not None:
+            assert max((float(ours) - float(other) for _, ours, other, _ in pairs), default=0) == int(most[1])
+            shown += 1
+    assert shown == 3
 
 
 def test_a_config_file_named_by_a_parameter_is_part_of_a_points_name(
