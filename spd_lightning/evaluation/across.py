@@ -40,16 +40,26 @@ class Answers:
     values: Sequence[float]
     weights: Sequence[float] | None = None
 
-    def on(self, ids: Sequence[str]) -> NDArray[np.float64]:
-        """The values of some examples, in this order, such that their plain mean is the score."""
+    def chosen(self, ids: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Values and weights of some examples, in this order."""
         place = {name: i for i, name in enumerate(self.ids)}
         chosen = [place[name] for name in ids]
         values = np.asarray(self.values, dtype=np.float64)[chosen]
-        if self.weights is None:
+        return values, None if self.weights is None else np.asarray(self.weights, dtype=np.float64)[chosen]
+
+    def on(self, ids: Sequence[str]) -> NDArray[np.float64]:
+        """A number for each of some examples, in this order: their plain mean is the score, and so varies as it does.
+
+        Of a weighted mean, that is what leaving the example out moves it by (`jackknife_error`), about the score.
+        Values times weights have the same mean, but long texts would count as unlike short ones of the same loss.
+        """
+        values, weights = self.chosen(ids)
+        if weights is None or len(values) == 1:
             return values
-        weights = np.asarray(self.weights, dtype=np.float64)[chosen]
-        scaled: NDArray[np.float64] = values * weights / weights.mean()
-        return scaled
+        score = (values * weights).sum() / weights.sum()
+        moved = (len(values) - 1) * weights * (values - score) / (weights.sum() - weights)
+        about: NDArray[np.float64] = score + moved - moved.mean()
+        return about
 
 
 def compare_arms(
@@ -130,12 +140,14 @@ def _two_students(
     a: Mapping[Seed, Answers], b: Mapping[Seed, Answers], ids: Sequence[str], rows: str, seed: Seed, share: bool
 ) -> dict[str, Any]:
     """The paired test of two students on their examples."""
-    first = (a[seed] if seed in a else next(iter(a.values()))).on(ids)
-    second = (b[seed] if seed in b else next(iter(b.values()))).on(ids)
+    one, other = (arm[seed] if seed in arm else next(iter(arm.values())) for arm in (a, b))
+    (first, weights), (second, others) = one.chosen(ids), other.chosen(ids)
     if share and np.isin([first, second], (0.0, 1.0)).all():
         found = share_difference(int((first > second).sum()), int((second > first).sum()), len(ids))
+    elif weights is not None and others is not None and not np.array_equal(weights, others):  # of two tokenizers
+        found = mean_difference(one.on(ids), other.on(ids))
     else:
-        found = mean_difference(first, second, bound=1.0 if share else None)
+        found = mean_difference(first, second, weights, bound=1.0 if share else None)
     interval = None if found.interval is None else list(found.interval)
     return {"delta": found.delta, "ci95": interval, "p_value": found.p_value, "test": found.test}
 

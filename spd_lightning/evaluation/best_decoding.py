@@ -27,10 +27,12 @@ def read_grid(grid: Sequence[Mapping[str, float]]) -> list[Decoding]:
     """
     found: list[Decoding] = []
     for entry in grid:
-        if not isinstance(entry, Mapping) or "temperature" not in entry or set(entry) - set(OPTIONS):
+        known = isinstance(entry, Mapping) and "temperature" in entry and not set(entry) - set(OPTIONS)
+        if not known or entry.get("top_k", 0) % 1:
             raise UserError(
-                f"best_decoding has the entry {entry!r}. Each needs a temperature and may have top_p and top_k: set "
-                "--evaluation.best_decoding to '[{temperature: 0}, {temperature: 0.7, top_p: 0.9}]', say."
+                f"best_decoding has the entry {entry!r}. Each needs a temperature and may have top_p and top_k, a "
+                "whole number: set --evaluation.best_decoding to '[{temperature: 0}, {temperature: 0.7, top_p: 0.9}]', "
+                "say."
             )
         kept = {"top_k": int(entry["top_k"])} if "top_k" in entry else {}
         made = Decoding(float(entry["temperature"]), float(entry.get("top_p", 1.0)), **kept)

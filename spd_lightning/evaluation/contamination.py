@@ -57,6 +57,12 @@ def words_right(rest: str, completion: str) -> tuple[int, int]:
     return right, len(wanted)
 
 
+def _beginning(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
+    """The text of a rest; of one that is too long the words before that in which it is cut."""
+    text = str(tokenizer.decode(list(tokens[:MOST_TOKENS])))
+    return text if len(tokens) <= MOST_TOKENS else re.sub(r"(?<=\S)\s+\S+\s*\Z", "", text)
+
+
 def recall(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -77,7 +83,7 @@ def recall(
         return Recall(0, 0, 0.0)
     requests, _ = build_requests(tokenizer, [(name, start) for name, (start, _) in parts.items()])
     ids = {name: tokenizer(rest, add_special_tokens=False)["input_ids"] for name, (_, rest) in parts.items()}
-    rests = {name: str(tokenizer.decode(tokens[:MOST_TOKENS])) for name, tokens in ids.items()}
+    rests = {name: _beginning(tokenizer, tokens) for name, tokens in ids.items()}
     longest = min(MOST_TOKENS, max(len(tokens) for tokens in ids.values())) + 4  # another split into tokens fits too
     written = generate(model, tokenizer, requests, SamplingParams(max_new_tokens=longest, temperature=0.0), batch_size)
     counts = [words_right(rests[g.id], g.completion) for g in written]

@@ -9,16 +9,19 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from spd_lightning.evaluation.decoding import chosen_decoding
+from spd_lightning.evaluation.decoding import chosen_decoding, samples_of
 from spd_lightning.generation.requests import encode_prompts
 from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.tasks.task import Benchmark
 
 
 def benchmark_key(benchmark: Benchmark, settings: dict[str, Any]) -> dict[str, Any]:
-    """What records depend on: the examples themselves, how they are asked, and the settings that change an answer."""
-    names = ("num_samples", "batch_size", "seed", "prompt_format", "timeout_s", "short_context")
-    generates = benchmark.output_type != "choices"
+    """What records depend on: the examples themselves, how they are asked, and the settings that change an answer.
+
+    A setting stands in it where it can change one: a seed where answers are drawn, the number of samples where they are
+    written, the chat template where a prompt is put into it, a time limit where programs are run.
+    """
+    generates, drawn = benchmark.output_type != "choices", _drawn(benchmark, settings)
     return {
         "task": benchmark.task,
         "version": benchmark.version,
@@ -26,10 +29,14 @@ def benchmark_key(benchmark: Benchmark, settings: dict[str, Any]) -> dict[str, A
         "output": [benchmark.output_type, benchmark.answer_type, benchmark.max_new_tokens, list(benchmark.stop)],
         "max_prompt_length": benchmark.max_prompt_length,
         "examples": examples_sha256(benchmark),
-        **{name: settings.get(name) for name in names},
+        **{name: settings.get(name) for name in ("batch_size", "short_context")},
+        "num_samples": samples_of(benchmark, settings.get("num_samples", 1)),
+        "seed": settings.get("seed", 42) if drawn else None,
+        "prompt_format": settings.get("prompt_format", "plain") if generates else "plain",
+        "timeout_s": settings.get("timeout_s", 5.0) if benchmark.answer_type == "program" else None,
         **({"system_prompt": benchmark.system_prompt} if benchmark.system_prompt else {}),
         "repetition_penalty": settings.get("repetition_penalty", 1.0) if generates else None,
-        **_drawn(benchmark, settings),
+        **drawn,
     }
 
 

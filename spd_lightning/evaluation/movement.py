@@ -70,6 +70,7 @@ def measure_movement(
     answers = [row for before, after in pairs if (row := answer_changes(before, after, encode)) is not None]
     context = context_of(load_config(base.name))
     held_out, task = _held_out(suite, students, tokenizer, context)
+    corpus = list({text.id: text for text in corpus}.values())  # a repeat is no further text
     trained = _trained_on(corpus, max_length, context)
     found = _divergences(base, adapter, {"held_out": held_out, "corpus": trained}, suite)
     if found["held_out"] is not None:
@@ -139,8 +140,9 @@ def _trained_on(corpus: Sequence[TrainingText], max_length: int | None, context:
 
 def _divergences(base: Base, adapter: str | Path, sets: dict[str, list[Work]], suite: BenchmarkSuite) -> dict[str, Any]:
     """`divergence.summary` of each set, None for an empty one; from the store where it was computed before."""
-    tokens = {
-        name: [row.ids.tolist() + list(row.positions) for w in work for row in w.rows] for name, work in sets.items()
+    tokens = {  # a row's ids are what is read; its last token, and a letter, stand in its lookups alone
+        name: [[row.ids.tolist(), row.positions, row.lookups] for w in work for row in w.rows]
+        for name, work in sets.items()
     }
     digest = hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
     key = base.key(adapter=weights_sha256(Path(adapter)), texts=digest)

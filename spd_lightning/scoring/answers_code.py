@@ -18,7 +18,7 @@ import re
 import warnings
 from dataclasses import dataclass
 
-from spd_lightning.scoring.answers_cut import own_turn
+from spd_lightning.scoring.answers_cut import own_turn, without_thinking
 
 _PYTHON = ("py", "python", "ipython", "pyi", "gpython", "cpython")
 _PLAIN = ("", "code", "solution", "answer")
@@ -64,6 +64,8 @@ def extract_code(completion: str) -> str:
     An unclosed block goes to the end. A single fence without a language that follows Python closes the code that stands
     before it (the completion continued code, then began to explain).
     """
+    if not _holds_code(completion):  # a program may name <think> in a text of its own
+        completion = without_thinking(completion)
     for m in _BRACKETS.finditer(completion):  # before all else, since [BEGIN] is a list to Python
         code = m[1].strip("\r\n")
         quoted = re.fullmatch(r"\s*(['\"])(.*)\1\s*", code, re.DOTALL)

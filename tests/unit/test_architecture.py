@@ -66,7 +66,6 @@ TESTED_IN = {
     "evaluation/execution.py": "unit/scoring/test_execution.py",  # the promised address of what is tested there
     "evaluation/evaluate.py": "unit/evaluation/test_benchmark.py",
     "evaluation/keys.py": "unit/evaluation/test_benchmark.py",
-    "evaluation/movement.py": "integration/test_cli_fit.py",
     "evaluation/progress.py": "integration/test_cli_fit.py",
     "evaluation/scores.py": "unit/evaluation/test_benchmark.py",
     "finetuning/checkpoint_file.py": "unit/pipeline/test_whole_checkpoint.py",

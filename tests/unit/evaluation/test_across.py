@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy import stats
 
 from spd_lightning.evaluation.across import ONE_STUDENT, Answers, compare_arms, correct_family
 from spd_lightning.evaluation.blocks import fresh_rows, same_rows
@@ -88,3 +92,37 @@ def test_weighted_means_are_those_of_their_weights() -> None:
     b = {s: Answers(ids, [1.0 + s, 2.0], [1.0, 3.0]) for s in (1, 2, 3)}
     row = compare_arms(a, b, share=False)
     assert row is not None and row["delta"] == pytest.approx(2 / 4) and row["equivalence_power"] is None
+
+
+def losses(seeds: list[int], gain: float, noise: float = 0.05, n: int = 40) -> tuple[dict[int, Answers], NDArray[Any]]:
+    """Losses per token of texts of very different lengths, the same texts under every seed; and their tokens."""
+    tokens = np.random.default_rng(5).integers(4, 200, n).astype(float)
+    text = np.random.default_rng(6).normal(1.5, 0.4, n)
+    found = {}
+    for seed in seeds:
+        own = np.random.default_rng([seed, round(1000 * abs(gain))])
+        values = text + gain + own.normal(0, 0.02) + own.normal(0, noise, n)
+        found[seed] = Answers([f"test/{i}" for i in range(n)], values, tokens)  # type: ignore[arg-type]
+    return found, tokens
+
+
+def test_a_loss_of_two_students_has_the_interval_that_their_run_gives_it() -> None:
+    """Each text left out once, by hand: the tables of a run and of several runs say the same."""
+    (a, tokens), (b, _) = losses([1], 0.0), losses([1], -0.3)
+    difference = np.array(b[1].values) - np.array(a[1].values)
+    n, delta = len(tokens), np.average(difference, weights=tokens)
+    others = [np.average(np.delete(difference, i), weights=np.delete(tokens, i)) for i in range(n)]
+    half = stats.t.ppf(0.975, n - 1) * np.sqrt((n - 1) / n * ((np.array(others) - delta) ** 2).sum())
+    row = compare_arms(a, b, share=False)
+    assert row is not None and row["delta"] == pytest.approx(delta)
+    assert row["students"]["ci95"] == pytest.approx([delta - half, delta + half], rel=1e-9)
+
+
+def test_a_loss_that_falls_alike_on_every_text_varies_by_its_seeds_alone() -> None:
+    """However long the texts are: the interval is Welch's of the seeds' means, as no example differs from another."""
+    a, b = (losses([1, 2, 3, 4], gain, noise=0.0)[0] for gain in (0.0, -0.5))
+    row = compare_arms(a, b, share=False)
+    means = [[np.average(x.values, weights=x.weights) for x in arm.values()] for arm in (a, b)]
+    error = np.sqrt(sum(np.var(m, ddof=1) / 4 for m in means))
+    assert row is not None and row["delta"] == pytest.approx(np.mean(means[1]) - np.mean(means[0]))
+    assert row["stderr"] == pytest.approx(error, rel=1e-9)

@@ -34,6 +34,7 @@ def test_a_grid_is_read() -> None:
         ([{"temperature": 0.5, "min_p": 0.1}], "may have top_p and top_k"),
         ([{"temperature": 0}, {"temperature": 0.0}], "best_decoding has greedy twice"),
         ([{"temperature": -1}], r"temperature=-1\.0 is not possible"),
+        ([{"temperature": 0.5, "top_k": 2.7}], "top_k, a whole number"),
     ],
 )
 def test_mistakes_of_a_grid(grid: list[dict[str, float]], message: str) -> None:

@@ -52,6 +52,21 @@ def test_recall_of_a_model_that_knows_one_of_two(monkeypatch: pytest.MonkeyPatch
     assert recall(tiny_model(), tokenizer, tests[2:]) == Recall(0, 0, 0.0)
 
 
+def test_a_long_rest_is_asked_for_in_whole_words(monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
+    """A model that writes all of it has all of it right, though the limit falls within a word."""
+    question = " ".join(["word", *(f"number{i}" for i in range(60))])
+    _, rest = in_two(question)
+    ids = tokenizer(rest, add_special_tokens=False)["input_ids"]
+    shown = tokenizer.decode(ids[:MOST_TOKENS])
+    assert len(ids) > MOST_TOKENS and shown.split()[-1] not in rest.split(), "cut within a word"
+
+    def knows_all(model: Any, tokenizer: Any, requests: Any, params: Any, batch_size: Any) -> list[Generation]:
+        return [Generation(r.id, 0, r.prompt, rest, (), 0, "length", 0) for r in requests]
+
+    monkeypatch.setattr(contamination, "generate", knows_all)
+    assert recall(tiny_model(), tokenizer, [example("a", question)]) == Recall(1, 1, 1.0)
+
+
 def test_a_model_that_knows_nothing_completes_nothing(tokenizer: Any) -> None:
     found = recall(tiny_model(), tokenizer, [example(str(i), f"one two three four five six {i}") for i in range(3)])
     assert (found.questions, found.completed) == (3, 0) and found.words < 0.5

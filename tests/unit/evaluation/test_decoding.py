@@ -77,3 +77,34 @@ def test_scores_of_another_decoding_have_another_key() -> None:
     others = [key(generated, temperature=t, top_p=p) for t in (0.5, 1.0) for p in (None, 0.9)]
     assert all(a != b for i, a in enumerate(others) for b in others[:i])
     assert key(compared, temperature=0.5) == key(compared)
+
+
+def test_what_changes_no_answer_changes_no_key(tokenizer: Any) -> None:
+    """Each setting is tried on a benchmark whose records it leaves as they are, and on one whose records it changes."""
+    tasks = {name: load_task(name).benchmark(limit=3) for name in ("arithmetic", "letters", "functions")}
+
+    def key(task: str, **how: Any) -> dict[str, Any]:
+        return benchmark_key(tasks[task], {"num_samples": 1, "seed": 1, "timeout_s": 5.0, **how})
+
+    assert key("arithmetic") == key("arithmetic", seed=2) == key("arithmetic", timeout_s=9.0), "greedy, no program"
+    assert key("letters") == key("letters", seed=2, num_samples=5, prompt_format="chat", temperature=1.0)
+    drawn = [
+        run_benchmark(tiny_model(), tokenizer, tasks["arithmetic"], method="b", **how).records
+        for how in ({"seed": 1}, {"seed": 2}, {"seed": 1, "temperature": 1.0}, {"seed": 2, "temperature": 1.0})
+    ]
+    assert drawn[0] == drawn[1] and drawn[2] != drawn[3]
+    compared = [
+        run_benchmark(tiny_model(), tokenizer, tasks["letters"], method="b", seed=seed, num_samples=seed).records
+        for seed in (1, 2)
+    ]
+    assert compared[0] == compared[1]
+    for task, how in (
+        ("arithmetic", {"temperature": 1.0}),
+        ("arithmetic", {"num_samples": 2}),
+        ("arithmetic", {"prompt_format": "chat"}),
+        ("functions", {"timeout_s": 9.0}),
+        *((task, {"batch_size": 2}) for task in tasks),
+    ):
+        assert key(task) != key(task, **how), (task, how)
+    assert key("arithmetic", temperature=1.0) != key("arithmetic", temperature=1.0, seed=2)
+    assert key("arithmetic", num_samples=2) != key("arithmetic", num_samples=2, seed=2)

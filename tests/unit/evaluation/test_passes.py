@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import random
+from fractions import Fraction
 
 import pytest
 
@@ -23,6 +25,21 @@ def test_the_curve_is_what_drawing_without_replacement_gives() -> None:
         assert value == pytest.approx(sum(any(i < c for i in d) for c in (1, 3, 0) for d in draws) / len(draws) / 3)
     assert len(found) == 5 and found[0] == pytest.approx(4 / 15)
     assert len(pass_curve(records(1, n=MOST + 9))) == MOST and pass_curve([]) == []
+
+
+@pytest.mark.parametrize("draw", range(20))
+def test_methods_that_are_level_are_equal_and_none_is_ahead(draw: int) -> None:
+    """One solves a problem more often and another one less: the mean is the same, but not in sums of rounded shares."""
+    generator = random.Random(draw)
+    n, count = generator.choice([(10, 2), (7, 3), (64, 5)])
+    of_base = [generator.randint(1, n - 1) for _ in range(count)]
+    of_other = [of_base[0] + 1, of_base[1] - 1, *of_base[2:]]
+    base, other = (
+        BenchmarkResult("t", method, "standard", "number", records(*passed, n=n), [], {"num_samples": n})
+        for method, passed in (("base", of_base), ("ssd", of_other))
+    )
+    assert pass_curve(base.records)[0] == pass_curve(other.records)[0] == float(Fraction(sum(of_base), n * count))
+    assert [(row["ahead_at_1"], row["crossover"]) for row in pass_rows([base, other])] == [(None, None)] * 2
 
 
 @pytest.mark.parametrize(

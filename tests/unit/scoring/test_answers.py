@@ -465,6 +465,8 @@ MORE_CODE = [
     ("def f():\n    return '</think>'\n", "def f():\n    return '</think>'\n", "a tag within a program"),
     (f"[BEGIN]\n{F}[DONE]", F, "the marks of MBPP's prompt, which are Python too"),
     (f"{F}[DONE]\n\nYou are", F.rstrip(), "the end mark alone"),
+    (f"<think>\n[PYTHON]\nf = 2\n[/PYTHON]</think>\n[PYTHON]\n{F}[/PYTHON]", F, "a draft in thought, in tags"),
+    (f"<think>It ends in\n[DONE]\n</think>```python\n{F}```", F, "the end mark in thought"),
     (">>> def f():\n...     return 1\n...\n>>> f()\n1\n", f"{F}f()\n", "an interactive session"),
     ("Here:\n\n    def f():\n        return 1\n\nDone.", f"{F}\n", "a block by indentation"),
     ("```python def f():\n    return 1\n```", F, "code on the line of the fence"),
