@@ -1,12 +1,22 @@
-"""The commands that compare what stands on the disk with what was written: ``artifacts check`` and ``verify``."""
+"""The commands that compare what stands on the disk with what was written, or with what comes out of it once more:
+``artifacts check`` and ``verify``."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from types import FrameType
 
+from spd_lightning.artifacts.expressions import value_of
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
+from spd_lightning.processes import PARENT
 
 
 def check_store(store: ArtifactStore) -> None:
@@ -29,11 +39,12 @@ def check_store(store: ArtifactStore) -> None:
     print(f"{len(rows)} artifacts, none damaged")
 
 
-def verify(run_dir: str) -> None:
-    """Compare every file of a run with the checksum that was written when the run ended.
+def verify(run_dir: str, *, recompute: bool = False) -> None:
+    """Compare every file of a run with the checksum that was written when the run ended; on demand compute it anew.
 
     Args:
         run_dir: Run folder.
+        recompute: See `_recompute`.
     """
     run = RunFolder(run_dir)
     if not run.config_file.is_file():
@@ -49,7 +60,55 @@ def verify(run_dir: str) -> None:
             f"{run.path} is not as it was written: {'; '.join(found)}. Put the old files back, or remove the changed "
             f"ones and give the same command again: {run.command()}"
         )
-    print(f"{run.path}: every file is as it was written")
+    print(f"{run.path}: every file is as it was written", flush=True)
+    if recompute:
+        _recompute(run)
+
+
+def _recompute(run: RunFolder) -> None:
+    """Run all stages of a finished `fit` anew and compare every artifact: reproduced, or what differs first.
+
+    It works beside the run, in a folder with a store of its own, which is removed again.
+
+    Raises:
+        UserError: If the run is not one that ``fit`` finished.
+        SystemExit: With the status of that command, where it is not 0: 1 for a difference.
+    """
+    from spd_lightning.report.schema import read_results
+
+    stages = {row["stage"] for row in read_results(run.results)["stages"]} if run.results.is_file() else set()
+    if {"base": "evaluate"}.get(value_of(run.configuration(), "data", "method"), "fine_tune") not in stages:
+        raise UserError(
+            f"{run.path} holds no run that fit finished, and only such a one is computed anew. Leave --recompute out, "
+            f"or finish it first: {run.command()}"
+        )
+    environment = {**os.environ, PARENT: str(os.getpid()), "WANDB_MODE": "disabled"}
+    with (
+        _left_by_signals(),
+        tempfile.TemporaryDirectory(prefix=".verify-", dir=run.path.parent, ignore_cleanup_errors=True) as aside,
+    ):
+        command = [sys.executable, "-m", "spd_lightning", "fit", "--config", str(run.config_file)]
+        command += [f"--run_dir={aside}/run", f"--artifact_dir={aside}/store", f"--check_against={run.path}"]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    print(done.stdout[done.stdout.find("\nAgainst ") :] if "\nAgainst " in done.stdout else "", end="", flush=True)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+@contextlib.contextmanager
+def _left_by_signals() -> Iterator[None]:
+    """Have a signal raise SystemExit meanwhile, so that what was begun is removed; Ctrl-C does by itself."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    ours = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    before = {number: signal.signal(number, leave) for number in ours}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def told_changes(run: RunFolder) -> None:

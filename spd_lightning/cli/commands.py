@@ -225,6 +225,13 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
         "--yes": {"action": "store_true", "help": "rm: do not ask."},
     },
     "configs": {"name": {"nargs": "?", "help": "copy: one of the list; --config takes the same names."}},
+    "verify": {
+        "--recompute": {
+            "action": "store_true",
+            "help": "Also run all stages once more, beside the run in a folder that is removed again, and compare "
+            "every artifact: reproduced, or what differs first (exit status 1). As long as the run took.",
+        }
+    },
     "sweep": {"--check": {"action": "store_true", "help": "Only look whether every key and value is accepted."}},
 }
 

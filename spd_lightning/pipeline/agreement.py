@@ -76,7 +76,9 @@ class Reference:
     """
 
     def __init__(self, path: Path, run: RunFolder, store: ArtifactStore, config: Mapping[str, Any]) -> None:
-        self.method = read_run(path).results["method"]
+        results = read_run(path).results
+        self.method = results["method"]
+        self.added = {task.replace(":", "_") for task in results.get("added") or {}}  # by a later command: not compared
         self.folder = RunFolder(path)
         known = self.folder.configuration()
         self.store = ArtifactStore(str(value_of(known, "artifact_dir") or path.parent / ".artifacts"))
@@ -136,12 +138,22 @@ class Reference:
         ]
 
     def check_run(self, run: RunFolder) -> list[Check]:
-        """Compare corpus, the answers of every model, and the adapter with those of ``run``."""
+        """Compare corpus, adapter, and the answers of every model with those of ``run``."""
         checks, folders = [], (self.folder, run)
         if self.folder.corpus.is_file():
             lines = differing_lines(*(folder.corpus.read_bytes() for folder in folders))
             checks.append(Check("corpus", "lines that differ", lines))
+        if self.folder.adapter_weights.is_file():
+            theirs, mine = (_weights(folder.adapter_weights) for folder in folders)
+            shared = sorted(mine.keys() & theirs.keys())
+            flat = [torch.cat([w[name].flatten().double() for name in shared]) for w in (mine, theirs)]
+            checks += [
+                Check("adapter", "tensors in one run alone", len(mine.keys() ^ theirs.keys())),
+                Check("adapter", "relative difference", relative(*flat), ADAPTER),
+            ]
         for (task, method), samples in self.folder.sample_files().items():
+            if task in self.added:
+                continue
             answers = [_verdicts(folder.samples / samples.name) for folder in folders]
             both = answers[0].keys() & answers[1].keys()
             changed = sum(answers[0][key] != answers[1][key] for key in both)
@@ -150,14 +162,6 @@ class Reference:
             checks += [
                 Check(f"{task}, {method}", "answers in one run alone", len(answers[0].keys() ^ answers[1].keys())),
                 Check(f"{task}, {method}", f"verdicts that differ, of {len(both)}", changed, bound),
-            ]
-        if self.folder.adapter_weights.is_file():
-            theirs, mine = (_weights(folder.adapter_weights) for folder in folders)
-            shared = sorted(mine.keys() & theirs.keys())
-            flat = [torch.cat([w[name].flatten().double() for name in shared]) for w in (mine, theirs)]
-            checks += [
-                Check("adapter", "tensors in one run alone", len(mine.keys() ^ theirs.keys())),
-                Check("adapter", "relative difference", relative(*flat), ADAPTER),
             ]
         return checks
 
@@ -193,6 +197,17 @@ def agreement_table(checks: list[Check]) -> Table:
         for c in checks
     ]
     return Table(("artifact", "difference", "found", "bound", "verdict"), rows, text_columns=frozenset({0, 1, 4}))
+
+
+def conclusion(checks: list[Check]) -> str:
+    """Whether a run was reproduced, or what differs first in the order of the stages, in a sentence."""
+    first = next((check for check in checks if not check.holds), None)
+    if first is None:
+        return "Reproduced: every bound holds."
+    return (
+        f"Not reproduced. What differs first: {first.artifact}, {first.measure}: {first.value:.2g} "
+        f"(bound {first.bound:g})."
+    )
 
 
 def _verdict(check: Check) -> str:

@@ -30,7 +30,7 @@ from spd_lightning.evaluation.context import RunContext
 from spd_lightning.finetuning.student import write_merged
 from spd_lightning.model.adapter_beside import read_record
 from spd_lightning.pipeline.adding import earlier_results, with_earlier
-from spd_lightning.pipeline.agreement import Check, Reference, agreement_table
+from spd_lightning.pipeline.agreement import Check, Reference, agreement_table, conclusion
 from spd_lightning.pipeline.duration import say_if_long
 from spd_lightning.pipeline.formats import formats_said
 from spd_lightning.pipeline.holding import hold
@@ -290,5 +290,6 @@ def _report(run: Run, pipeline: Pipeline, method: str, trained_on: Tasks | None)
 
 def _verdict(reference: Reference, checks: list[Check]) -> bool:
     """Print what was compared; whether every bound holds."""
-    print(f"\nAgainst {reference.folder.path}:\n{text_table(agreement_table(checks))}", flush=True)
+    table = text_table(agreement_table(checks))
+    print(f"\nAgainst {reference.folder.path}:\n{table}\n{conclusion(checks)}", flush=True)
     return all(check.holds for check in checks)

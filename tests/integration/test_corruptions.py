@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -312,6 +313,54 @@ def test_what_was_changed_after_a_killed_command_is_known_by_the_manifest_before
     assert fit(tiny_model_dir, run) == 0
     assert not (run / ".manifest.json-new").exists()
     at_once(["verify", str(run)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_run_is_reproduced_or_what_differs_first_is_said(changed: bool, run: Path, capfd: Any) -> None:
+    """All stages are run anew, beside the run, which stays as it is; nothing is left of them."""
+    if changed:  # as another program would have written it: its checksums are right
+        swap_words("a", "b")(run / "corpus" / "generations.jsonl")
+        RunFolder(run).manifest.write()
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    if changed:
+        with pytest.raises(SystemExit, match=r"^1$"):
+            at_once(["verify", str(run), "--recompute"])
+    else:
+        at_once(["verify", str(run), "--recompute"])
+    shown = capfd.readouterr().out.splitlines()
+    assert "every file is as it was written" in shown[0] and shown[2] == f"Against {run}:"
+    says = "Not reproduced. What differs first: corpus, lines that differ: 1 (bound 0)."
+    assert shown[-1] == (says if changed else "Reproduced: every bound holds.")
+    assert {line.split()[0] for line in shown[4:-1]} >= {"moments", "subspace", "corpus", "adapter", "letters,"}
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert {path.name for path in run.parent.iterdir()} == {run.name, ".artifacts"}
+
+
+@pytest.mark.parametrize("status", [0, 1, 2, 130])
+def test_a_run_is_computed_anew_by_its_own_configuration(
+    status: int, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    asked: list[list[str]] = []
+
+    def ran(command: list[str], *, env: dict[str, str], **how: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        (Path(command[6].removeprefix("--run_dir=")).parent / "left").write_text("by a killed process")
+        assert env["WANDB_MODE"] == "disabled"
+        return subprocess.CompletedProcess(command, status, "benchmark\n" + "\nAgainst x:\n" * (status < 2))
+
+    monkeypatch.setattr(subprocess, "run", ran)
+    if status:
+        with pytest.raises(SystemExit, match=f"^{status}$"):
+            at_once(["verify", str(run), "--recompute"])
+    else:
+        at_once(["verify", str(run), "--recompute"])
+    ((_, *command),) = asked
+    assert command[:5] == ["-m", "spd_lightning", "fit", "--config", f"{run}/config.yaml"]
+    assert command[-1] == f"--check_against={run}" and len(command) == 8
+    assert not list(run.parent.glob(".verify-*"))
+    shown = capsys.readouterr().out
+    assert ("Against x:" in shown) == (status < 2) and "benchmark" not in shown
 
 
 def test_commands_that_use_a_run_say_what_was_changed_by_hand(run: Path, capsys: Any) -> None:

@@ -87,6 +87,11 @@ def changed_run(folder: Path) -> None:
     verify(str(folder))
 
 
+def unfinished_run(folder: Path) -> None:
+    with_config(folder).manifest.write()
+    verify(str(folder), recompute=True)
+
+
 def moved_run(folder: Path) -> None:
     in_file(folder, "run_dir: runs/before\n", "config.yaml")
     verify(str(folder))
@@ -198,6 +203,7 @@ TOLD: dict[str, Act] = {
     "{p} is not a run folder: it has no config.yaml": lambda p: verify(str(p)),
     "{p} has no manifest.json: its last command": lambda p: verify(str(with_config(p).path)),
     "{p} is not as it was written: config.yaml was changed": changed_run,
+    "{p} holds no run that fit finished, and only such a one": unfinished_run,
     "{p} is not as it was written: 'a\\x00b' is no name of a file": no_name,
     "{p} has no manifest.json: its last command did not end well, so there is nothing to compare with. Go on with: "
     "python -m spd_lightning fit --config {p}/config.yaml --run_dir {p}": moved_run,

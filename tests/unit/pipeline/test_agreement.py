@@ -17,7 +17,7 @@ from spd_lightning.artifacts.files import write_jsonl
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.errors import UserError
-from spd_lightning.pipeline.agreement import Reference, agreement_table, differing_lines
+from spd_lightning.pipeline.agreement import Check, Reference, agreement_table, conclusion, differing_lines
 from spd_lightning.report.render import text_table
 from spd_lightning.report.schema import write_results
 from spd_lightning.subspace.choice import subspace_from_moments
@@ -142,6 +142,22 @@ def test_moments_of_another_dtype_are_refused(runs: tuple[Path, Path], monkeypat
         reference(runs).check_extraction(
             *own(some_moments()), runs[1] / "subspace" / "subspace.safetensors", torch.device("cpu")
         )
+
+
+def test_benchmarks_that_a_later_command_added_are_not_compared(runs: tuple[Path, Path]) -> None:
+    write_results(runs[0], "f", "t", "spd", [], [], [], added={"bbh:paper": []})
+    write_jsonl(runs[0] / "samples" / "bbh_paper.base.jsonl", [{"id": "x", "sample": 0, "correct": True}])
+    assert broken(runs) == []
+    write_results(runs[0], "f", "t", "spd", [], [], [])
+    assert broken(runs) == [("bbh_paper, base", 1)], "its own are"
+
+
+def test_the_conclusion_names_what_differs_first_in_the_order_of_the_stages(runs: tuple[Path, Path]) -> None:
+    checks = reference(runs).check_run(RunFolder(runs[1]))
+    assert conclusion(checks) == "Reproduced: every bound holds."
+    assert list(dict.fromkeys(c.artifact for c in checks)) == ["corpus", "adapter", "letters, base", "letters, spd"]
+    checks += [Check("a", "for information", 3.0, None), Check("b", "lines", 2.0), Check("c", "lines", 1.0)]
+    assert conclusion(checks) == "Not reproduced. What differs first: b, lines: 2 (bound 0)."
 
 
 def test_differing_lines_counts_places() -> None:
