@@ -63,6 +63,13 @@ _QUALIFIED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _QUALIFIED_AFTER = re.compile(r"-[A-Za-z]|%? (?:confident|confidence|certain|sure)\b")
+# "$10 for 50 minutes": of money and the time that it is for, right behind it, the money.
+_PAID = re.compile(
+    r"(?:\$ ?\d[\d,.]*|\d[\d,.]* (?:dollars?|cents?|euros?|pounds?))[*_]{0,2}(?: (?:left|more|total|in total|profit))?"
+    r" (?:for|in|over|after|during|within)(?: (?:the|these|those|his|her|their|all|only))? $",
+    re.IGNORECASE,
+)
+_TIME_UNIT = re.compile(r"[ -](?:second|minute|hour|day|night|week|month|year)s?\b", re.IGNORECASE)
 _YEAR = re.compile(r"\b(?:in|by|since|until|of) (?:19|20)\d\d$", re.IGNORECASE)
 _CUE = re.compile(
     r"\b(?:so|thus|therefore|hence|left|total|altogether|in all|remain\w*|needs?|will|answer)\b", re.IGNORECASE
@@ -167,4 +174,6 @@ def _is_qualifier(text: str, n: Number) -> bool:
     """Whether a number says how long, out of how many, in which step or year, and so on."""
     if _QUALIFIED_BEFORE.search(text[max(0, n.start - 40) : n.start]) or _QUALIFIED_AFTER.match(text, n.end):
         return True
-    return bool(_YEAR.search(text[max(0, n.start - 8) : n.end]))
+    if _YEAR.search(text[max(0, n.start - 8) : n.end]):
+        return True
+    return bool(_TIME_UNIT.match(text, n.end) and _PAID.search(text[max(0, n.start - 50) : n.start]))

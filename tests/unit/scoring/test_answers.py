@@ -343,6 +343,10 @@ CAREFUL = [
     ("#### 12\nWait, I forgot the first day.\n#### 18", "18", "taken back and given anew"),
     # the last sentence holds another number
     ("She will have 18 eggs in the next 24 hours.", "18", "24 is how long"),
+    ("So she earned $10 for 50 minutes of babysitting.", "10", "50 is how long the money is for"),
+    ("They pay him 360 dollars in 3 weeks.", "360", "3 is how long"),
+    ("With $50 he can stay for 5 nights.", "5", "the money is the condition"),
+    ("It takes 4 weeks to save $60.", "4", "what is saved for"),
     ("Janet makes $18 from 2 eggs a day * 9.", "18", "2 and 9 are terms of a calculation"),
     ("She makes 18 dollars.\n2 eggs a day * 9", "18", "a line of terms gives no result"),
     ("The total is 18. Rated 5/5", "18", "a rating"),
