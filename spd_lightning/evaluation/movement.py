@@ -27,6 +27,7 @@ from spd_lightning.evaluation.portion import Way, ask, context_of
 from spd_lightning.evaluation.scores import BenchmarkResult
 from spd_lightning.evaluation.suite import BenchmarkSuite
 from spd_lightning.finetuning.texts import TrainingText
+from spd_lightning.generation.text import completion_ids
 from spd_lightning.model.adapter_beside import all_weights_trained, read_record
 from spd_lightning.model.load import load_config, load_student, load_tokenizer
 from spd_lightning.tasks.task import Benchmark
@@ -122,7 +123,7 @@ def answered_texts(
         return tokenise(tokenizer, [replace(item, choices=(gold[item.id],)) for item in questions.items], context)
     work = []
     for request in questions.requests:
-        ids = tokenizer(written[request.id], add_special_tokens=False, verbose=False)["input_ids"]
+        ids = completion_ids(tokenizer, request.prompt_ids, written[request.id])
         work.append(work_of_tokens(request.id, request.prompt_ids, ids, benchmark.task, context))
     return work
 

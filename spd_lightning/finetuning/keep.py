@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from spd_lightning.errors import UserError
 from spd_lightning.generation.methods import Method
 from spd_lightning.generation.questions import Asked, Questions
-from spd_lightning.generation.text import completion_text
+from spd_lightning.generation.text import completion_ids, completion_text
 from spd_lightning.processes import agree, is_rank_zero
 from spd_lightning.scoring.judging import check_consent, correct_completions
 from spd_lightning.scoring.verdicts import KINDS
@@ -196,7 +196,7 @@ def _renumbered(
         draw = random.Random(seed_of("renumbered", seed, record["id"], record["sample"]))
         new = renumber(text, texts[record["id"]], draw)
         if new != text:  # of the same length, so a cut before a stop string stays where it was
-            ids = [*tokenizer(new, add_special_tokens=False)["input_ids"], *ids[end:]]
+            ids = [*completion_ids(tokenizer, before, new), *ids[end:]]
             completion = new[: len(record["completion"])]
             record = {**record, "completion": completion, "token_ids": ids, "num_tokens": len(ids)}
         changed.append(record)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.generation.requests import encode_prompts
-from spd_lightning.generation.text import completion_text
+from spd_lightning.generation.text import completion_ids, completion_text
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _before_stop(
     rest = completion[len(completion_text(tokenizer, prompt, ids[:last])) :]
     if not rest:
         return ids[:last]
-    parted = (*ids[:last], *tokenizer(rest, add_special_tokens=False)["input_ids"])
+    parted = (*ids[:last], *completion_ids(tokenizer, (*prompt, *ids[:last]), rest))
     return parted if completion_text(tokenizer, prompt, parted) == completion else ids[: last + 1]
 
 

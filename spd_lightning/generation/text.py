@@ -36,3 +36,27 @@ def completion_text(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int
     """
     whole = decode(tokenizer, [*prompt_ids, *token_ids])
     return whole[common_start(decode(tokenizer, prompt_ids), whole) :]
+
+
+def completion_ids(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], text: str) -> tuple[int, ...]:
+    """Tokens that add a text to that of their prompt: `completion_text` reads it back from them.
+
+    Tokenizers that put a space before any text would put one between prompt and completion. What they make of the text
+    behind another character is taken there, without that character's own tokens.
+
+    Args:
+        tokenizer: The model's.
+        prompt_ids: Tokens of the prompt, as the model read them.
+        text: Of the completion.
+    """
+
+    def encode(whole: str) -> list[int]:
+        found: list[int] = tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"]
+        return found
+
+    alone = encode(text)
+    behind = [(encode(mark), encode(mark + text)) for mark in ("\n", ":")]
+    for ids in (alone, *(both[len(mark) :] for mark, both in behind if both[: len(mark)] == mark)):
+        if completion_text(tokenizer, prompt_ids, ids) == text:
+            return tuple(ids)
+    return tuple(alone)

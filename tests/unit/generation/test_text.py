@@ -14,7 +14,7 @@ from spd_lightning.generation import engine
 from spd_lightning.generation.engine import generate_batch
 from spd_lightning.generation.requests import Generation, Request, encode_prompts
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.generation.text import completion_text, decode
+from spd_lightning.generation.text import completion_ids, completion_text, decode
 from spd_lightning.generation.vllm_engine import generate_vllm
 from spd_lightning.tasks.coding import program, program_meta
 from spd_lightning.tasks.task import Example
@@ -46,6 +46,18 @@ def write(
     params = SamplingParams(**{"max_new_tokens": 99, "temperature": 0.0, **options})
     (found,) = generate_batch(model, tokenizer, [Request("a", "", tuple(prompt))], params)
     return found
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("text", [*TEXTS, "13", ".", " 6 + 7 = 13\n#### 13", "\n", ""])
+def test_tokens_of_a_text_are_read_back_behind_its_prompt(kind: str, text: str) -> None:
+    """A tokenizer that puts a space before any text puts none between a prompt and what goes on."""
+    tokenizer = TOKENIZERS[kind]()
+    (prompt,) = encode_prompts(tokenizer, ["Question: How many?\nAnswer:"])
+    ids = completion_ids(tokenizer, prompt, text)
+    assert completion_text(tokenizer, prompt, ids) == text
+    if kind != "sentencepiece":
+        assert list(ids) == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
