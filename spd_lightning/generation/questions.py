@@ -159,6 +159,12 @@ class Questions:
         return max(part.new_tokens for part in self.asked.values())
 
     @property
+    def split(self) -> str:
+        """Which part of the data the prompts are: ``train``, ``validation``; of several tasks each one's."""
+        found = {name: part.task.train_split_name for name, part in self.asked.items()}
+        return ", ".join(f"{name}: {split}" if len(found) > 1 else split for name, split in found.items())
+
+    @property
     def requests(self) -> list[Request]:
         """Every (prompt, sample) pair in canonical order of the prompts, tokenised."""
         return self._tokenised[0]

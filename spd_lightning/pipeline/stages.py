@@ -138,6 +138,7 @@ class Pipeline:
                     kept.keep(task, module.found[task], facts[task])
                 barrier()
             row["tokens"] = sum(own["num_tokens"] for t, own in facts.items() if row["skipped"] or t not in there)
+            facts = {task: {**own, "split": module.pairs[task].task.train_split_name} for task, own in facts.items()}
             self.facts["calibration"] = {"tasks": facts} if len(facts) > 1 else next(iter(facts.values()))
             path = self._save_subspace(module)
         self._tell(*(calibration_health(module.num_examples, own, name) for name, own in of_each("", facts).items()))
@@ -189,7 +190,8 @@ class Pipeline:
             records = corpus.read()
             figures = corpus_figures(records, questions)
             row["tokens"] = figures["tokens_total"]
-            self.facts["corpus"] = {**figures, "torn_lines": made["torn_lines"], "prompts": questions.counts}
+            seen = {"torn_lines": made["torn_lines"], "prompts": questions.counts, "split": questions.split}
+            self.facts["corpus"] = {**figures, **seen}
             self.facts["corpus_samples"] = made["samples"]
             if is_rank_zero():
                 add_file(corpus.path, self.run.corpus)

@@ -81,6 +81,8 @@ def corpus_facts(run: Run) -> dict[str, Any]:
     for name, value in recorded.items():
         if name == "torn_lines":
             facts["torn lines dropped on resume"] = value
+        elif name == "split":
+            facts["split of the prompts"] = value
         elif name in ("kept", "filtered"):  # the second in runs of earlier versions
             rule = value.get("rule", "correct")
             why = " because the gold answer agrees (an external signal)" if rule == "correct" else f" by {rule}"

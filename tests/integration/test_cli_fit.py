@@ -128,11 +128,18 @@ def test_the_corpus_is_described_in_results_report_and_log(run_dir: Path) -> Non
     figures, shown = results["corpus"], results["corpus_samples"]
     assert figures["n"] == 12 and 0 <= figures["answered"] <= 1 and 0 < figures["distinct_2"] <= 1
     assert figures["prompts"] == {"prompts": 12, "truncated": 0, "rejected": 0, "requests": 12}
+    assert figures["split"] == results["calibration"]["split"] == "train"
     records = {r["id"]: r for r in read_jsonl(run_dir / "corpus" / "generations.jsonl")}
     assert len(shown) == 4 and all(row["projected"] == records[row["id"]]["completion"] for row in shown)
     assert any(row["projected"] != row["base"] for row in shown)
     page = (run_dir / "report.md").read_text()
-    for words in ("stopped by itself", "with an answer", "distinct pairs of tokens", "lengths.png"):
+    for words in (
+        "stopped by itself",
+        "with an answer",
+        "distinct pairs of tokens",
+        "split of the prompts",
+        "lengths.png",
+    ):
         assert words in page, words
     assert "The same prompts without and with the projection" in page
     header = (run_dir / "logs" / "metrics.csv").read_text().splitlines()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,18 @@ def test_several_tasks_are_mixed_by_weight_and_the_order_of_their_names_changes_
         assert [r.prompt_ids for r in one.questions.requests if r.id.startswith(name)] == prompts, "the first rows"
     assert one.key() != small(tiny_model_dir, ["arithmetic", "letters"], 6).key(), "other weights, other prompts"
     assert one.questions.counts == {"prompts": 6, "truncated": 0, "rejected": 0, "requests": 6}
+
+
+def test_the_split_that_the_prompts_are_is_named(tiny_model_dir: str, tmp_path: Path) -> None:
+    """MMLU's auxiliary rows are absent here: validation stands in for them, and the result must say so."""
+    (tmp_path / "mmlu").mkdir()
+    for split in ("test", "validation"):
+        row = {"question": f"of {split}", "choices": list("wxyz"), "answer": 1, "subject": "anatomy"}
+        (tmp_path / "mmlu" / f"{split}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    options: Any = {"num_prompts": 1, "data_dir": str(tmp_path)}
+    assert small(tiny_model_dir, "mmlu", **options).questions.split == "validation"
+    options["num_prompts"] = 2
+    assert small(tiny_model_dir, ["mmlu", "letters"], **options).questions.split == "letters: train, mmlu: validation"
 
 
 def test_a_batch_is_of_one_task_and_has_its_limit(tiny_model_dir: str) -> None:
