@@ -24,8 +24,7 @@ SWEEP = ("WANDB_SWEEP_ID", "SPD_SWEEP")  # set where the points of a sweep are r
 # Read by every command, whichever stages it runs.
 ALWAYS = (
     *("subspace.model_name_or_path", "subspace.task", "subspace.task_file", "subspace.device_map"),
-    *("data.method", "data.rows", "data.dtype", "data.prompt_format", "data.system_prompt", "data.num_fewshot"),
-    "data.columns",
+    *("data.method", "data.rows", "data.dtype", "data.prompt_format"),
 )
 NAMES = {"extract": "stage 1", "generate": "stage 2", "fine_tune": "stage 3", "evaluate": "stage 4"}
 

@@ -66,7 +66,7 @@ def share_difference(only_a: int, only_b: int, n: int, confidence: float = 0.95)
     never negative, 0 is outside exactly where the test rejects one half.
 
     With ``s = d / n`` as seen, the interval would be narrower and would not cover: in 50 to 60 of 100 trials only where
-    all changes go one way, since it would end at the difference seen. So it covers 97 to 100 (``docs/scoring.md``).
+    all changes go one way, since it would end at the difference seen. So it covers 96 to 100 (``docs/scoring.md``).
 
     Args:
         only_a: Examples that a alone got right.

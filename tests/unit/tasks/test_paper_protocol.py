@@ -216,6 +216,17 @@ def test_mmlu_auxiliary_rows_are_shuffled_as_datasets_does(tmp_path: Path) -> No
         load_task("mmlu", str(tmp_path)).examples("train")
 
 
+def test_validation_stands_in_without_the_rows_of_test(data_dir: str) -> None:
+    def plain(row: dict[str, Any]) -> str:
+        return " ".join(options(row).lower().split())
+
+    tested = {plain(row) for row in raw(data_dir, "mmlu/test")}
+    validation = [plain(row) for row in raw(data_dir, "mmlu/validation")]
+    assert (len(validation), sum(row in tested for row in validation)) == (1531, 28), "docs/scoring.md says so"
+    found = load_task("mmlu", data_dir).examples("train")
+    assert len(found) == 1531 - 28 and not any(" ".join(e.meta["question"].lower().split()) in tested for e in found)
+
+
 def test_mmlu_dev_stands_in(data_dir: str) -> None:
     assert load_task("mmlu", data_dir, rows="reference").train_split_name == "dev"
     assert load_task("mmlu", data_dir).train_split_name == "validation"
