@@ -12,6 +12,7 @@ benchmark are computed too.
 from __future__ import annotations
 
 import math
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 
@@ -38,7 +39,8 @@ class _Metric(evaluate.Metric):
 
     def __init__(self, name: str) -> None:
         self.metric_name = name
-        super().__init__(keep_in_memory=True)
+        with tempfile.TemporaryDirectory() as folder:  # one is made, though nothing is kept in it: not in the home
+            super().__init__(keep_in_memory=True, cache_dir=folder)
 
     def _info(self) -> evaluate.MetricInfo:
         features = {"predictions": datasets.Value(self.prediction_type)}

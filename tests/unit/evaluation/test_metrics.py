@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import evaluate
 import numpy as np
@@ -35,6 +36,16 @@ def test_each_is_an_evaluate_metric_that_describes_itself(metric: evaluate.Metri
     assert isinstance(metric, evaluate.Metric)
     assert metric.description
     assert "predictions" in metric.features
+
+
+def test_no_folder_is_made_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`evaluate` makes one for each metric that it is not told a place for, also for those in memory."""
+    home = tmp_path / "metrics"
+    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", home)
+    metric = ExactMatchNumber("flexible")
+    assert metric.compute(predictions=["18"], references=["18"]) == {"exact_match_flexible": 1.0}
+    metric.add_batch(predictions=["18", "5"], references=["18", "6"])
+    assert metric.compute() == {"exact_match_flexible": 0.5} and not home.exists()
 
 
 def test_numbers_strict_and_flexible_differ_where_the_marker_is_missing() -> None:
