@@ -14,6 +14,7 @@ from experiments.study import Contrast, Family, Study
 from spd_lightning.evaluation.across import ONE_STUDENT, Answers, compare_arms, correct_family, words
 from spd_lightning.evaluation.blocks import LEAST_BLOCKS, pooled_error
 from spd_lightning.evaluation.distributions import t_limit
+from spd_lightning.report.wording import equals_p
 
 CHANCE = {"letters": 0.25, "mmlu": 0.25, "bbh": 0.37}
 """Score of a guess, by task; 0 for all others. The six tasks of BBH have two to six options."""
@@ -178,13 +179,13 @@ def sentence(study: Study, row: Mapping[str, Any]) -> str:
     text = f"{what}: {100 * row['delta']:+.1f} points"
     if row["blocks"] == 1:
         alone = row["students"]
-        interval = f", 95% interval {_points(alone['ci95'])}, p = {alone['p_value']:.3f}" if alone["ci95"] else ""
+        interval = f", 95% interval {_points(alone['ci95'])}, p {equals_p(alone['p_value'])}" if alone["ci95"] else ""
         return f"{text}{interval}; one block (seed {row['seeds'][0]}), {row['n']:,} rows: {ONE_STUDENT}."
     if row["ci95"] is None:
         return f"{text}, mean of {row['blocks']} blocks of {n}; no interval from so few: {row['word']}."
     text += f", 95% interval {_points(row['ci95'])}, {row['blocks']} blocks of {n}"
     if row["p_holm"] is not None:
-        text += f", p = {row['p_holm']:.3f}" + (" (Holm)" if row["family"].correction == "holm" else "")
+        text += f", p {equals_p(row['p_holm'])}" + (" (Holm)" if row["family"].correction == "holm" else "")
     power, margin = row["equivalence_power"], 100 * row["margin"]
     text += f": {row['word']}. The design shows {100 * row['smallest_effect']:.1f} points in 4 of 5 studies, and has a "
     return f"{text}power of {100 * power:.0f}% to show equivalence within {margin:.0f} points."

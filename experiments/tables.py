@@ -9,6 +9,7 @@ from typing import Any
 from experiments.judging import NOTHING, Blocks, answers_of, base_share
 from experiments.study import Study
 from spd_lightning.report.render import Block, Table
+from spd_lightning.report.wording import format_p
 
 NOTE = (
     "Equivalence (no difference) is tested row by row, without correction. Residual of all arms: second figure, wrong "
@@ -39,7 +40,7 @@ def contrasts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
                 *(points(score) for score in row["scores"]),
                 "-" if not full["blocks"] else f"{100 * full['delta']:+.1f}",
                 interval(shown["ci95"]),
-                "-" if p_holm is None else f"{p_holm:.3f}",
+                format_p(p_holm),
                 str(full["blocks"]),
                 str(full.get("n", "-")),
                 points(full.get("smallest_effect")),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from spd_lightning.evaluation.statistics import ALPHA
 from spd_lightning.generation.methods import METHODS
 from spd_lightning.scoring.verdicts import is_share
 
@@ -27,8 +28,14 @@ def format_interval(interval: Sequence[float] | None, metric: str, sign: bool = 
 
 
 def format_p(p: float | None) -> str:
-    """A p-value with three decimals, or ``<0.001``."""
-    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+    """A p-value with three decimals, or ``<0.001``; with more where three would put it on the other side of the level.
+
+    >>> format_p(0.0497), format_p(0.0503)
+    ('0.0497', '0.050')
+    """
+    if p is None or p < 0.001:
+        return "-" if p is None else "<0.001"
+    return next(text for digits in range(3, 20) if (float(text := f"{p:.{digits}f}") < ALPHA) is (p < ALPHA))
 
 
 def equals_p(p: float) -> str:

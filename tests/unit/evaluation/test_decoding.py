@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from spd_lightning.evaluation.benchmark import run_benchmark
 from spd_lightning.evaluation.decoding import Decoding, chosen_decoding
 from spd_lightning.evaluation.keys import benchmark_key
 from spd_lightning.tasks import load_task
+from spd_lightning.tasks.task import Benchmark
 from tests.conftest import tiny_model
 
 
@@ -108,3 +111,19 @@ def test_what_changes_no_answer_changes_no_key(tokenizer: Any) -> None:
         assert key(task) != key(task, **how), (task, how)
     assert key("arithmetic", temperature=1.0) != key("arithmetic", temperature=1.0, seed=2)
     assert key("arithmetic", num_samples=2) != key("arithmetic", num_samples=2, seed=2)
+
+
+def test_every_argument_and_field_is_in_the_key_or_named_here() -> None:
+    """A new one that could change an answer is not forgotten."""
+    key = benchmark_key(load_task("arithmetic").benchmark(limit=2), {"temperature": 1.0})
+    whose = {"model", "tokenizer", "method", "benchmark"}  # in the key of the model, or what the fields below are of
+    places = {"rank", "world_size", "gather", "progress", "allow_code_execution", "split"}
+    drawn = {"temperature", "top_p", "top_k"}
+    assert set(inspect.signature(run_benchmark).parameters) - whose - places - drawn <= set(key)
+    assert set(key["decoding"]) == drawn
+    led_to = {"answer_type", "output_type", "max_new_tokens", "stop"}  # `output`
+    follow = {"domain", "script", "num_fewshot", "num_dropped", "system_prompt"}  # from task, protocol or examples
+    assert {field.name for field in fields(Benchmark)} - led_to - follow <= set(key)
+    assert key["output"] == ["generate", "number", 64, ["\nQuestion:", "\n\n"]]
+    custom = replace(load_task("arithmetic").benchmark(limit=2), system_prompt="Be brief.")
+    assert benchmark_key(custom, {})["system_prompt"] == "Be brief."

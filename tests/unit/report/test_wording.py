@@ -31,6 +31,13 @@ def test_small_p_values_have_a_bound() -> None:
     assert [equals_p(p) for p in (0.0123, 0.0)] == ["= 0.012", "<0.001"]
 
 
+def test_a_p_value_is_written_on_its_side_of_the_level() -> None:
+    """What is marked as below 0.05 never reads 0.050."""
+    for p in [0.05 + sign * 10.0**-k for k in range(2, 15) for sign in (-1, 1)] + [0.05, 0.04950001, 0.0505]:
+        assert (float(format_p(p)) < 0.05) is (p < 0.05), p
+    assert [format_p(p) for p in (0.0496, 0.04999, 0.05, 0.0504)] == ["0.0496", "0.04999", "0.050", "0.050"]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
