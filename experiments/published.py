@@ -142,7 +142,8 @@ def published_table(results: Sequence[dict[str, Any]]) -> Table:
         "Per cent; CodeAlpaca in nats a token, lower is better. Intervals are normal ones of 95%: of our mean over "
         "examples and seeds, and of the difference with the published number's own examples too (GSM8K and SVAMP 100, "
         "MBPP 257, MMLU 200, BBH 300; not known for CodeAlpaca). How far a published student would differ from another "
-        "seed's is not known, so they are too narrow."
+        "seed's is not known, so they are too narrow. CodeAlpaca's cells compare only where rows come from the hub, "
+        "since a local copy in another order has another last hundred."
     )
     header = ("benchmark", "method", "published", "ours", "ours - published", "n", "seeds")
     return Table(header, table, text_columns=frozenset({0, 1}), note=note)

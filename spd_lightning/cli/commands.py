@@ -229,7 +229,8 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
         "--recompute": {
             "action": "store_true",
             "help": "Also run all stages once more, beside the run in a folder that is removed again, and compare "
-            "every artifact: reproduced, or what differs first (exit status 1). As long as the run took.",
+            "every artifact: reproduced, or what differs first (exit status 1). It takes as long as the run did, and "
+            "needs its store.",
         }
     },
     "sweep": {"--check": {"action": "store_true", "help": "Only look whether every key and value is accepted."}},

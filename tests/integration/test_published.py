@@ -113,3 +113,4 @@ def test_a_loss_is_in_nats_and_has_the_error_of_ours_alone() -> None:
     results = [{"trained_on": "mbpp", "method": "ssd", "scores": [{**row, "seed": 42}]}]
     table = {(r[0], r[1]): r for r in published_table(results).rows}
     assert table["CodeAlpaca", "ssd"][2:5] == ("0.682", "0.700 +- 0.020", "+0.018 [-0.002, +0.038]")
+    assert "only where rows come from the hub" in published_table(results).note
