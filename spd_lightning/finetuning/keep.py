@@ -22,6 +22,7 @@ from spd_lightning.generation.methods import Method
 from spd_lightning.generation.questions import Asked, Questions
 from spd_lightning.generation.text import completion_ids, completion_text
 from spd_lightning.processes import agree, is_rank_zero
+from spd_lightning.scoring.answers import reading_stops
 from spd_lightning.scoring.judging import check_consent, correct_completions
 from spd_lightning.scoring.verdicts import KINDS
 from spd_lightning.seeds import seed_of
@@ -156,7 +157,7 @@ def _majority(records: Records, asked: Asked) -> Records:
     read = KINDS[answer_type].read
     by_prompt: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
     for record in records:
-        answer, _ = read(asked.judged_part(record["completion"]), "", letters, ())
+        answer, _ = read(asked.judged_part(record["completion"]), "", letters, reading_stops(answer_type))
         if answer is not None:
             same = str(Decimal(answer).normalize()) if answer_type == "number" else answer
             by_prompt[record["id"]].append((same, record))

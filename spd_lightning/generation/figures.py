@@ -10,6 +10,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.generation.lengths import length_figures
 from spd_lightning.generation.questions import Questions
 from spd_lightning.generation.requests import Generation
+from spd_lightning.scoring.answers import reading_stops
 from spd_lightning.scoring.verdicts import holds_answer
 
 
@@ -57,7 +58,8 @@ def corpus_figures(records: Sequence[dict[str, Any]], questions: Questions) -> d
 
     def answered(record: dict[str, Any]) -> bool:
         asked = questions.of(record["id"])
-        return holds_answer(asked.judged_part(record["completion"]), asked.task.answer_type, asked.letters, ())
+        kind = asked.task.answer_type
+        return holds_answer(asked.judged_part(record["completion"]), kind, asked.letters, reading_stops(kind))
 
     figures: dict[str, Any] = dict(statistics(records, answered))
     if len(questions.asked) > 1:

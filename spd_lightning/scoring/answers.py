@@ -16,7 +16,14 @@ from decimal import Decimal
 
 from spd_lightning.errors import UserError
 from spd_lightning.scoring.answers_code import extract_code, parses
-from spd_lightning.scoring.answers_cut import NEXT_TURN, answer_part, cut_at_stops, evaluation_stops, without_thinking
+from spd_lightning.scoring.answers_cut import (
+    NEXT_TURN,
+    answer_part,
+    cut_at_stops,
+    evaluation_stops,
+    reading_stops,
+    without_thinking,
+)
 from spd_lightning.scoring.answers_letters import extract_letter, letters_up_to
 from spd_lightning.scoring.answers_numbers import NumberMode, extract_number
 from spd_lightning.tasks import numbers
@@ -41,6 +48,7 @@ __all__ = [
     "normalise_text",
     "numbers_equal",
     "parses",
+    "reading_stops",
     "tidy_text",
     "without_thinking",
 ]

@@ -61,6 +61,15 @@ def evaluation_stops(
     return stop or (() if protocol == "paper" else NEXT_TURN)
 
 
+def reading_stops(answer_type: str) -> tuple[str, ...]:
+    """Where a completion is cut before it is read, whatever it was cut at when it was written.
+
+    The published protocol stops nowhere, and a base model then asks itself the next question, whose answer is not that
+    of this one. Programs are taken out of what follows them by `extract_code`.
+    """
+    return () if answer_type in ("program", "likelihood") else NEXT_TURN
+
+
 def without_thinking(text: str) -> str:
     """The text without what a model wrote in thought (``<think>..</think>`` and its kind): drafts are no answers.
 

@@ -40,9 +40,9 @@ def of_verdict(records: Sequence[Record], k: int = 1) -> tuple[float, float]:
 
 
 def of_marked_number(records: Sequence[Record], k: int = 1) -> tuple[float, float]:
-    """1 where the number after ``####`` is the gold answer; completions are cut at the task's stop strings already."""
+    """1 where the number after ``####`` is the gold answer."""
     gold = gold_number(records[-1]["expected"])
-    marked = [extract_number(r["completion"], "strict", ())[0] for r in records]
+    marked = [extract_number(r["completion"], "strict")[0] for r in records]
     return sum(numbers_equal(number, gold) for number in marked) / len(marked), 1.0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spd_lightning.errors import UserError
-from spd_lightning.scoring.answers import extract_code
+from spd_lightning.scoring.answers import extract_code, reading_stops
 from spd_lightning.scoring.execution import TestedProgram, judge_programs, programs_at_once
 from spd_lightning.scoring.isolation import may_execute
 from spd_lightning.scoring.parts import split
@@ -34,7 +34,7 @@ def judge_all(
     Args:
         answer_type: Of the task.
         examples: The question of each completion.
-        completions: Cut at their stop strings.
+        completions: Cut at the stop strings of their protocol, if it has any; see `reading_stops`.
         letters: The allowed letters, see `letters_up_to`.
         timeout_s: Limit of one program, seconds.
         workers: Programs run at once; None for as many as there are cores.
@@ -43,11 +43,11 @@ def judge_all(
     Ranks:
         Issues no collective; each process judges what it is given.
     """
-    pairs = list(zip(examples, completions, strict=True))
+    pairs, stops = list(zip(examples, completions, strict=True)), reading_stops(answer_type)
     if answer_type == "rule":
-        return [Verdict(*apply_rule(e.meta["rule"], completion)) for e, completion in pairs]
+        return [Verdict(*apply_rule(e.meta["rule"], completion, stops)) for e, completion in pairs]
     if answer_type != "program":
-        return [judge(e.expected, completion, answer_type, letters) for e, completion in pairs]
+        return [judge(e.expected, completion, answer_type, letters, stops) for e, completion in pairs]
     codes = [extract_code(completion) for completion in completions]
     programs = []
     for e, code in zip(examples, codes, strict=True):

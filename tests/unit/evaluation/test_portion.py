@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.portion import Answers, Way, answer, ask, context_of, judge, target_losses
+from spd_lightning.evaluation.scores import score_records
 from spd_lightning.generation.requests import Generation
+from spd_lightning.scoring.counting import of_marked_number
 from spd_lightning.tasks.task import Benchmark, Example
 from tests.conftest import byte_tokenizer, tiny_model
 
@@ -88,3 +91,19 @@ def test_completions_are_judged_without_any_model() -> None:
         ("e2", None, False),
     ]
     assert target_losses(make("number", "generate"), Answers()) == {}
+
+
+def test_under_the_published_protocol_the_next_question_is_written_and_not_read() -> None:
+    """It stops nowhere: the completion stands whole, for the script's reading too; a person reads up to the turn."""
+    benchmark = replace(make("number", "generate", 2), protocol="paper", script=True)
+    texts = [" so #### 7\n\nQuestion: And 4 + 5?\nAnswer: #### 9", " #### 9\n\nQuestion: And 3 + 4?\nAnswer: #### 7"]
+    written = [Generation(f"e{i}", 0, "", text, (1,), 1, "length", 42) for i, text in enumerate(texts)]
+    records = judge(benchmark, Answers(generations=written), Way())
+    assert [(r["answer"], r["correct"], r["script_correct"]) for r in records] == [
+        ("7", True, False),
+        ("9", False, True),
+    ]
+    assert [r["completion"] for r in records] == texts
+    values = {s.metric: s.value for s in score_records(records, "number", method="m", task="t", protocol="paper")}
+    assert values == {"exact_match_flexible": 0.5, "exact_match_strict": 0.5, "exact_match_flexible_script": 0.5}
+    assert [of_marked_number([r])[0] for r in records] == [1.0, 0.0]

@@ -16,7 +16,14 @@ def test_a_verdict_counts_one_or_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "total"), [("#### 18", 1.0), ("#### $18.00", 1.0), ("It is 18", 0.0), ("#### 1", 0.0)]
+    ("text", "total"),
+    [
+        ("#### 18", 1.0),
+        ("#### $18.00", 1.0),
+        ("It is 18", 0.0),
+        ("#### 1", 0.0),
+        ("#### 18\n\nQuestion: x\n#### 9", 1.0),
+    ],
 )
 def test_only_a_marked_number_counts(text: str, total: float) -> None:
     assert of_marked_number([{"completion": text, "expected": "18"}]) == (total, 1.0)
