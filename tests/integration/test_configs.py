@@ -51,6 +51,7 @@ def test_paper_configurations_hold_the_published_settings(task: str) -> None:
     )
     assert (data.temperature, data.top_p, data.top_k, data.repetition_penalty) == (0.7, 0.9, 20, 1.1)
     assert (data.max_new_tokens, data.num_generations, data.prompt_format, data.min_p) == (256, 1, "plain", 0.0)
+    assert (data.keep, data.min_completions, data.val_fraction) == ("all", 0.0, 0.0), "used raw, empty ones too"
     assert (data.batch_size, data.dtype) == (64, "float32"), "64 is harmless where the corpus does not depend on it"
     assert (evaluation.protocol, evaluation.repetition_penalty) == ("paper", 1.1)
     assert options.subspace.span_rule == "contained" and options.subspace.max_length == 256
