@@ -101,7 +101,6 @@ class Recipe:
         return replace(self.sampling, max_new_tokens=self.limit(batch[0])) if batch else self.sampling
 
     def _sampling(self, max_new_tokens: int) -> SamplingParams:
-        plain = self.method == "psr"
         typed = SamplingParams(
             max_new_tokens=max_new_tokens,
             temperature=self.temperature,
@@ -112,7 +111,9 @@ class Recipe:
             seed=self.seed,
             stop=self.stop,
         )
-        return replace(typed, top_p=1.0, min_p=0.0) if plain else typed
+        if self.temperature == 0:  # the most probable token is the same, however many others are kept
+            return replace(typed, top_p=1.0, top_k=0, min_p=0.0)
+        return replace(typed, top_p=1.0, min_p=0.0) if self.method == "psr" else typed
 
     def check_engine(self) -> None:
         """Refuse an engine that is not there, or that would lose what the model has learned.

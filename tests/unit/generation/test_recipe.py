@@ -12,6 +12,7 @@ import torch
 from spd_lightning.generation.questions import Questions
 from spd_lightning.generation.recipe import Recipe
 from spd_lightning.generation.requests import form_batches
+from spd_lightning.generation.sampling import SamplingParams, choose_tokens
 from spd_lightning.tasks import load_task
 
 # Named otherwise in the key, or there by what they lead to: the prompts, the tokens, the sampling.
@@ -28,6 +29,23 @@ def test_every_option_is_in_the_key_or_there_by_what_it_leads_to(tiny_model_dir:
     key = small(tiny_model_dir).key()
     assert fields >= ELSEWHERE and fields - ELSEWHERE <= key.keys()
     assert key.keys() - fields == {"model", "task", "task_version", "prompts", "prompt_tokens"}
+
+
+def test_what_cuts_nothing_of_a_greedy_choice_parts_no_corpora(tiny_model_dir: str) -> None:
+    greedy = dataclasses.replace(small(tiny_model_dir), temperature=0.0)
+    cuts: list[dict[str, Any]] = [{"top_p": 0.5}, {"top_k": 3}, {"min_p": 0.2}, {"method": "psr"}]
+    assert all(dataclasses.replace(greedy, **cut).key() == greedy.key() for cut in cuts)
+    drawn = dataclasses.replace(greedy, temperature=0.7)
+    keys = [dataclasses.replace(drawn, **cut).key() for cut in ({}, *cuts)]
+    assert all(a != b for i, a in enumerate(keys) for b in keys[:i])
+    with torch.inference_mode():  # and so it is: the same tokens
+        logits = torch.randn(50, 200, generator=torch.Generator().manual_seed(1))
+        keys_of_rows = torch.zeros(50, 2, dtype=torch.int32)
+        tokens = [
+            choose_tokens(logits, SamplingParams(temperature=0.0, **cut), keys_of_rows)[0].tolist()
+            for cut in ({}, *cuts[:3])
+        ]
+    assert all(found == logits.argmax(-1).tolist() for found in tokens)
 
 
 def test_a_settled_recipe_keeps_the_questions_that_were_read(tiny_model_dir: str) -> None:
