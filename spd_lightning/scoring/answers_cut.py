@@ -65,9 +65,10 @@ def reading_stops(answer_type: str) -> tuple[str, ...]:
     """Where a completion is cut before it is read, whatever it was cut at when it was written.
 
     The published protocol stops nowhere, and a base model then asks itself the next question, whose answer is not that
-    of this one. Programs are taken out of what follows them by `extract_code`.
+    of this one. Programs are taken out of what follows them by `extract_code`; a user's own rule reads all that the
+    user's own stop strings leave.
     """
-    return () if answer_type in ("program", "likelihood") else NEXT_TURN
+    return () if answer_type in ("program", "likelihood", "rule") else NEXT_TURN
 
 
 def without_thinking(text: str) -> str:

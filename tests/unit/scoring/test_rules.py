@@ -9,7 +9,7 @@ import pytest
 from spd_lightning.errors import UserError
 from spd_lightning.scoring.judging import judge_all
 from spd_lightning.scoring.rules import apply_rule, normalised
-from spd_lightning.tasks import load_task
+from spd_lightning.tasks import Example, load_task
 from spd_lightning.tasks.rules import Rule
 
 
@@ -69,6 +69,14 @@ def test_six_of_eight_right_answers_in_sentences_are_right(tmp_path: Path) -> No
     verdicts = judge_all(task.answer_type, examples, answers)
     assert [v.correct for v in verdicts] == [True] * 6 + [False] * 2
     assert verdicts[0].answer == "Paris"
+
+
+def test_a_rule_reads_all_that_the_user_s_stop_strings_leave() -> None:
+    """Somebody's answers may hold what other tasks take for a next question."""
+    rule = Rule("contains", ("Why?",))
+    example = Example("e0", "Write two questions.", " Q: Why?", expected="Why?", meta={"rule": rule})
+    (verdict,) = judge_all("rule", [example], ["How?\nQ: Why?"])
+    assert verdict.correct
 
 
 def test_a_function_of_the_user(tmp_path: Path) -> None:
