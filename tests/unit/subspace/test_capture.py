@@ -8,6 +8,7 @@ from spd_lightning.subspace.capture import Batch, capture_gradients, collate, fo
 from spd_lightning.subspace.correctness import EncodedExample
 from spd_lightning.subspace.sites import kv_sites
 from tests.conftest import tiny_model
+from tests.unit.subspace.forward_by_hand import forward
 
 
 def encoded(ids, positions, name="x"):
@@ -57,6 +58,26 @@ def test_padded_batch_equals_one_text_at_a_time(kind, layers):
         assert torch.allclose(rows, torch.cat([g[:width] for g in expected]), rtol=1e-5, atol=1e-12)
         # what is left out is zero by definition
         assert all(not g[e.reach :].any() for g, e in zip(expected, EXAMPLES, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+def test_gradients_equal_those_of_a_forward_written_by_hand(kind):
+    """Of K and V as they leave their projections: all heads side by side, before key norm and rotary positions."""
+    model = tiny_model(kind, num_hidden_layers=3).double().requires_grad_(False)
+    for name, weight in model.named_parameters():
+        weight.data = torch.randn_like(weight) * 0.3 + ("norm" in name)
+    gradients = capture_gradients(model, collate(EXAMPLES), kv_sites(model, [1, 2]))
+    expected = {key: [] for key in gradients}
+    for example in EXAMPLES:
+        taken = dict.fromkeys(expected)
+        log_p = forward(model, list(example.input_ids), taken=taken).log_softmax(-1)
+        s = [t for t, inside in enumerate(example.correctness_mask) if inside]
+        loss = -sum(log_p[t - 1, example.input_ids[t]] for t in s) / len(s)
+        for key, gradient in zip(taken, torch.autograd.grad(loss, list(taken.values())), strict=True):
+            expected[key].append(gradient[:16])  # rows that are run, see above
+    for key, rows in gradients.items():
+        wanted = torch.cat(expected[key])
+        assert (rows - wanted).norm() < 1e-4 * wanted.norm()  # transformers turns and norms in float32
 
 
 def test_no_parameter_gets_a_gradient_and_no_hook_stays():

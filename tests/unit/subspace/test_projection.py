@@ -10,6 +10,7 @@ from spd_lightning.subspace.moments import Moments
 from spd_lightning.subspace.projection import fold_into, fold_projection, project, project_kv
 from spd_lightning.subspace.sites import kv_sites, weights_digest
 from tests.conftest import tiny_model
+from tests.unit.subspace.forward_by_hand import forward
 from tests.unit.subspace.test_sites import ARCHITECTURES, make
 
 IDS = torch.tensor([[5, 9, 17, 33, 2, 30, 11]])
@@ -57,6 +58,26 @@ def test_folded_equals_hooks_for_every_architecture(architecture, strength):
     assert torch.allclose(by_hooks, by_weights, atol=1e-4)
     assert_untouched(model, before)
     assert torch.equal(logits(model), plain)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("strength", [1.0, 0.4])
+def test_both_forms_equal_a_forward_written_by_hand(kind, strength):
+    """K~ = K P and V~ = V P on every token, before key norm and rotary positions."""
+    model = tiny_model(kind)
+    for name, weight in model.named_parameters():
+        weight.data = torch.randn_like(weight) * 0.3 + ("norm" in name)
+    subspace = subspace_of(model, strength=strength)
+    projectors = {}
+    for key in subspace.sites:
+        basis = subspace.bases[key].double()
+        projectors[key] = (1 - strength) * torch.eye(len(basis), dtype=torch.float64) + strength * basis @ basis.T
+    plain, wanted = (forward(model, IDS[0].tolist(), p) for p in ({}, projectors))
+    assert (plain - wanted).abs().max() > 0.1
+    torch.testing.assert_close(logits(model)[0].double(), plain, rtol=1e-4, atol=1e-4)
+    for context in (project_kv, fold_projection):
+        with context(model, subspace):
+            torch.testing.assert_close(logits(model)[0].double(), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_projection_is_applied_to_the_output_of_the_site_and_to_nothing_else():
