@@ -65,7 +65,8 @@ def scores(run: Run) -> Intervals | None:
         points = tuple(
             point(s["value"], s["ci95"], s["metric"], methods.index(m)) for m in methods if (s := here.get(m))
         )
-        rows.append(Row(f"{benchmark_name(first)}, {first['metric']}, n={first['n']}", points))
+        counts = "/".join(dict.fromkeys(str(here[m]["n"]) for m in methods if m in here))
+        rows.append(Row(f"{benchmark_name(first)}, {first['metric']}, n={counts}", points))
     return Intervals("Scores", "score (%), with 95% interval", rows, tuple(methods))
 
 

@@ -703,6 +703,9 @@ def test_plots_say_what_they_show(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "r"))
     for chart in (figures.spectrum(run), figures.scores(run), figures.losses(run), figures.lengths(run)):
         assert chart is not None and plots.paper_figure(chart).axes[0].get_xlabel()
+    run.scores[0]["n"] = 90  # of the base, which answered fewer
+    chart = figures.scores(run)
+    assert chart is not None and chart.rows[0].label.endswith("n=90/100")
     many = figures.spectrum(read_run(make_run(tmp_path / "many", at=range(20))))
     assert many is not None
     assert plots.paper_figure(many).axes[1].get_ylabel() == "layer (solid: K, dashed: V)"
