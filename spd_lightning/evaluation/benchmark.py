@@ -26,7 +26,6 @@ from spd_lightning.evaluation.portion import (
     Way,
     answer,
     ask,
-    context_of,
     judge,
     target_losses,
 )
@@ -38,7 +37,7 @@ from spd_lightning.evaluation.scores import (
     score_records,
     unique_records,
 )
-from spd_lightning.model.anatomy import dtype_name, eval_mode
+from spd_lightning.model.anatomy import context_of, dtype_name, eval_mode
 from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.model.short_attention import without_plans
 from spd_lightning.scoring.isolation import may_execute, probe_isolation

@@ -23,12 +23,13 @@ from spd_lightning.evaluation.context import Occasion
 from spd_lightning.evaluation.continuations import Work, tokenise, work_of_tokens
 from spd_lightning.evaluation.divergence import summary, text_divergences
 from spd_lightning.evaluation.models import Base
-from spd_lightning.evaluation.portion import Way, ask, context_of
+from spd_lightning.evaluation.portion import Way, ask
 from spd_lightning.evaluation.scores import BenchmarkResult
 from spd_lightning.evaluation.suite import BenchmarkSuite
 from spd_lightning.finetuning.texts import TrainingText
 from spd_lightning.generation.text import completion_ids
 from spd_lightning.model.adapter_beside import all_weights_trained, read_record
+from spd_lightning.model.anatomy import context_of
 from spd_lightning.model.load import load_config, load_student, load_tokenizer
 from spd_lightning.tasks.task import Benchmark
 

@@ -100,12 +100,6 @@ class Answers:
 # -- ask ---------------------------------------------------------------------------------------------------------------
 
 
-def context_of(config: Any) -> int | None:
-    """The longest text that a model of this config takes, tokens; None where it names no limit."""
-    limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return limit
-
-
 def ask(benchmark: Benchmark, tokenizer: PreTrainedTokenizerBase, context: int | None, way: Way) -> Asked:
     """The prompts of a benchmark that fit into the model's context.
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spd_lightning.evaluation.continuations import LikelihoodItem
 from spd_lightning.evaluation.likelihood import score_choices
+from spd_lightning.model.anatomy import context_of
 from spd_lightning.tasks.task import Benchmark
 
 EXAMPLES = 8  # as dear as scoring that many examples of a likelihood task twice: seconds on a CPU
@@ -40,7 +41,7 @@ def rounding_noise(
     if len(chosen) < 2:
         return None
     items = [LikelihoodItem(e.id, e.prompt, (e.target,)) for e in chosen]
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_of(model.config)
     found = []
     for size in (1, len(items)):
         scores = score_choices(model, tokenizer, items, batch_size=size, max_length=context)

@@ -16,9 +16,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.texts import TrainingText
+from spd_lightning.model.anatomy import context_of
 from spd_lightning.seeds import seed_of
 
 IGNORE_INDEX = -100
@@ -174,13 +176,13 @@ class TextLoader:
         read = {"texts": len(self.rows), "cut": self.num_truncated, "left_out": self.num_without_loss}
         return read | ({"batches": int(batches), "of_batches": len(self)} if batches < len(self) else {})
 
-    def check(self, accumulate: int, vocabulary: int, model_name_or_path: str) -> None:
+    def check(self, accumulate: int, model: PreTrainedModel, model_name_or_path: str) -> None:
         """Refuse batches that do not fit the trainer or the model.
 
         Args:
             accumulate: The trainer's accumulate_grad_batches.
-            vocabulary: Rows of the model's embedding.
-            model_name_or_path: The model.
+            model: The model, also with an adapter.
+            model_name_or_path: Its name.
 
         Raises:
             UserError: For what does not fit.
@@ -190,12 +192,18 @@ class TextLoader:
                 f"The training batches were made for accumulate={self.accumulate}, but "
                 f"trainer.accumulate_grad_batches={accumulate}. Pass the trainer's value to make_train_loader."
             )
+        longest, context = max(len(row.input_ids) for row in self.rows), context_of(model.config)
+        if context is not None and longest > context:
+            raise UserError(
+                f"A training text has {longest} tokens within max_length={self.max_length}, but {model_name_or_path} "
+                f"takes {context}. Set --model.max_length to {context}."
+            )
+        vocabulary: int = model.get_input_embeddings().num_embeddings  # type: ignore[assignment]
         if self.max_token_id >= vocabulary:
             raise UserError(
                 f"The corpus holds token id {self.max_token_id}, but the vocabulary of {model_name_or_path} has "
                 f"{vocabulary} rows: corpus and model do not belong together. Set model_name_or_path "
-                "(--subspace.model_name_or_path) to the "
-                "model that generated the corpus."
+                "(--subspace.model_name_or_path) to the model that generated the corpus."
             )
 
     def set_epoch(self, epoch: int) -> None:

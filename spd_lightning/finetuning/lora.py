@@ -31,6 +31,7 @@ ATTENTION_PROJECTIONS = (
     "kv_proj",
     "attn.c_proj",
     "attn.out_proj",
+    "attn.Wo",
     "attention.dense",
     "attention.out_proj",
     "self_attention.dense",

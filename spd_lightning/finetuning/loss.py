@@ -86,7 +86,8 @@ def check_packing(model: Any, longest: int) -> None:
             f"packing=True would leak the texts of a row into each other: {len(recurrent)} layers of this "
             f"{config.model_type} model carry a state from token to token. Set --model.packing=false."
         )
-    window = getattr(config, "sliding_window", None)
+    windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    window = next((tokens for tokens in windows if tokens is not None), None)
     if window is not None and longest > window and "flash" not in (getattr(config, "_attn_implementation", "") or ""):
         raise UserError(
             f"packing=True would lose the sliding window of {window} tokens of this {config.model_type} model: the "

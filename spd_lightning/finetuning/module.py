@@ -163,8 +163,7 @@ class SPDFineTuningModule(LightningModule):
     def on_train_start(self) -> None:
         """Check that the data fits the model and the trainer, and say where training starts."""
         loader: Any = self.trainer.train_dataloader
-        vocabulary = self._model.get_input_embeddings().num_embeddings
-        loader.check(self.trainer.accumulate_grad_batches, vocabulary, self._options.model_name_or_path)
+        loader.check(self.trainer.accumulate_grad_batches, self._model, self._options.model_name_or_path)
         if loader.packing:
             check_packing(self._model, max(len(row.input_ids) for row in loader.rows))
         trained = sum(p.numel() for p in self._model.parameters() if p.requires_grad)

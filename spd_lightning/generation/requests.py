@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.errors import UserError
 from spd_lightning.generation.text import common_start
+from spd_lightning.model.anatomy import context_of
 from spd_lightning.model.chat_template import PromptFormat, plain_prompt, prompt_turns, render_prompts
 
 DEFAULT_BATCH_SIZE = 64  # completions decoded together when neither a batch size nor a token budget is given
@@ -289,7 +290,7 @@ def check_context(config: Any, requests: list[Request], max_new_tokens: int) -> 
     Raises:
         UserError: Naming the longest prompt.
     """
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    context = context_of(config)
     if context is None or not requests:
         return
     longest = max(requests, key=lambda r: len(r.prompt_ids))

@@ -17,11 +17,12 @@ from transformers.pytorch_utils import Conv1D
 from spd_lightning.errors import UserError
 from spd_lightning.options import check_layers
 
-# Model types whose layers hold a state that no cache of transformers holds for them.
+# Model types that cannot run in batches with a cache of transformers, and why: most hold a state that it does not.
 OWN_STATE = {
     "recurrent_gemma": "its recurrent layers keep their state in the modules, and let padding into it",
     "minimax": "its linear attention keeps its state in a cache of its own",
     "rwkv": "it keeps its state outside the caches of transformers",
+    "trocr": "it is the decoder of an encoder-decoder model, and its positions know no padding",
     "xlstm": "it keeps its state outside the caches of transformers",
 }
 
@@ -73,6 +74,13 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     return next((m for m in lists if len(m) == depth), max(lists, key=len))
 
 
+def context_of(config: Any) -> int | None:
+    """The longest text that a model of this config takes, tokens; None where it names no limit."""
+    text = config.get_text_config(decoder=True)
+    limits = (getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len"))  # the latter is MPT's
+    return next((limit for limit in limits if limit is not None), None)
+
+
 def cache_layers(config: Any) -> list[Any]:
     """The layers of transformers' own cache, one for each decoder layer, by the layer types of a config.
 
@@ -105,6 +113,16 @@ def without_attention(config: Any) -> bool:
         return _none_attends(list(DynamicCache(config=config).layers))
     except KeyError:
         return False
+
+
+def state_layers(config: Any) -> list[int]:
+    """Decoder layers that carry a state and have no attention, whatever their projections are called."""
+    try:
+        layers = DynamicCache(config=config).layers
+    except KeyError:
+        return []
+    states = [isinstance(x, LinearAttentionCacheLayerMixin) and not isinstance(x, CacheLayerMixin) for x in layers]
+    return [i for i, state in enumerate(states) if state]
 
 
 def recurrent_layers(config: Any) -> list[int]:

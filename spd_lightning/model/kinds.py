@@ -17,7 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from spd_lightning.errors import UserError
 from spd_lightning.model.anatomy import cast_weights
 from spd_lightning.model.damage import read_object
-from spd_lightning.model.text_part import model_class
+from spd_lightning.model.text_part import is_multimodal, model_class
 
 # Quantised weights that transformers makes dense while it loads them, where its configuration asks for that.
 DENSE_ON_LOADING = ("fp8", "mxfp4", "compressed-tensors")
@@ -87,6 +87,10 @@ def check_kind(name: str, config: Any) -> None:
     elif type(config) not in model_class(config)._model_mapping:
         parts = [part for part in ("vision_config", "audio_config") if getattr(config, part, None) is not None]
         what = "a multimodal model whose text part does not load alone" if parts else "no causal language model"
+    elif is_multimodal(config) and (auto := model_class(config))._model_mapping[type(config)].config_class not in (
+        auto._model_mapping
+    ):  # no automatic class would open what is exported (Mllama)
+        what = "a multimodal model whose text part does not load alone"
     elif getattr(config, "is_decoder", None) is False and type(config) in AutoModelForMaskedLM._model_mapping:
         what = "an encoder, which looks at the tokens to come"
     else:

@@ -18,8 +18,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from spd_lightning.artifacts.reading import missing
 from spd_lightning.cost.formulas import size
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.portion import Way, ask, context_of
+from spd_lightning.evaluation.portion import Way, ask
 from spd_lightning.finetuning.trained_model import check_student
+from spd_lightning.model.anatomy import context_of
 from spd_lightning.model.load import load_config, load_tokenizer, resolve_dtype
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.model.student_base import check_base_of

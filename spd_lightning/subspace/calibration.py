@@ -16,13 +16,18 @@ from torch import nn
 
 from spd_lightning.errors import UserError
 from spd_lightning.health import Health, fewer_than_asked
-from spd_lightning.model.anatomy import cache_layers, decoder_layers, dtype_name, resolve_layers
+from spd_lightning.model.anatomy import cache_layers, context_of, decoder_layers, dtype_name, resolve_layers
 from spd_lightning.model.load import load_config
 from spd_lightning.model.text_part import skeleton
 from spd_lightning.subspace.choice import Basis, Rank, choose_rank
 from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample
 from spd_lightning.subspace.sites import KVSite, Sides, SiteKey, kv_sites, split_sides
 from spd_lightning.tasks.task import Example, Rows, Task
+
+
+def context(model_name_or_path: str) -> int | None:
+    """The longest text that a model takes, tokens; None where its config names no limit."""
+    return context_of(load_config(model_name_or_path))
 
 
 def first_examples(task: Task, num_examples: int | None) -> list[Example]:

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from spd_lightning.errors import UserError
 from spd_lightning.model.anatomy import head_at
 from spd_lightning.model.short_attention import short_attention
 from spd_lightning.subspace.correctness import EncodedExample
@@ -97,6 +98,9 @@ def capture_gradients(model: PreTrainedModel, batch: Batch, sites: Mapping[SiteK
         S in the batch (or less than a step after it), by example then position; where several layers have the weights
         of a site, those rows once for each. Rows of later tokens are zero and left out: `for_moments` counts them.
 
+    Raises:
+        UserError: If a site has no part in the loss.
+
     Ranks:
         Pure; issues no collective.
     """
@@ -113,11 +117,25 @@ def capture_gradients(model: PreTrainedModel, batch: Batch, sites: Mapping[SiteK
         logits = logits[0].to(torch.promote_types(logits.dtype, torch.float32))
         losses = F.cross_entropy(logits, labels.to(logits.device), reduction="none")
         loss = (losses * weights[predicts_s].to(losses)).sum()
-        found = iter(torch.autograd.grad(loss, [output for name in modules for output in outputs[name]]))
+        captured = [output for name in modules for output in outputs[name]]
+        given = torch.autograd.grad(loss, captured, allow_unused=True)
+        _check_used(model, [name for name in modules if not outputs[name]], given)
+        found = iter(given)
         gradients = {
             name: torch.cat([next(found)[real.to(output.device)] for output in outputs[name]]) for name in modules
         }
     return {key: site.select(gradients[site.name]) for key, site in sites.items()}
+
+
+def _check_used(model: nn.Module, unread: Sequence[str], gradients: Sequence[Tensor | None]) -> None:
+    """Refuse a model that does not run a site on text, or runs it without gradients (HRM's first cycles)."""
+    if unread or any(gradient is None for gradient in gradients):
+        where = f" {unread[0]}" if unread else ""
+        raise UserError(
+            f"The loss of {type(model).__name__} has no gradient at every site{where}: it does not run all of them on "
+            "text, or some without gradients. Set --subspace.layers to others, or model_name_or_path "
+            "(--subspace.model_name_or_path) to another model."
+        )
 
 
 Rows = dict[SiteKey, Tensor]

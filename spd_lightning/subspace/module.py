@@ -10,8 +10,8 @@ those never runs the model again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
-from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -121,13 +121,14 @@ class SubspaceExtractionModule(LightningModule):
         self.found: dict[str, Moments] = {}
         option = f"--subspace.{'task' if basis_task is None else 'basis_task'}"
         read = (task_file, data_dir, num_examples, max_length, loss, span_rule, seed, rows, self.prompt_format)
-        self.pairs = {name: Pairs(name, lambda: self.tokenizer, *read, option) for name in self.weights}
+        context = functools.partial(calibration.context, model_name_or_path)
+        self.pairs = {name: Pairs(name, lambda: self.tokenizer, context, *read, option) for name in self.weights}
         self._batches: list[tuple[str, int, list[EncodedExample]]] = []
         self._sites: dict[SiteKey, KVSite] = {}
         self._running: dict[str, Moments] = {}
         self._packed = contextlib.ExitStack()
 
-    @cached_property
+    @functools.cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's."""
         return load_tokenizer(self.model_name_or_path)
@@ -143,7 +144,7 @@ class SubspaceExtractionModule(LightningModule):
         (name,) = self.weights
         self.found = {name: moments}
 
-    @cached_property
+    @functools.cached_property
     def target_sites(self) -> dict[SiteKey, int]:
         """``(layer, side)`` to kv_dim of every target site, from the model's config alone.
 

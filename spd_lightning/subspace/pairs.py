@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from spd_lightning.errors import UserError
 from spd_lightning.model.chat_template import PromptFormat
 from spd_lightning.subspace import calibration
-from spd_lightning.subspace.capture import form_batches
+from spd_lightning.subspace.capture import STEP, form_batches
 from spd_lightning.subspace.correctness import CalibrationStatistics, EncodedExample, Loss, SpanRule, encode_examples
 from spd_lightning.subspace.sites import SiteKey
 from spd_lightning.tasks import load_task
@@ -28,11 +29,13 @@ class Pairs:
 
     Args:
         tokenizer: Gives the model's.
+        context: Gives the longest text that the model takes, tokens; None for no limit.
         option: That names the task, for messages.
     """
 
     name: str
     tokenizer: Callable[[], PreTrainedTokenizerBase]
+    context: Callable[[], int | None]
     task_file: str | dict[str, Any] | None
     data_dir: str | None
     num_examples: int | None
@@ -56,9 +59,21 @@ class Pairs:
 
     @cached_property
     def encoded(self) -> tuple[list[EncodedExample], CalibrationStatistics]:
-        """The tokenised pairs with a non-empty S, and what became of all."""
+        """The tokenised pairs with a non-empty S, and what became of all.
+
+        Raises:
+            UserError: If a text is longer than the model takes, or as `encode_examples`.
+        """
         form = (self.prompt_format, self.task.system_prompt)
-        return encode_examples(self.tokenizer(), self.examples, self.max_length, self.span_rule, self.loss, *form)
+        found = encode_examples(self.tokenizer(), self.examples, self.max_length, self.span_rule, self.loss, *form)
+        longest, context = max(found[0], key=lambda e: e.reach), self.context()
+        most = None if context is None else context - context % STEP  # rows are run in whole steps
+        if most is not None and longest.reach > most:
+            raise UserError(
+                f"The calibration text of {longest.id} has {len(longest.input_ids)} tokens within max_length="
+                f"{self.max_length}, but the model takes {context}. Set max_length (--subspace.max_length) to {most}."
+            )
+        return found
 
     @property
     def reading(self) -> dict[str, Any]:

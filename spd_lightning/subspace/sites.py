@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from spd_lightning.errors import UserError
 from spd_lightning.model.adapter_beside import LinearBeside
-from spd_lightning.model.anatomy import decoder_layers, is_conv1d, is_linear, without_attention
+from spd_lightning.model.anatomy import decoder_layers, is_conv1d, is_linear, state_layers, without_attention
 from spd_lightning.subspace.layouts import Index, fused_layout
 
 Side = Literal["k", "v"]
@@ -113,9 +113,10 @@ def kv_sites(model: nn.Module, layers: Iterable[int] | None = None) -> dict[Site
     blocks = decoder_layers(model)
     wanted = range(len(blocks)) if layers is None else list(layers)
     owner: dict[tuple[int, Side], SiteKey] = {}  # by weight and side: the site of the first layer that has it
+    without = state_layers(model.config)  # OLMo Hybrid's have a k_proj
     for i, block in enumerate(blocks):
         try:
-            found = _layer_sites(model, block)
+            found = {} if i in without else _layer_sites(model, block)
         except UserError as error:
             unknown = error
             if layers is not None and i in wanted:
@@ -186,7 +187,8 @@ def _layer_sites(model: nn.Module, block: nn.Module) -> dict[Side, tuple[nn.Modu
     """
     named: dict[str, nn.Module] = {}
     for name, module in block.named_modules():
-        named.setdefault(name.rsplit(".", 1)[-1], module)
+        if isinstance(getattr(base_projection(module), "weight", None), Tensor):  # else a module around a projection
+            named.setdefault(name.rsplit(".", 1)[-1], module)
     if "k_proj" in named and "v_proj" in named:
         return {"k": (named["k_proj"], None), "v": (named["v_proj"], None)}
     if "k_proj" in named and _values_are_keys(block):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
+from torch import nn
 
 from spd_lightning.cost.shape import model_shape
 from spd_lightning.errors import UserError
@@ -14,7 +16,7 @@ from spd_lightning.finetuning.cross_entropy import logits_or_hidden
 from spd_lightning.finetuning.lora import adapted_blocks, add_lora, lora_targets
 from spd_lightning.finetuning.loss import check_packing
 from spd_lightning.generation.cache import empty_cache, shares_beginning
-from spd_lightning.model.anatomy import resolve_layers, text_decoder
+from spd_lightning.model.anatomy import cache_layers, context_of, resolve_layers, text_decoder
 from spd_lightning.subspace.calibration import target_sites, where
 from spd_lightning.subspace.capture import Batch, capture_gradients, for_moments
 from spd_lightning.subspace.sites import kv_sites
@@ -36,6 +38,47 @@ def test_middle_and_last_are_counted_among_the_layers_with_keys_and_values() -> 
 def test_a_layer_without_them_is_refused_and_those_with_them_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"under layer 2 of Qwen3_5.*Layers that have them: 1, 3\..*--subspace.layers"):
         target_sites(save("qwen3_5", tmp_path), [2], "kv", "half")
+
+
+def test_linear_attention_has_no_site_whatever_its_projections_are_called(tmp_path: Path) -> None:
+    """Those of OLMo Hybrid are called q_proj, k_proj and v_proj, as attention's are."""
+    assert sites_of("olmo_hybrid", tmp_path) == [(3, "k"), (3, "v")]
+    assert list(kv_sites(random_model("olmo_hybrid"))) == [(i, side) for i in (1, 3) for side in ("k", "v")]
+
+
+def test_a_module_around_a_projection_is_none() -> None:
+    model: Any = random_model("llama")
+    attention = model.model.layers[1].self_attn
+    attention.k_proj = nn.Sequential(attention.k_proj)  # as Moshi's
+    assert (1, "k") not in kv_sites(model)
+    with pytest.raises(UserError, match=r"No K/V projection known under layer 1 of Llama.*self_attn\.k_proj\.0"):
+        kv_sites(model, [1])
+
+
+@pytest.mark.parametrize("passed_over", [True, False])
+def test_a_site_that_has_no_part_in_the_loss_is_told(passed_over: bool) -> None:
+    """As layers for pictures are passed over without one, and HRM runs its first cycles without gradients."""
+    model: Any = random_model("llama")
+    block = model.model.layers[2]
+    block.forward = (lambda hidden, *_, **__: hidden) if passed_over else torch.no_grad()(block.forward)
+    ids = torch.arange(3, 12)[None]
+    batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.arange(9)[None] > 6)
+    with pytest.raises(UserError, match=r"LlamaForCausalLM has no gradient at every site.*--subspace\.layers"):
+        capture_gradients(model, batch, kv_sites(model, [2]))
+
+
+def test_the_context_of_a_model_is_found_under_each_name() -> None:
+    assert context_of(config_of("llama")) == context_of(config_of("gpt2")) == context_of(config_of("gemma3_vl")) == 4096
+    assert context_of(transformers.MptConfig(max_seq_len=32)) == 32  # its ALiBi biases are made for so many
+    assert context_of(transformers.BloomConfig()) is None
+
+
+def test_chunked_attention_is_a_window_that_packing_would_lose() -> None:
+    model = random_model("llama4")
+    model.config.get_text_config().attention_chunk_size = 16
+    check_packing(model, 16)
+    with pytest.raises(UserError, match="packing=True would lose the sliding window of 16 tokens"):
+        check_packing(model, 17)
 
 
 def test_one_projection_for_both_is_one_site(tmp_path: Path) -> None:
@@ -82,6 +125,12 @@ def test_what_recurrent_layers_carry_is_not_shared_between_texts(family: str) ->
 def test_a_cache_that_rows_cannot_leave_is_refused(family: str) -> None:
     with pytest.raises(UserError, match=rf"Model type '{family}' cannot generate here: "):
         empty_cache(random_model(family), 8)
+
+
+def test_positions_that_know_no_padding_are_refused() -> None:
+    """TrOCR counts them from the cache: a padded row's logits were off by half of the largest."""
+    with pytest.raises(UserError, match=r"Model type 'trocr' cannot generate here: .*positions know no padding"):
+        cache_layers(transformers.TrOCRConfig())
 
 
 def test_a_cache_of_a_kind_that_is_not_known_is_refused() -> None:

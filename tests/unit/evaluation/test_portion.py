@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.portion import Answers, Way, answer, ask, context_of, judge, target_losses
+from spd_lightning.evaluation.portion import Answers, Way, answer, ask, judge, target_losses
 from spd_lightning.evaluation.scores import score_records
 from spd_lightning.generation.requests import Generation
+from spd_lightning.model.anatomy import context_of
 from spd_lightning.scoring.counting import of_marked_number
 from spd_lightning.tasks.task import Benchmark, Example
 from tests.conftest import byte_tokenizer, tiny_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.finetuning.batching import IGNORE_INDEX, TextLoader, make_train_loader, make_val_loader, packed_mask
 from spd_lightning.finetuning.texts import TrainingText, split_validation, texts_from_corpus
 from spd_lightning.generation.text import completion_text
-from tests.conftest import byte_tokenizer
+from tests.conftest import byte_tokenizer, tiny_model
 from tests.text_tokenizers import gluing_tokenizer, sentencepiece_tokenizer
 
 
@@ -298,3 +299,15 @@ def test_validation_covers_every_text_once_in_equally_many_batches(world_size: i
     assert len({len(p) for p in parts}) == 1
     seen = sorted(token for p in parts for b in p for token in contents(b))
     assert seen == sorted(1 + i for i, n in enumerate(LENGTHS[:7]) for _ in range(n))
+
+
+def test_a_text_longer_than_the_model_takes_is_refused() -> None:
+    texts = [TrainingText("x:0", tuple(range(6)), tuple(range(6)))]
+    for context, max_length, told in (
+        (12, 256, None),
+        (11, 256, "takes 11. Set --model.max_length to 11"),
+        (8, 8, None),
+    ):
+        loader = make_train_loader(texts, 1, max_length, 0, 0, 1, 0)
+        with pytest.raises(UserError, match=told) if told else contextlib.nullcontext():
+            loader.check(1, tiny_model(max_position_embeddings=context), "m")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -306,3 +307,14 @@ def test_the_random_basis_is_another_one_for_each_seed(tiny_model_dir):
     for key in first.subspace.bases:
         assert torch.equal(first.subspace.bases[key], again.subspace.bases[key])
         assert not torch.equal(first.subspace.bases[key], second.subspace.bases[key])
+
+
+def test_a_text_longer_than_the_model_takes_is_refused(tiny_model_dir, task_file, tmp_path):
+    """Positions that are learned would end in an IndexError; rows are run in steps of eight tokens."""
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "short")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 15}))
+    wrong = r"text of e6 has \d\d tokens within max_length=256, but the model takes 15.*max_length\) to 8\."
+    with pytest.raises(UserError, match=wrong):
+        module_of(str(folder), task_file).setup("predict")
+    module_of(str(folder), task_file, max_length=8, loss="full").setup("predict")

@@ -176,6 +176,10 @@ DAMAGED: dict[str, tuple[Change, tuple[str, ...]]] = {
     "encoder-decoder among the decoders": (built("BartConfig"), ("(bart) is an encoder-decoder", "decoder of text")),
     "encoder": (built("BertConfig"), ("(bert) is an encoder", "decoder of text")),
     "multimodal": (built("LlavaConfig"), ("(llava) is a multimodal model", "decoder of text")),
+    "multimodal, of which no export would load": (
+        built("MllamaConfig"),
+        ("(mllama) is a multimodal model whose text part does not load alone", "decoder of text"),
+    ),
     "of a newer transformers": (
         configured(model_type="llama9", transformers_version="6.1.0"),
         ("model_type='llama9'", "written by version 6.1.0", "pip install -U transformers"),
