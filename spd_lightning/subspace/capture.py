@@ -118,7 +118,7 @@ def capture_gradients(model: PreTrainedModel, batch: Batch, sites: Mapping[SiteK
         losses = F.cross_entropy(logits, labels.to(logits.device), reduction="none")
         loss = (losses * weights[predicts_s].to(losses)).sum()
         captured = [output for name in modules for output in outputs[name]]
-        given = torch.autograd.grad(loss, captured, allow_unused=True)
+        given: Any = torch.autograd.grad(loss, captured, allow_unused=True) if loss.requires_grad else [None]
         _check_used(model, [name for name in modules if not outputs[name]], given)
         found = iter(given)
         gradients = {
