@@ -70,9 +70,9 @@ def _name_end(tokenizer: PreTrainedTokenizerBase, config: dict[str, Any], name: 
 
 def _leave_out(tokenizer: PreTrainedTokenizerBase, rows: int, name: str) -> None:
     """Read added tokens beyond the embedding as plain text; refuse a vocabulary that goes beyond it."""
-    if len(tokenizer) <= rows:
+    beyond = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}  # ids may have gaps
+    if not beyond:
         return
-    beyond = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}
     core = json.loads(tokenizer.backend_tokenizer.to_str())
     kept = [token for token in core["added_tokens"] if token["id"] < rows]
     added = {token["content"] for token in core["added_tokens"]}
@@ -82,9 +82,9 @@ def _leave_out(tokenizer: PreTrainedTokenizerBase, rows: int, name: str) -> None
     if any(token not in added or token in ordinary or token in special for token in beyond):
         some = ", ".join(map(repr, sorted(beyond, key=beyond.__getitem__)[:3]))
         raise UserError(
-            f"The tokenizer of {name} has {len(tokenizer):,} tokens, the model's embedding only {rows:,} (vocab_size "
-            f"in config.json): no row for {some}{' and others' if len(beyond) > 3 else ''}. Put the tokenizer of "
-            "this very model into its folder, or a model whose embedding was resized for these tokens."
+            f"The tokenizer of {name} has {max(beyond.values()) + 1:,} tokens, the model's embedding only {rows:,} "
+            f"(vocab_size in config.json): no row for {some}{' and others' if len(beyond) > 3 else ''}. Put the "
+            "tokenizer of this very model into its folder, or a model whose embedding was resized for these tokens."
         )
     log.warning(
         "%s: %d added tokens have no row in the embedding and are read as plain text: %s",

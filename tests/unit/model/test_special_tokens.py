@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
@@ -106,6 +107,18 @@ def test_a_vocabulary_larger_than_the_embedding_is_refused(folder: Path, tmp_pat
         load_tokenizer(name)
     with pytest.raises(UserError, match="has 258 tokens"):
         SubspaceExtractionModule(name, task="letters", num_examples=2).setup("predict")
+
+
+def test_ids_beyond_the_embedding_are_found_behind_a_gap(folder: Path) -> None:
+    """As many tokens as rows, but one of them has an id that no row has."""
+    tokenizer = byte_tokenizer()
+    core = json.loads(tokenizer.backend_tokenizer.to_str())
+    core["model"]["vocab"]["a"] = 300
+    core["model"]["vocab"] = dict(sorted(core["model"]["vocab"].items(), key=lambda item: int(item[1])))
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(core))
+    assert len(tokenizer) == 258 and 300 in tokenizer("a")["input_ids"]
+    with pytest.raises(UserError, match=r"has 301 tokens, the model's embedding only 258 .*no row for 'a'"):
+        load_tokenizer(put(folder, tokenizer))
 
 
 @pytest.mark.parametrize(
