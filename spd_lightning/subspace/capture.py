@@ -133,7 +133,7 @@ def _check_used(model: nn.Module, unread: Sequence[str], gradients: Sequence[Ten
         where = f" {unread[0]}" if unread else ""
         raise UserError(
             f"The loss of {type(model).__name__} has no gradient at every site{where}: it does not run all of them on "
-            "text, or some without gradients. Set --subspace.layers to others, or model_name_or_path "
+            "text, or some without gradients. Set layers (--subspace.layers) to others, or model_name_or_path "
             "(--subspace.model_name_or_path) to another model."
         )
 
