@@ -71,6 +71,8 @@ def compare_arms(
 ) -> dict[str, Any] | None:
     """The difference of two arms over their blocks: a row, JSON values, without Holm's correction.
 
+    Where either arm has one student, the row is of that one and of one of the other's, whatever its others answered.
+
     Args:
         a: Seed to answers of the first arm.
         b: Of the second; ``delta`` is its score less that of a.
@@ -88,6 +90,10 @@ def compare_arms(
     if not blocks:
         return None
     seeds = sorted(blocks, key=str)
+    answered = sum(len(answers.ids) for arm in (a, b) for answers in arm.values())
+    if rows == "same" and 1 in (len(a), len(b)):
+        one, other = (seeds[0] if seeds[0] in arm else next(iter(arm)) for arm in (a, b))
+        a, b, seeds = {one: a[one]}, {other: b[other]}, sorted({one, other}, key=str)
     if rows == "same":
         ids = next(iter(blocks.values()))
         first = np.array([answers.on(ids) for answers in a.values()])
@@ -98,7 +104,6 @@ def compare_arms(
         pairs = [(a[seed].on(blocks[seed]), b[seed].on(blocks[seed])) for seed in seeds]
         found = fresh_rows([float(y.mean() - x.mean()) for x, y in pairs])
         used = 2 * sum(map(len, blocks.values()))
-    answered = sum(len(answers.ids) for arm in (a, b) for answers in arm.values())
     row = {
         "delta": found.delta,
         "blocks": found.blocks,

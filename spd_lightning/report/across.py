@@ -22,7 +22,7 @@ from spd_lightning.evaluation.distributions import t_limit
 from spd_lightning.evaluation.scores import example_values
 from spd_lightning.report.render import Block, Section, Table
 from spd_lightning.report.runs import Run
-from spd_lightning.report.sweeps import group_by_configuration, label, varying_options
+from spd_lightning.report.sweeps import group_by_configuration, label, told_apart, varying_options
 from spd_lightning.report.wording import benchmark_name, format_interval, format_p, format_value, metric_name
 from spd_lightning.scoring.verdicts import is_share
 from spd_lightning.tasks import is_generated
@@ -55,10 +55,8 @@ def _arms(runs: Sequence[Run]) -> tuple[dict[Benchmark, dict[str, dict[Any, Answ
     """See `arms_of`; and by task and arm the arm that is its base."""
     found: dict[Benchmark, dict[str, dict[Any, Answers]]] = {}
     own: dict[tuple[str, str], str] = {}
-    names = _names(runs)
     bases = {task: bases_of(runs, task) for run in runs for task, _ in run.sample_files}
     for trained_arm, group in trained_arms(runs).items():
-        words = label(group[0], names)
         for run in group:
             for task, method in run.sample_files:
                 score = next((s for s in run.scores if (s["task"], s["method"]) == (task, method)), None)
@@ -66,7 +64,7 @@ def _arms(runs: Sequence[Run]) -> tuple[dict[Benchmark, dict[str, dict[Any, Answ
                     continue
                 arm = base = bases[task][run.path]
                 if method != "base":
-                    arm = trained_arm if method == run.results["method"] else f"{method} of {words}"
+                    arm = trained_arm if method == run.results["method"] else f"{method} of {trained_arm}"
                 own.setdefault((task, arm), base)
                 key = (task, score["protocol"], score["metric"])
                 if run.seed in found.get(key, {}).get(arm, {}) or not (records := run.sample_rows(task, method)):
@@ -104,18 +102,16 @@ def bases_of(runs: Sequence[Run], task: str) -> dict[Path, str]:
         if shown and len(set(words)) == len(words):
             break
     else:
-        words = [group[0].name for group in alike.values()]
+        words = told_apart([group[0].name for group in alike.values()], list(alike.values()))
     return {run.path: f"base of {text}" for text, group in zip(words, alike.values()) for run in group}
 
 
 def trained_arms(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Name of an arm to the runs that trained it: those that differ in nothing but the seed."""
-    arms: dict[str, list[Run]] = {}
-    names = _names(runs)
-    for group in group_by_configuration(runs):
-        method, words = group[0].results["method"], label(group[0], names)
-        arms.setdefault(str(method) if words == method else f"{method} ({words})", []).extend(group)
-    return arms
+    names, groups = _names(runs), group_by_configuration(runs)
+    found = [(str(group[0].results["method"]), label(group[0], names)) for group in groups]
+    arms = told_apart([method if words == method else f"{method} ({words}" for method, words in found], groups)
+    return {arm if words == method else f"{arm})": group for arm, (method, words), group in zip(arms, found, groups)}
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
@@ -178,14 +174,25 @@ def across_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for (task, protocol, metric), arms in benchmarks.items():
         strata = groups_of(runs, task) or None
         for a, b in chosen_pairs(list(arms), {arm: own[task, arm] for arm in arms}):
-            first, second = arms[a], arms[b]
+            second = arms[b]
+            once = is_base(a) and not is_generated(task)
+            first = _under_every_seed(arms[a], second) if once else arms[a]
             row = compare_arms(first, second, is_share(metric), strata)
             if row is not None:
-                clustered = _to_new_subjects(first, second, strata) if strata else None
+                all_count = row["blocks"] > 1 or len(first) == len(second) == 1
+                clustered = _to_new_subjects(first, second, strata) if strata and all_count else None
                 names = {"a": a, "b": b, "task": task, "protocol": protocol, "metric": metric}
                 rows.append({**names, **row, "to_new_subjects": clustered})
     correct_family(rows)
     return rows
+
+
+def _under_every_seed(base: Mapping[Any, Answers], students: Mapping[Any, Answers]) -> Mapping[Any, Answers]:
+    """A base stands in every block of its students where it was scored once, or alike: no seed draws its rows, and none
+    trained it."""
+    one, *others = base.values()
+    alike = all((x.ids, x.values) == (one.ids, one.values) for x in others)
+    return dict.fromkeys(students, one) if alike else base
 
 
 def chosen_pairs(arms: Sequence[str], own: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -254,10 +261,11 @@ def across_sections(rows: Sequence[Mapping[str, Any]]) -> list[Section]:
         )
     columns = (*header, "smallest effect seen", "power of equivalence", "verdict")
     notes = [
-        "Students of different runs on the examples that both answered. Blocks are seeds. With fresh rows for each "
-        "seed: a paired t interval over blocks. With the same rows: variance of the seeds of either arm and of the "
-        "examples less their interaction (within subjects where rows have one). Two blocks have no interval; with one "
-        "block interval and p are of the paired test of these two students and claim nothing of the methods.",
+        "Students of different runs on the examples that both answered. Blocks are seeds; a base that answered the "
+        "same rows once, or alike under every seed, stands in all. With fresh rows for each seed: a paired t interval "
+        "over blocks. With the same rows: variance of the seeds of either arm and of the examples less their "
+        "interaction (within subjects where rows have one). Two blocks have no interval; with one block interval and "
+        "p are of the paired test of these two students and claim nothing of the methods.",
         "* p (Holm) below 0.05, corrected over all pairs shown here.",
         f"Smallest effect seen: the true difference that this design shows in 4 of 5 studies. Equivalence within "
         f"{100 * MARGIN:.0f} points by two one-sided tests, with its power at the spread seen: under 80% the word is "
@@ -265,9 +273,12 @@ def across_sections(rows: Sequence[Mapping[str, Any]]) -> list[Section]:
         *map(_on_new_subjects, [r for r in rows if r.get("to_new_subjects")]),
     ]
     arms = {name for row in rows for name in (row["a"], row["b"])}
-    if len(arms) > MOST_ARMS:
+    of_benchmark: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        of_benchmark.setdefault((row["task"], row["protocol"], row["metric"]), set()).update((row["a"], row["b"]))
+    if (most := max(map(len, of_benchmark.values()))) > MOST_ARMS:
         notes.append(
-            f"{len(arms)} arms: each is compared with one alone. Compare {MOST_ARMS} or fewer with each other by a "
+            f"{most} arms: each is compared with one alone. Compare {MOST_ARMS} or fewer with each other by a "
             "report over their runs."
         )
     text = frozenset({0, 1, 2, 8, 11})

@@ -9,7 +9,7 @@ from typing import Any
 from spd_lightning.report import figures
 from spd_lightning.report.across import trained_arms
 from spd_lightning.report.chart import Bar, Bars, Intervals, Row
-from spd_lightning.report.notices import notices
+from spd_lightning.report.notices import first_lines, notices
 from spd_lightning.report.render import Block, Bullets, Figure, Heading
 from spd_lightning.report.runs import Run
 from spd_lightning.report.tables import benchmark_key, is_shown
@@ -26,7 +26,8 @@ from spd_lightning.report.wording import benchmark_name
 from spd_lightning.scoring.verdicts import is_share
 
 MOST_ROWS = 6
-"""So many arms have the figures of the first screen, which a phone holds; the tables have all."""
+"""So many rows the figures of the first screen have where there are several arms, which a phone holds: more than these
+are cut to the best arms on the first benchmark. The tables have all."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Answer:
         question: The title.
         verdict: One sentence.
         beside: Smaller sentences: what was run.
-        notices: What is out of order.
+        notices: What is out of order, all of it.
         figures: Differences, changed answers, time.
     """
 
@@ -47,9 +48,14 @@ class Answer:
     notices: list[str]
     figures: list[Figure]
 
+    @property
+    def first_notices(self) -> list[str]:
+        """Those that the first screen has room for."""
+        return first_lines(self.notices)
+
     def blocks(self) -> list[Block]:
         """The same for Markdown, without the title."""
-        order: list[Block] = [Heading("What is out of order"), Bullets(self.notices)] if self.notices else []
+        order: list[Block] = [Heading("What is out of order"), Bullets(self.first_notices)] if self.notices else []
         return [self.verdict, *self.beside, *order, *self.figures]
 
 
@@ -91,11 +97,13 @@ def answer_of_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], unfin
         rows: `across.across_rows` of them.
         unfinished: Name of a run that is not among them to the reason.
     """
-    found, splits, arms = arms_against_base(runs, rows), splits_of(runs), trained_arms(runs)
+    found, arms = arms_against_base(runs, rows), trained_arms(runs)
     shown = [row for row in found if is_share(row["metric"])]
     main = [row for row in shown if benchmark_key(row) == benchmark_key(shown[0])]
-    if len(shown) > MOST_ROWS:
-        shown = sorted(main, key=lambda row: -row["delta"])
+    students = {row["b"]: arms[row["b"]] for row in shown}
+    if len(students) > 1 and len(shown) > MOST_ROWS:
+        shown = main = sorted(main, key=lambda row: -row["delta"])[:MOST_ROWS]
+        students = {row["b"]: arms[row["b"]] for row in main}
     tasks = list(dict.fromkeys(benchmark_name(row) for row in shown))
     lines = [
         Row(
@@ -109,14 +117,15 @@ def answer_of_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], unfin
                     sign=True,
                 ),
             ),
-            figures.GROUPS[splits.get(benchmark_key(row))],
+            figures.GROUPS[row["split"]],
         )
-        for row in shown[:MOST_ROWS]
+        for row in shown
     ]
     caption = "Student less base, 95% intervals; filled: shown after correction."
     if len(found) > len(lines):
         caption += f" {len(lines)} of {len(found)} comparisons, the rest under Comparisons across runs."
-    flows = _flows(_summed(arms, main[0]["task"])) if main else None
+    about = dict.fromkeys(row["task"] for row in (shown if len(students) == 1 else main[:1]))
+    flows = _flows([row for task in about for row in _summed(students, task)])
     seeds = len({run.seed for run in runs})
     facts = f"{len(runs)} runs: {len(arms)} arm{'s' * (len(arms) > 1)}, {seeds} seed{'s' * (seeds > 1)}"
     charts = [
@@ -148,7 +157,7 @@ def _flows(answers: Sequence[Mapping[str, Any]]) -> Figure | None:
     chart = figures.moved(answers)
     if chart is None:
         return None
-    rows = [Bar(row.label, row.parts, row.text) for row in chart.rows[:MOST_ROWS]]
+    rows = [Bar(row.label, row.parts, row.text) for row in chart.rows]
     plain = Bars("Answers that flipped", "per cent of the answers", rows, chart.series)
     return Figure(plain, "flips", "Wrong to right on the one side, right to wrong on the other.")
 

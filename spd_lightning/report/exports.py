@@ -11,7 +11,7 @@ from spd_lightning.report.across import trained_arms
 from spd_lightning.report.render import Section, Table, clean
 from spd_lightning.report.runs import Run
 from spd_lightning.report.tables import benchmark_key
-from spd_lightning.report.verdict import against_base, arms_against_base, interval_of, model_of, splits_of
+from spd_lightning.report.verdict import SPLITS, against_base, arms_against_base, interval_of, model_of, splits_of
 from spd_lightning.report.wording import benchmark_name, format_interval, format_value
 
 CSV_TABLES = ("scores", "comparisons", "stages", "combined", "across")
@@ -104,23 +104,29 @@ def one_line(runs: Sequence[Run], across: Sequence[Mapping[str, Any]]) -> str:
         across: `across.across_rows` of them; unused for one run.
     """
     if len(runs) == 1:
-        found: list[Mapping[str, Any]] = [{**row, "b": ""} for row in against_base(runs[0])]
+        of_run = splits_of(runs)
+        found = [{**row, "b": "", "split": of_run.get(benchmark_key(row))} for row in against_base(runs[0])]
         arms = {"": list(runs)}
     else:
         found, arms = arms_against_base(runs, across), trained_arms(runs)
-    splits = splits_of(runs)
+    splits: dict[Any, set[str | None]] = {}
+    for row in found:
+        splits.setdefault(benchmark_key(row), set()).add(row["split"])
     keys = list(dict.fromkeys(map(benchmark_key, found)))
     if not keys:
         return ""
     lines = []
     for name, members in arms.items():
         of = {benchmark_key(row): row for row in found if row["b"] == name}
+        if not of:  # the base alone
+            continue
         seeds = str(len({run.seed for run in members}))
         cells = [_cell(members, of[key]) if key in of else "-" for key in keys]
         lines.append([model_of(members[0]), name or str(members[0].results["method"]), seeds, *cells])
     names = [
-        f"{benchmark_name({'task': task, 'protocol': protocol})} ({splits.get((task, protocol, metric)) or '-'})"
-        for task, protocol, metric in keys
+        f"{benchmark_name({'task': key[0], 'protocol': key[1]})} "
+        f"({', '.join(split or '-' for split in SPLITS if split in splits[key])})"
+        for key in keys
     ]
     header = ["model", "trained by", "seeds", *names]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *lines])

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
+from spd_lightning.report.across import MOST_ARMS, trained_arms
 from spd_lightning.report.runs import Run
 from spd_lightning.report.sections import health_lines
 from spd_lightning.report.sweeps import combine_seeds, varying_options
 
 MOST_LINES = 12
+THE_REST = "What else is out of order"
+"""The section that has what the first screen has no room for."""
 
 
 def notices(
     runs: Sequence[Run], rows: Sequence[Mapping[str, Any]] = (), unfinished: Mapping[str, str] | None = None
 ) -> list[str]:
-    """One line each, what weighs most first.
+    """One line each, what weighs most first; all of them. See `first_lines`.
 
     Args:
         runs: The runs of a report.
@@ -27,8 +31,13 @@ def notices(
     if len(runs) > 1:
         lines += _between(runs, rows)
     lines += _gathered([(run.name, text) for run in runs for text in health_lines(run)], len(runs))
+    return lines
+
+
+def first_lines(lines: Sequence[str]) -> list[str]:
+    """So many as the first screen has, and how many more there are."""
     more = len(lines) - MOST_LINES
-    return lines if more <= 0 else [*lines[:MOST_LINES], f"And {more} more, under Runs and in results.json."]
+    return list(lines) if more <= 0 else [*lines[:MOST_LINES], f"And {more} more: see {THE_REST}."]
 
 
 def _of_run(run: Run) -> list[str]:
@@ -51,9 +60,18 @@ def _between(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[str
     other = sorted({row["task"] for row in combine_seeds(runs) if "(examples " in row["configuration"]})
     if other:
         lines.append(f"Runs answered different examples of {', '.join(other)}: their scores are not averaged.")
-    unshared = {row["task"]: row["unshared"] for row in rows if row["unshared"]}
-    for task, count in unshared.items():
-        lines.append(f"{count:,} answers to {task} have no counterpart in the other runs and are not compared.")
+    unshared: dict[str, set[int]] = {}
+    for row in rows:
+        unshared.setdefault(row["task"], set()).add(row["unshared"])
+    for task, counts in unshared.items():
+        if most := max(counts):
+            many = f"{'Up to ' if len(counts) > 1 else ''}{most:,} answers to {task}"
+            lines.append(f"{many} have no counterpart in the arm that theirs is compared with, and are left out there.")
+    for task, pairs in without_common(runs, rows).items():
+        if len(pairs) > 1:
+            lines.append(f"{len(pairs)} pairs of arms have no example of {task} in common and are not compared.")
+        else:
+            lines += [f"{a} and {b} have no example of {task} in common and are not compared." for a, b in pairs]
     versions = [name.removeprefix("versions.") for name in varying_options(runs) if name.startswith("versions.")]
     if versions:
         lines.append(f"Runs were made with different versions: {', '.join(versions)}.")
@@ -61,6 +79,27 @@ def _between(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[str
     if content:
         lines.append(f"Runs had different data under one name or another: {', '.join(content)}.")
     return lines
+
+
+def without_common(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, str]]]:
+    """Benchmark to the pairs of trained arms that answered it and have no example in common, so no row.
+
+    Args:
+        runs: The runs.
+        rows: `across.across_rows` of them.
+    """
+    arms, found = trained_arms(runs), dict[str, list[tuple[str, str]]]()
+    for task in dict.fromkeys(task for run in runs for task, _ in run.sample_files):
+        here = [frozenset((row["a"], row["b"])) for row in rows if row["task"] == task]
+        students = [
+            name
+            for name, members in arms.items()
+            if any((m := r.results["method"]) != "base" and (task, m) in r.sample_files for r in members)
+        ]
+        if len({*students, *(name for pair in here for name in pair)}) <= MOST_ARMS:
+            pairs = [pair for pair in combinations(students, 2) if frozenset(pair) not in here]
+            found |= {task: pairs} if pairs else {}
+    return found
 
 
 def _gathered(found: Sequence[tuple[str, str]], runs: int) -> list[str]:

@@ -13,7 +13,8 @@ from spd_lightning.report.across import across_rows
 from spd_lightning.report.answer import Answer, answer_of_run, answer_of_runs
 from spd_lightning.report.exports import csv_tables, latex_tables, one_line
 from spd_lightning.report.html import render_page
-from spd_lightning.report.render import Block, Code, Figure, Section, flat, render_markdown
+from spd_lightning.report.notices import MOST_LINES, THE_REST
+from spd_lightning.report.render import Block, Bullets, Code, Figure, Section, flat, render_markdown
 from spd_lightning.report.several import combined_results, several_runs
 from spd_lightning.report.single import one_run
 from spd_lightning.report.unfinished import read_runs
@@ -73,6 +74,8 @@ def write_report(
         across = across_rows(runs)
         answer, sections = answer_of_runs(runs, across, missing), several_runs(runs, across)
         results = combined_results(runs, across)
+    if len(answer.notices) > MOST_LINES:
+        sections.append(Section(THE_REST, f"All {len(answer.notices)}", [Bullets(answer.notices)]))
     if line := one_line(runs, across):
         sections[0] = Section(sections[0].title, sections[0].headline, [*sections[0].blocks, Code(line, "To paste")])
     if "json" in formats and not inside and not runs[0].half_done:

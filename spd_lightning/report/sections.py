@@ -51,14 +51,15 @@ def caveats(run: Run, several: bool = False) -> list[str]:
         )
     if not run.comparisons:
         lines.append("No two methods were compared on the same examples, so no difference is claimed.")
-    elif not several:
+    else:
         method, kept = run.results["method"], (run.results.get("corpus") or {}).get("kept") or {}
         if method == "filtered" or kept.get("rule") == "correct":
             lines.append(
                 f"{method} kept only completions that the gold answer agrees with: it uses an external signal, an "
                 "upper bound to compare with, not self-distillation."
             )
-        lines.append("One run: the intervals contain the choice of examples, not the spread over training seeds.")
+        if not several:
+            lines.append("One run: the intervals contain the choice of examples, not the spread over training seeds.")
     return lines
 
 

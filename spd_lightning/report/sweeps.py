@@ -51,6 +51,15 @@ def label(run: Run, names: Sequence[str]) -> str:
     return run.name if len(text) > LONGEST_LABEL else text or str(run.results["method"] or run.name)
 
 
+def told_apart(names: Sequence[str], groups: Sequence[Sequence[Run]]) -> list[str]:
+    """Names of groups of runs, none twice: equal ones with the folder that their runs stand in, or else a number."""
+    found = [
+        f"{name} in {group[0].path.resolve().parent.name}" if names.count(name) > 1 else name
+        for name, group in zip(names, groups)
+    ]
+    return [f"{name}, {i + 1}" if found.count(name) > 1 else name for i, name in enumerate(found)]
+
+
 def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Mean, standard deviation and interval over seeds: a row per configuration, method, task, protocol and metric.
 
@@ -60,8 +69,8 @@ def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
     seed count once, as their mean.
     """
     names = varying_options(runs)
-    rows = []
-    for group in group_by_configuration(runs):
+    rows, groups = [], group_by_configuration(runs)
+    for words, group in zip(told_apart([label(group[0], names) for group in groups], groups), groups):
         cells: dict[tuple[Any, ...], list[tuple[dict[str, Any], Run]]] = {}
         for run in group:
             for score in run.scores:
@@ -78,8 +87,7 @@ def combine_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
             )
             rows.append(
                 {
-                    "configuration": label(group[0], names)
-                    + (f" (examples {str(examples)[:8]})" if other_data else ""),
+                    "configuration": words + (f" (examples {str(examples)[:8]})" if other_data else ""),
                     "method": method,
                     "task": task,
                     "split": split,
@@ -140,8 +148,9 @@ def base_once(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of `combine_seeds`, each base that several configurations scored alike once, for all of them."""
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        same = {k: v for k, v in row.items() if k not in ("configuration", "runs")}
-        alone = {} if row["method"] == "base" else {"configuration": row["configuration"]}
+        base = row["method"] == "base"  # its split is that of a student beside it
+        same = {k: v for k, v in row.items() if k not in ("configuration", "runs") and not (base and k == "split")}
+        alone = {} if base else {"configuration": row["configuration"]}
         found.setdefault(json.dumps({**same, **alone}, sort_keys=True, default=str), []).append(row)
     every = len({row["configuration"] for row in rows})
     shown = []

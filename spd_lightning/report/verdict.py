@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.evaluation.across import ONE_STUDENT
-from spd_lightning.evaluation.statistics import ALPHA
+from spd_lightning.evaluation.statistics import ALPHA, holm
 from spd_lightning.report.across import is_base, trained_arms
 from spd_lightning.report.runs import Run
 from spd_lightning.report.sweeps import varying_options
@@ -44,7 +44,8 @@ def question(runs: Sequence[Run]) -> str:
         return f"Which of {listing(methods)}{on} helps {name}?"
     if len(models) > 1:
         return f"Which of {name} does {methods[0]}{on} help?"
-    settings = [n for n in varying_options(runs) if not n.startswith(("content.", "versions."))]
+    trained = [run for run in runs if run.results["method"] not in (None, "base")]
+    settings = [n for n in varying_options(trained) if not n.startswith(("content.", "versions."))]
     if settings:
         what = listing([n.rpartition(".")[2] for n in settings]) if len(settings) <= 3 else "settings"
         return f"Which {what} of {methods[0]}{on} help{'s' if len(settings) == 1 else ''} {name}?"
@@ -57,8 +58,8 @@ def listing(words: Sequence[str]) -> str:
 
 
 def splits_of(runs: Iterable[Run]) -> dict[tuple[str, str, str], str | None]:
-    """Benchmark to its split."""
-    return {benchmark_key(s): s["split"] for run in runs for s in run.scores}
+    """Benchmark to its split for what these runs, of one arm, were trained on."""
+    return {benchmark_key(s): s["split"] for run in runs for s in run.scores if s["split"] is not None}
 
 
 def points(delta: float, interval: Sequence[float] | None, metric: str) -> str:
@@ -120,7 +121,7 @@ def _changed(runs: Sequence[Run], task: str) -> str:
 
 
 def _not_compared(runs: Sequence[Run]) -> str:
-    """A sentence for runs without a comparison: what was scored."""
+    """A sentence for runs none of whose students is compared with its base: what was scored."""
     scores = [s for run in runs for s in run.scores]
     if not scores:
         return "No answer yet: no benchmark was scored."
@@ -128,17 +129,22 @@ def _not_compared(runs: Sequence[Run]) -> str:
     value = f"{format_value(first['value'], first['metric'])} {format_interval(first['ci95'], first['metric'])}".strip()
     unit = "%" if is_share(first["metric"]) else " nats"
     who = f"{first['method']} has {value}{unit} on {benchmark_name(first)} (n = {first['n']:,})"
-    return f"Nothing was compared, so nothing is claimed: {who}."
+    what = "No student was compared with its base" if any(run.comparisons for run in runs) else "Nothing was compared"
+    return f"{what}, so nothing is claimed: {who}."
 
 
 # -- several runs ------------------------------------------------------------------------------------------------------
 
 
-def arms_against_base(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Of the comparisons across runs those of a trained arm with a base, in domain first."""
-    splits, trained = splits_of(runs), set(trained_arms(runs))
-    found = [row for row in rows if is_base(row["a"]) and row["b"] in trained]
-    return sorted(found, key=lambda row: SPLITS.index(splits.get(benchmark_key(row))))
+def arms_against_base(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of the comparisons across runs those of a trained arm with a base, each with its ``split``: in domain first."""
+    splits = {name: splits_of(members) for name, members in trained_arms(runs).items()}
+    found = [
+        {**row, "split": splits[row["b"]].get(benchmark_key(row))}
+        for row in rows
+        if is_base(row["a"]) and row["b"] in splits
+    ]
+    return sorted(found, key=lambda row: SPLITS.index(row["split"]))
 
 
 def interval_of(row: Mapping[str, Any]) -> Sequence[float] | None:
@@ -154,19 +160,29 @@ def sentence_of_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> 
         runs: The runs.
         rows: `across.across_rows` of them.
     """
-    found = arms_against_base(runs, rows)
+    found, arms = arms_against_base(runs, rows), trained_arms(runs)
+    between = [row for row in rows if row["a"] in arms and row["b"] in arms]
+    if not found and between:
+        main = [row for row in between if benchmark_key(row) == benchmark_key(between[0])]
+        return f"No student was compared with its base. On {benchmark_name(main[0])}: {_pairs(main)}{_alone(main)}."
     if not found:
         return _not_compared(runs)
-    key = benchmark_key(found[0])
-    main = [row for row in found if benchmark_key(row) == key]
-    arms = trained_arms(runs)
-    if len(main) == 1:
-        return _one_arm(main[0], [row for row in found if row["b"] == main[0]["b"]][1:], arms[main[0]["b"]])
-    return _several_arms(main, rows, arms)
+    main = [row for row in found if benchmark_key(row) == benchmark_key(found[0])]
+    if len({row["b"] for row in found}) == 1:
+        return _one_arm(main[0], found[1:], rows, arms[main[0]["b"]])
+    others: dict[str, list[Mapping[str, Any]]] = {}
+    for row in found:
+        if benchmark_key(row) != benchmark_key(main[0]):
+            others.setdefault(benchmark_name(row), []).append(row)
+    return _several_arms(main, others, between, arms)
 
 
-def _one_arm(main: Mapping[str, Any], others: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> str:
-    text = f"{_word(main)}: {points(main['delta'], interval_of(main), main['metric'])} on {benchmark_name(main)}, "
+def _one_arm(
+    main: Mapping[str, Any], others: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], runs: Sequence[Run]
+) -> str:
+    text = (
+        f"{_word(main, rows)}: {points(main['delta'], interval_of(main), main['metric'])} on {benchmark_name(main)}, "
+    )
     text += f"{_size(main)}{_changed(runs, main['task'])}"
     for row in others[:MOST_BESIDE]:
         text += f"; on {benchmark_name(row)} {points(row['delta'], interval_of(row), row['metric'])}"
@@ -174,14 +190,21 @@ def _one_arm(main: Mapping[str, Any], others: Sequence[Mapping[str, Any]], runs:
     return text + "."
 
 
-def _word(row: Mapping[str, Any]) -> str:
+def _word(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     if row["word"] in ("higher", "lower"):
         return "Shown" if better(row) else "It hurts"
     if row["word"] == "no difference":
         return f"No difference of {100 * row['margin']:.0f} points or more"
-    if row["word"] == ONE_STUDENT and (row["students"] or {}).get("p_value", 1.0) < ALPHA:
+    if row["word"] == ONE_STUDENT and _student_differs(row, rows):
         return "Not shown of the method, though the one student differs"
     return "Not shown"
+
+
+def _student_differs(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the paired test of two students shows a difference, corrected over all that have one block."""
+    alone = [r for r in rows if r["students"] is not None]
+    shown = zip(alone, holm([r["students"]["p_value"] for r in alone]))
+    return any(p < ALPHA and all(r[k] == row[k] for k in ("a", "b", "task", "protocol", "metric")) for r, p in shown)
 
 
 def _size(row: Mapping[str, Any]) -> str:
@@ -189,30 +212,50 @@ def _size(row: Mapping[str, Any]) -> str:
 
 
 def _several_arms(
-    main: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], arms: Mapping[str, Sequence[Run]]
+    main: Sequence[Mapping[str, Any]],
+    others: Mapping[str, Sequence[Mapping[str, Any]]],
+    between: Sequence[Mapping[str, Any]],
+    arms: Mapping[str, Sequence[Run]],
 ) -> str:
-    task = benchmark_name(main[0])
-    shown = [row for row in main if row["word"] in ("higher", "lower")]
-    good = sum(map(better, shown))
-    counts = (
-        f"{good or 'None'} of {len(main)} {'is' if good == 1 else 'are'} shown to be better than the base on {task}"
+    good, worse = _counts(main)
+    text = (
+        f"{good or 'None'} of {len(main)} {'is' if 1 in (good, len(main)) else 'are'} shown to be better than the base "
     )
-    counts += f", {len(shown) - good} worse" if len(shown) > good else ""
+    text += f"on {benchmark_name(main[0])}{worse}"
     sign = 1 if is_share(main[0]["metric"]) else -1
     best = max(main, key=lambda row: sign * row["delta"])
-    text = f"{counts}. Best: {best['b']}, {points(best['delta'], interval_of(best), best['metric'])}, {_size(best)}"
+    text += f". Best: {best['b']}, {points(best['delta'], interval_of(best), best['metric'])}, {_size(best)}"
     text += _changed(arms[best["b"]], best["task"])
-    between = [r for r in rows if benchmark_key(r) == benchmark_key(best) and r["a"] in arms and r["b"] in arms]
-    apart = [r for r in between if r["word"] in ("higher", "lower")]
-    if apart:
-        widest = max(apart, key=lambda r: abs(r["delta"]))
-        a, b, delta, interval = widest["a"], widest["b"], widest["delta"], interval_of(widest)
-        if delta < 0:
-            a, b, delta, interval = b, a, -delta, None if interval is None else [-interval[1], -interval[0]]
-        text += f". {len(apart)} of {len(between)} pairs of them differ, most {b} from {a} by "
-        text += points(delta, interval, widest["metric"])
-    elif between:
-        text += ". No two of them are shown to differ"
-    if all(row["blocks"] == 1 for row in main):
-        text += ". One student each: nothing is shown of the settings"
-    return f"{text}."
+    pairs = [row for row in between if benchmark_key(row) == benchmark_key(best)]
+    text += f". {_pairs(pairs)}" if pairs else ""
+    said = []
+    for name, rows in list(others.items())[:MOST_BESIDE]:
+        good, worse = _counts(rows)
+        said.append(f"on {name} {good or 'none'} of {len(rows)} shown to be better{worse}")
+    text += f". {'; '.join(said).capitalize()}" if said else ""
+    return f"{text}{_alone(main)}."
+
+
+def _counts(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
+    """How many arms are shown to be better than the base; and how many worse, in words."""
+    shown = [row for row in rows if row["word"] in ("higher", "lower")]
+    good = sum(map(better, shown))
+    return good, f", {len(shown) - good} worse" if len(shown) > good else ""
+
+
+def _pairs(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What pairs of arms say on one benchmark."""
+    apart = [row for row in rows if row["word"] in ("higher", "lower")]
+    if not apart:
+        return "No two of them are shown to differ"
+    widest = max(apart, key=lambda row: abs(row["delta"]))
+    a, b, delta, interval = widest["a"], widest["b"], widest["delta"], interval_of(widest)
+    if delta < 0:
+        a, b, delta, interval = b, a, -delta, None if interval is None else [-interval[1], -interval[0]]
+    text = f"{len(apart)} of {len(rows)} pairs of them differ, most {b} from {a} by "
+    return text + points(delta, interval, widest["metric"])
+
+
+def _alone(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Where no arm has a second student."""
+    return ". One student each: nothing is shown of the settings" if all(row["blocks"] == 1 for row in rows) else ""

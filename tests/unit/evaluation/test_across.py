@@ -69,6 +69,19 @@ def test_one_student_each_is_about_these_two_students(seeds: tuple[list[int], li
     assert row["word"] == ONE_STUDENT and row["p_holm"] is None
 
 
+def test_one_student_beside_three_is_compared_with_one_of_them() -> None:
+    """A difference from the mean of three would not lie in the interval of one."""
+    a, b = same([1], 0.3), {1: same([1], 0.35)[1], 2: same([1], 0.8)[1], 3: same([1], 0.9)[1]}
+    row = compare_arms(a, b)
+    assert row is not None and row["blocks"] == 1 and row["seeds"] == [1]
+    assert row["delta"] == pytest.approx(np.mean(b[1].values) - np.mean(a[1].values))
+    assert row["delta"] == pytest.approx(row["students"]["delta"])
+    assert row["unshared"] == 600, "the answers of the two others"
+    assert (compare_arms(b, a) or {})["delta"] == -row["delta"]
+    apart = compare_arms({9: a[1]}, b)
+    assert apart is not None and apart["seeds"] == [1, 9] and apart["delta"] == row["delta"]
+
+
 def test_two_blocks_have_no_interval_and_are_undecided() -> None:
     row = compare_arms(fresh([1, 2], 0.2), fresh([1, 2], 0.8))
     assert row is not None and row["ci95"] is None and row["students"] is None

@@ -20,11 +20,13 @@ from spd_lightning.report.across import (
     arms_of,
     chosen_pairs,
     is_base,
+    trained_arms,
 )
 from spd_lightning.report.answer import answer_of_runs
 from spd_lightning.report.chart import Intervals
 from spd_lightning.report.exports import one_line
 from spd_lightning.report.render import Table
+from spd_lightning.report.sweeps import combine_seeds, told_apart
 from spd_lightning.report.verdict import sentence_of_runs
 
 SCORE = {"split": "in", "protocol": "standard", "stderr": 0.1, "ci95": None, "isolation": None, "seconds": 1.0}
@@ -128,6 +130,52 @@ def test_the_same_rows_have_strata_and_a_second_figure_for_new_subjects(tmp_path
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (path / "samples" / "arithmetic.ssd.jsonl").read_text().splitlines()]
+
+
+def test_a_base_that_was_scored_once_stands_in_every_block(tmp_path: Path) -> None:
+    """No seed draws the rows of a data set, and none trained the base: two of three runs left it out."""
+    folders = [run_of(tmp_path / f"{s}", "spd", s, 0.3 + s / 10, False, task="gsm8k") for s in (1, 2, 3)]
+    whole = across_rows([read_run(folder) for folder in folders])
+    for folder in folders[1:]:
+        (folder / "samples" / "gsm8k.base.jsonl").unlink()
+        results = json.loads((folder / "results.json").read_text())
+        results["scores"] = results["scores"][1:]
+        (folder / "results.json").write_text(json.dumps(results))
+    runs = [read_run(folder) for folder in folders]
+    assert across_rows(runs) == whole and whole[0]["blocks"] == 3
+    low, high = whole[0]["ci95"]
+    assert low < whole[0]["delta"] < high
+    fresh = [read_run(run_of(tmp_path / f"fresh{s}", "spd", s, 0.5)) for s in (1, 2)]
+    (fresh[1].path / "samples" / "arithmetic.base.jsonl").unlink()
+    (row,) = across_rows([read_run(run.path) for run in fresh])
+    assert row["blocks"] == 1, "rows that the seed draws are others under another seed"
+
+
+def test_configurations_with_long_labels_and_folders_of_one_name_stay_apart(tmp_path: Path) -> None:
+    """Their runs would be taken for one arm, of which the second study never counted."""
+    runs = []
+    for study, share in (("first", 0.3), ("second", 0.9)):
+        for seed in (1, 2, 3):
+            path = run_of(tmp_path / study / f"{seed}", "spd", seed, share)
+            config = yaml.safe_load((path / "config.yaml").read_text())
+            config["data"] |= {f"an_option_of_a_long_name_{i}": f"{study} value" for i in range(3)}
+            (path / "config.yaml").write_text(yaml.safe_dump(config))
+            runs.append(read_run(path))
+    arms = trained_arms(runs)
+    assert list(arms) == ["spd (1 in first)", "spd (1 in second)"] and [len(group) for group in arms.values()] == [3, 3]
+    rows = {(row["a"], row["b"]): row for row in across_rows(runs)}
+    assert rows["base", "spd (1 in second)"]["delta"] > 0.5 > rows["base", "spd (1 in first)"]["delta"] + 0.3
+    assert {row["configuration"] for row in combine_seeds(runs)} == {"1 in first", "1 in second"}
+    assert told_apart(["a", "b", "a"], [runs[:1], runs[1:2], runs[2:3]]) == ["a in first, 1", "b", "a in first, 3"]
+
+
+def test_the_note_on_many_arms_is_of_one_benchmark() -> None:
+    row: dict[str, Any] = {"a": "base", "protocol": "standard", "metric": "acc", "students": None, "word": "undecided"}
+    row |= {"delta": 0.1, "ci95": None, "p_value": None, "p_holm": None, "rows": "same", "blocks": 2, "unshared": 0}
+    row |= {"n": 10, "smallest_effect": None, "equivalence_power": None}
+    rows = [{**row, "task": f"t{i % 2}", "b": f"spd {i}"} for i in range(2 * MOST_ARMS - 4)]
+    assert "each is compared with one alone" not in table_of(rows).note
+    assert "13 arms: each is" in table_of([{**r, "task": "t"} for r in rows[:MOST_ARMS]]).note
 
 
 def test_bases_of_other_models_are_arms_of_their_own(tmp_path: Path) -> None:
