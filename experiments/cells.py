@@ -14,7 +14,8 @@ clone of the repository on another machine: what is done is read from there and 
      "facts": {...},                   what else results.json has: corpus, calibration, benchmarks, health, moved...
      "student": {...},                 checksum of its weights, optimiser steps
      "seconds": {stage: s}, "wall_seconds", "starts",
-     "processor", "versions", "finished"}
+     "processor", "versions", "finished",
+     "sha256"}                         of all that stands before it; cells of older code have none
 """
 
 from __future__ import annotations
@@ -26,15 +27,20 @@ import json
 import platform
 import statistics
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.study import FOLDER, Arm, Study
+from spd_lightning.artifacts.checksums import sealed, untouched
 from spd_lightning.artifacts.files import read_jsonl, write_json
+from spd_lightning.artifacts.locks import waited_lock
+from spd_lightning.artifacts.reading import reading
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
+from spd_lightning.report.schema import read_results
+from spd_lightning.scoring.verdicts import is_share
 
 ROOT = FOLDER.parent
 RESULTS = FOLDER / "results"
@@ -117,7 +123,11 @@ def code_commit(root: Path = ROOT) -> str:
 
 def cell_key(study: Study, environment: Environment, arm: str, seed: int) -> str:
     """16 hexadecimal digits that stand for a cell."""
-    made = {"study": study.sha256, **asdict(environment), "arm": arm, "seed": seed}
+    return _key(study.sha256, environment, arm, seed)
+
+
+def _key(study_sha256: str, environment: Environment, arm: str, seed: int) -> str:
+    made = {"study": study_sha256, **asdict(environment), "arm": arm, "seed": seed}
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -132,21 +142,53 @@ def read_cells(study: Study, results: Path = RESULTS) -> list[dict[str, Any]]:
     A cell has one key more here, ``exploratory``: whether it was made under another study file than today's.
 
     Raises:
-        UserError: For a file that is no finished cell.
+        UserError: For a file that is no finished cell, or not as it was written.
     """
-    cells = []
-    for path in sorted((results / study.name).glob("*.json")):
-        try:
-            cell = json.loads(path.read_text(encoding="utf-8"))
-            known = cell["schema"] == SCHEMA and cell["key"].startswith(path.name.split(".")[-2])
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            known = False
-        if not known:
-            raise UserError(f"{path} is no finished cell of schema {SCHEMA}. Put back the committed one, or remove it.")
-        cells.append({**cell, "exploratory": cell["study_sha256"] != study.sha256})
+    found = [read_cell(path) for path in sorted((results / study.name).glob("*.json"))]
+    cells = [{**cell, "exploratory": cell["study_sha256"] != study.sha256} for cell in found]
     order = [arm.name for arm in study.arms]
     place = {name: number for number, name in enumerate(order)}
     return sorted(cells, key=lambda c: (c["exploratory"], c["seed"], place.get(c["arm"], len(order)), c["key"]))
+
+
+def read_cell(path: Path) -> dict[str, Any]:
+    """A finished cell.
+
+    Raises:
+        UserError: If the file is none, or not as it was written.
+    """
+    advice = "Put back the committed one, or remove it."
+    with reading(path, f"a finished cell of schema {SCHEMA}", advice):
+        cell: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if (wrong := _damage(cell, path)) is not None:
+            raise UserError(f"{path} is no finished cell of schema {SCHEMA}: {wrong}. {advice}")
+        return cell
+
+
+def _damage(cell: Mapping[str, Any], path: Path) -> str | None:
+    """What of a cell is not as it was written; None for nothing.
+
+    One of older code has no checksum: its verdicts are then held against its scores.
+    """
+    environment = Environment(cell["commit"], cell["device"], cell["threads"])
+    name = f"{cell['study']}/{cell_name(cell['arm'], cell['seed'], cell['key'])}.json"
+    if cell["schema"] != SCHEMA or name != f"{path.parent.name}/{path.name}":
+        return f"schema {cell['schema']!r} of {name}"
+    if _key(cell["study_sha256"], environment, cell["arm"], cell["seed"]) != cell["key"] or not untouched(cell):
+        return "it was changed since it was written"
+    for row, tasks in cell["verdicts"].items():
+        for task, found in tasks.items():
+            n, groups = found["n"], found.get("groups")
+            if any(len(found[bits]) != n or set(found[bits]) - {"0", "1"} for bits in ("correct", "answered")):
+                return f"the verdicts of {row} on {task} are not whole"
+            if groups is not None and sum(count for _, count in groups) != n:
+                return f"the subjects of {task} are not whole"
+            which = task, cell["method"] if row == "student" else row
+            score = next((r for r in cell["scores"] if (r["task"], r["method"]) == which), None)
+            compared = "sha256" not in cell and score is not None and is_share(score["metric"])
+            if compared and abs(score["value"] - found["correct"].count("1") / n) > 1e-9:
+                return f"the verdicts of {row} on {task} are not those of its score"
+    return None
 
 
 def done_cells(study: Study, environment: Environment | None, results: Path = RESULTS) -> set[tuple[str, int]]:
@@ -196,7 +238,7 @@ def collect(
         starts: ``starts`` and ``wall_seconds``, over all starts of the cell.
     """
     run = RunFolder(run_dir)
-    results = json.loads(run.results.read_text(encoding="utf-8"))
+    results = read_results(run.results)
     made = run.environment()
     student = {name: run.keys().get("student", {}).get(name) for name in ("weights_sha256", "step")}
     return {
@@ -210,7 +252,7 @@ def collect(
         "task": results["trained_on"],
         "method": results["method"],
         "scores": results["scores"],
-        "verdicts": verdicts(run, results["method"]),
+        "verdicts": verdicts(run, results["method"], {row["task"] for row in results["scores"]}),
         "facts": {name: value for name, value in results.items() if name not in LEFT_OUT},
         "student": student if student["weights_sha256"] else None,
         "seconds": {row["stage"]: row["seconds"] for row in results["stages"]},
@@ -221,10 +263,18 @@ def collect(
     }
 
 
-def verdicts(run: RunFolder, method: str | None) -> dict[str, dict[str, dict[str, Any]]]:
-    """Right or wrong, and answered or not, of every example that a run scored, by row and task."""
+def verdicts(run: RunFolder, method: str | None, tasks: Iterable[str] = ()) -> dict[str, dict[str, dict[str, Any]]]:
+    """Right or wrong, and answered or not, of every example that a run scored, by row and task.
+
+    Args:
+        run: Its folder.
+        method: Of the run; what stands under it is the student's.
+        tasks: Names of what was scored: those of files have ``_`` for ``:``.
+    """
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for (task, row), path in run.sample_files().items():
+    named = {task.replace(":", "_"): task for task in tasks}
+    for (file, row), path in run.sample_files().items():
+        task = named.get(file, file)
         records = sorted(read_jsonl(path), key=lambda r: (r["id"], r["sample"]))
         name = "student" if row == method and method != "base" else row
         found.setdefault(name, {})[task] = {
@@ -244,11 +294,29 @@ def ids_sha256(ids: list[tuple[str, int]]) -> str:
     return hashlib.sha256("".join(f"{name}\t{sample}\n" for name, sample in ids).encode()).hexdigest()
 
 
+def cell_file(results: Path, study: str, arm: str, seed: int, key: str) -> Path:
+    """Where a finished cell is kept."""
+    return results / study / f"{cell_name(arm, seed, key)}.json"
+
+
 def keep_cell(cell: Mapping[str, Any], results: Path = RESULTS) -> Path:
-    """Write a finished cell's file, whole."""
-    folder = results / cell["study"]
-    folder.mkdir(parents=True, exist_ok=True)
-    return write_json(folder / f"{cell_name(cell['arm'], cell['seed'], cell['key'])}.json", cell)
+    """Write a finished cell's file, whole, with the checksum of itself.
+
+    One that is there already stays: another runner on the same results was first.
+
+    Raises:
+        UserError: If that one has other verdicts, or it cannot be written.
+    """
+    path = cell_file(results, *(cell[name] for name in ("study", "arm", "seed", "key")))
+    with waited_lock(path.parent / ".lock", f"Results folder {path.parent}"):
+        if not path.is_file():
+            return write_json(path, sealed(cell))
+    if read_cell(path)["verdicts"] != cell["verdicts"]:
+        raise UserError(
+            f"{path} was written by another runner meanwhile, with other verdicts (on another machine?). It stays; "
+            "remove it to keep this one."
+        )
+    return path
 
 
 def processor() -> str:

@@ -160,12 +160,21 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         sweep = read_sweep(SWEEP)
         run_sweep(sweep, given.out, given.workers)
-        table = published_table([read_run(given.out / point.name).results for point in points(sweep)])
+        runs = [read_run(given.out / point.name) for point in points(sweep)]
+        if changed := next((run for run in runs if run.changed), None):
+            raise UserError(
+                f"{changed.path} is not as it was written ({'; '.join(changed.changed)}). Put the files back, or "
+                "remove the folder to have that run made again."
+            )
+        table = published_table([run.results for run in runs])
         write_atomic(given.out / "main_table.md", markdown_table(table))
         print(f"{text_table(table)}\n\n{given.out / 'main_table.md'}")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Interrupted. Start again to run what is missing.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -33,6 +33,7 @@ from experiments.cells import (
     RESULTS,
     ROOT,
     Environment,
+    cell_file,
     cell_key,
     cell_name,
     collect,
@@ -45,8 +46,10 @@ from experiments.cells import (
 from experiments.study import Arm, Study, read_study, study_names
 from spd_lightning.artifacts.files import write_atomic, write_json
 from spd_lightning.artifacts.locks import file_lock
+from spd_lightning.artifacts.reading import reading
 from spd_lightning.artifacts.run_folder import RunFolder
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, disk_fault
+from spd_lightning.report.schema import read_results
 from spd_lightning.sweep.runner import Runner, tail
 
 Cell = tuple[Arm, int]
@@ -101,10 +104,19 @@ class Cells:
 
     def run_cell(self, cell: Cell) -> str | None:
         """Run one cell and keep what came of it; a line if it failed."""
-        arm, seed = cell
-        name = cell_name(arm.name, seed, cell_key(self.study, self.environment, arm.name, seed))
+        try:
+            return self._run_cell(*cell)
+        except UserError as error:
+            return f"--- {cell[0].name}@{cell[1]}: {error}"
+
+    def _run_cell(self, arm: Arm, seed: int) -> str | None:
+        key = cell_key(self.study, self.environment, arm.name, seed)
+        if cell_file(self.results, self.study.name, arm.name, seed, key).is_file():
+            print(f"{_clock()} {arm.name}@{seed}: done by another runner meanwhile", flush=True)
+            return None
+        name = cell_name(arm.name, seed, key)
         folder, log, starts = self.work / "runs" / name, self.work / "logs" / f"{name}.log", self.starts_file(name)
-        if not RunFolder(folder).results.is_file():
+        if lacking(folder):
             print(f"{_clock()} {arm.name}@{seed}: starts ({log})", flush=True)
             status = self._fit(arm, seed, folder, log, starts)
             if (status > 128 or status < 0) and not self.stopped.is_set():
@@ -113,6 +125,9 @@ class Cells:
             if status != 0:
                 print(f"{_clock()} {arm.name}@{seed}: failed ({status})", flush=True)
                 return f"--- {arm.name}@{seed}, exit status {status}, {log}\n{tail(log)}"
+            if why := lacking(folder):
+                print(f"{_clock()} {arm.name}@{seed}: failed ({why})", flush=True)
+                return f"--- {arm.name}@{seed} is not whole, {log}: {why}"
         made = collect(self.study, self.environment, arm, seed, folder, _starts(starts))
         path = keep_cell(made, self.results)
         print(f"{_clock()} {arm.name}@{seed}: done in {made['wall_seconds']:.0f} s", flush=True)
@@ -142,8 +157,27 @@ class Cells:
             write_json(starts, {"starts": known["starts"] + 1, "wall_seconds": seconds})
 
 
+def lacking(folder: Path) -> str:
+    """What a run folder lacks to be kept as a cell; empty for one whose ``fit`` ended well and that nobody touched."""
+    run = RunFolder(folder)
+    if not run.results.is_file():
+        return "it was not scored"
+    try:
+        changed = run.manifest.changed()
+        not_run = read_results(run.results).get("not_run") or []
+    except UserError as error:
+        return str(error)
+    if changed is None:
+        return "its last command did not end well"
+    return "; ".join([*changed, *(f"{row['task']} was not run: {row['reason']}" for row in not_run)])
+
+
 def _starts(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.is_file() else {"starts": 0, "wall_seconds": 0.0}
+    if not file.is_file():
+        return {"starts": 0, "wall_seconds": 0.0}
+    with reading(file, "the starts of a cell", "Remove it: they are then counted anew."):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {"starts": int(found["starts"]), "wall_seconds": float(found["wall_seconds"])}
 
 
 def _clock() -> str:
@@ -323,6 +357,11 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `--status | head -1`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if (said := disk_fault(error)) is None:
+            raise
+        print(said, file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
+from spd_lightning.artifacts.reading import reading
 from spd_lightning.errors import UserError, unknown_name
 
 FOLDER = Path(__file__).parent
@@ -183,6 +184,11 @@ def read_study(name: str, folder: Path = FOLDER) -> Study:
     path = folder / name / "study.yaml"
     if not path.is_file():
         raise unknown_name("study", name, sorted(p.parent.name for p in folder.glob("*/study.yaml")), "NAME")
+    with reading(path, "a study", "Mend it."):
+        return _study(path, name)
+
+
+def _study(path: Path, name: str) -> Study:
     data = path.read_bytes()
     try:
         content = yaml.safe_load(data)

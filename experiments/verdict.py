@@ -23,6 +23,7 @@ from experiments.judging import Blocks, judge_family, sentence, whole_blocks
 from experiments.study import FOLDER, Family, Study, read_study
 from experiments.tables import bases_line, contrasts_table, not_counted_table, students_table
 from spd_lightning.artifacts.files import write_atomic
+from spd_lightning.artifacts.reading import reading
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.across import ONE_STUDENT
 from spd_lightning.report.html import render_html
@@ -65,10 +66,12 @@ def read_claims(path: Path, judged: Judged, studies: Mapping[str, Study]) -> lis
     Raises:
         UserError: If the file is damaged, or names what no study has.
     """
-    try:
-        claims = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read ({error}). Put back the committed one.") from error
+    with reading(path, "the published claims", "Put back the committed one."):
+        return _claims(path, judged, studies)
+
+
+def _claims(path: Path, judged: Judged, studies: Mapping[str, Study]) -> list[dict[str, Any]]:
+    claims = yaml.safe_load(path.read_text(encoding="utf-8"))
     for claim in claims if isinstance(claims, list) else [claims]:
         if not isinstance(claim, dict) or set(claim) != CLAIM_KEYS or not claim["contrasts"]:
             raise UserError(f"{path}: a claim has {', '.join(sorted(CLAIM_KEYS))}, found {claim!r}. Mend it.")

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from experiments import published
 from experiments.published import COLUMNS, SWEEP, cell_of, published_table, rows_of
+from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.cli.parser import make_parser
-from spd_lightning.sweep.grid import points, read_sweep
+from spd_lightning.sweep.grid import Point, points, read_sweep
+from tests.unit.report.test_report import make_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,3 +117,18 @@ def test_a_loss_is_in_nats_and_has_the_error_of_ours_alone() -> None:
     table = {(r[0], r[1]): r for r in published_table(results).rows}
     assert table["CodeAlpaca", "ssd"][2:5] == ("0.682", "0.700 +- 0.020", "+0.018 [-0.002, +0.038]")
     assert "only where rows come from the hub" in published_table(results).note
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_run_that_was_changed_stands_in_no_table(
+    changed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(make_run(tmp_path / "a"))
+    run.manifest.write()
+    if changed:
+        run.results.write_text(run.results.read_text().replace("0.33", "0.83", 1))
+    monkeypatch.setattr(published, "run_sweep", lambda *args: None)
+    monkeypatch.setattr(published, "points", lambda sweep: [Point({}, [], "a")])
+    assert published.main(["--out", str(tmp_path)]) == (2 if changed else 0)
+    assert (tmp_path / "main_table.md").is_file() != changed
+    assert ("a is not as it was written (results.json was changed)" in capsys.readouterr().err) == changed

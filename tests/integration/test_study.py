@@ -123,6 +123,10 @@ def test_an_unknown_study_and_one_that_is_no_yaml(tmp_path: Path, study: Study) 
     study.path.write_text("a: [1")
     with pytest.raises(UserError, match="not valid YAML"):
         read_study("tiny", study.path.parents[1])
+    for change in ({"arms": ["ssd"]}, {"families": [1]}, {"primary_contrast": "ssd"}, {"arms": {"a": None}}):
+        study.path.write_text(yaml.safe_dump({**CONTENT, **change}))
+        with pytest.raises(UserError, match=r"study\.yaml cannot be read as a study .* Mend it"):
+            read_study("tiny", study.path.parents[1])
 
 
 @pytest.mark.parametrize("name", study_names())
@@ -206,6 +210,7 @@ def write_run(folder: Path, method: str, correct: str = "101010") -> None:
     stage = {"stage": "evaluate", "seconds": 2.5, "tokens": None, "skipped": False}
     trained = None if method == "base" else "arithmetic"
     write_results(folder, "f", trained, method, [], [], [stage], moved={"answers": []}, corpus_samples=[{"a": 1}])
+    made.manifest.write()
 
 
 def test_a_cell_names_the_subjects_of_its_examples(tmp_path: Path) -> None:
@@ -285,8 +290,79 @@ def test_results_of_another_version_of_the_file_are_exploratory(study: Study, tm
 def test_a_damaged_result_is_named(study: Study, tmp_path: Path) -> None:
     path = finish(study, tmp_path / "results", tmp_path, "base", 1)
     path.write_text(path.read_text()[:100])
-    with pytest.raises(UserError, match="is no finished cell of schema 1"):
+    with pytest.raises(UserError, match="cannot be read as a finished cell of schema 1"):
         read_cells(study, tmp_path / "results")
+
+
+LETTERS = ("verdicts", "base", "letters")
+SCORE = {"task": "letters", "method": "base", "metric": "acc", "value": 0.5}
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("seed",), 2, "schema 1 of tiny/base.2"),
+        (("study",), "other", "schema 1 of other/base.1"),
+        (("commit",), "beef", "it was changed"),
+        (("schema",), 2, "schema 2 of"),
+        ((*LETTERS, "correct"), "10101", "verdicts of base on letters are not whole"),
+        ((*LETTERS, "answered"), "11111x", "verdicts of base on letters are not whole"),
+        ((*LETTERS, "groups"), [["a", 5]], "subjects of letters are not whole"),
+        ((*LETTERS, "correct"), "101011", "not those of its score"),
+        (("verdicts",), None, "cannot be read as a finished cell"),
+        (("threads",), [1], "it was changed"),
+    ],
+)
+def test_a_cell_that_was_changed_is_named(
+    study: Study, tmp_path: Path, place: tuple[str, ...], value: Any, said: str, sealed: bool
+) -> None:
+    """Cells of older code have no checksum: their key, their shape and their scores tell."""
+    path = finish(study, tmp_path / "results", tmp_path, "base", 1)
+    cell = {**json.loads(path.read_text()), "scores": [SCORE]}
+    del cell["sha256"]
+    cell = cells.sealed(cell) if sealed else cell
+    path.write_text(json.dumps(cell))
+    assert len(read_cells(study, tmp_path / "results")) == 1
+    *nodes, last = place
+    part: Any = cell
+    for name in nodes:
+        part = part[name]
+    part[last] = value
+    path.write_text(json.dumps(cell))
+    said = "it was changed" if sealed and not said.startswith("schema") else said
+    with pytest.raises(UserError, match=f"{path.name} .*{said}.* Put back the committed one, or remove"):
+        read_cells(study, tmp_path / "results")
+
+
+def test_every_committed_cell_is_as_it_was_written() -> None:
+    files = sorted(cells.RESULTS.glob("*/*.json"))
+    assert files and all(cells.read_cell(path)["schema"] == 1 for path in files)
+
+
+def test_a_variant_of_a_task_keeps_its_name(tmp_path: Path) -> None:
+    made = RunFolder(tmp_path)
+    record = {"id": "a", "sample": 0, "correct": True, "answer": "A"}
+    write_jsonl(RunFolder.sample_file(made.samples, "bbh:paper", "base"), [record])
+    assert list(cells.verdicts(made, "base", ["bbh:paper"])["base"]) == ["bbh:paper"]
+
+
+def test_of_two_runners_on_one_results_folder_the_first_ones_cell_stays(
+    study: Study, tmp_path: Path, fits: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    path = finish(study, results, tmp_path, "base", 1)
+    before = path.read_bytes()
+    other = {**json.loads(before), "wall_seconds": 7.0}
+    assert keep_cell(other, results) == path and path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    other["verdicts"] = {"base": {"letters": {**other["verdicts"]["base"]["letters"], "correct": "111111"}}}
+    with pytest.raises(UserError, match="written by another runner meanwhile, with other verdicts"):
+        keep_cell(other, results)
+    assert path.read_bytes() == before
+    runner = Cells(study, HERE, tmp_path / "work", results)
+    assert runner.run([(study.arm("base"), 1)]) == [] and fits == []
+    assert "base@1: done by another runner meanwhile" in capsys.readouterr().out
 
 
 def test_code_that_is_not_committed_has_no_key(tmp_path: Path) -> None:
@@ -383,6 +459,60 @@ def test_a_run_that_finished_before_its_cell_was_kept_is_collected(
     write_run(tmp_path / "work" / "tiny" / "runs" / name, "ssd")
     assert run_study(study, "ssd@1", tmp_path / "work", tmp_path / "results") == 0
     assert fits == [] and [c["arm"] for c in read_cells(study, tmp_path / "results")] == ["ssd"]
+
+
+@pytest.mark.parametrize("how", ["a killed report", "samples", "results", "manifest"])
+def test_a_run_that_is_not_as_it_was_left_is_gone_on_with(
+    how: str, study: Study, tmp_path: Path, fits: list[str]
+) -> None:
+    """Its fit makes anew what is damaged, or says what to do; the cell is not made of it as it stands."""
+    name = cell_name("ssd", 1, cell_key(study, HERE, "ssd", 1))
+    write_run(tmp_path / "work" / "tiny" / "runs" / name, "ssd")
+    made = RunFolder(tmp_path / "work" / "tiny" / "runs" / name)
+    if how == "a killed report":
+        made.manifest.take_away()
+    else:
+        file = {"samples": next(made.samples.iterdir()), "results": made.results, "manifest": made.manifest.file}[how]
+        file.write_text(file.read_text().replace("true", "false", 1) if how == "samples" else "{")
+    assert run_study(study, "ssd@1", tmp_path / "work", tmp_path / "results") == 0
+    assert fits == ["ssd.1"] and len(read_cells(study, tmp_path / "results")) == 1
+
+
+def test_a_cell_that_lacks_a_benchmark_is_not_kept(
+    study: Study, tmp_path: Path, fits: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = cell_name("ssd", 1, cell_key(study, HERE, "ssd", 1))
+    write_run(folder := tmp_path / "work" / "tiny" / "runs" / name, "ssd")
+    lacks = [{"task": "letters", "reason": "no sandbox works here"}]
+    write_results(folder, "f", None, "ssd", [], [], [], not_run=lacks)
+    RunFolder(folder).manifest.write()
+    assert run.lacking(folder) == "letters was not run: no sandbox works here"
+    assert run_study(study, "ssd@1", tmp_path / "work", tmp_path / "results") == 0
+    assert fits == ["ssd.1"], "it is gone on with: what was missing may be there by now"
+
+
+def test_a_fit_that_leaves_a_part_is_told(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("spd_lightning.sweep.runner.Runner.run", lambda self, command, log: 0)
+    monkeypatch.setattr("experiments.cells.code_commit", lambda: "c0ffee")
+    assert run_study(study, "ssd@1", tmp_path / "work", tmp_path / "results") == 1
+    assert "--- ssd@1 is not whole" in (err := capsys.readouterr().err) and "it was not scored" in err
+    assert not read_cells(study, tmp_path / "results")
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{}", '{"starts": "x", "wall_seconds": 1}'])
+def test_damaged_starts_of_a_cell_stop_no_other(
+    text: str, study: Study, tmp_path: Path, fits: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = tmp_path / "work"
+    name = cell_name("ssd", 1, cell_key(study, HERE, "ssd", 1))
+    (work / "tiny" / "starts").mkdir(parents=True)
+    (work / "tiny" / "starts" / f"{name}.json").write_text(text)
+    assert run_study(study, "@1", work, tmp_path / "results") == 1
+    err = capsys.readouterr().err
+    assert f"{name}.json" in err and "Remove it: they are then counted anew" in err
+    assert {cell["arm"] for cell in read_cells(study, tmp_path / "results")} == {"base", "spd", "psr"}
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,9 @@ import pytest
 import yaml
 
 from experiments import verdict
-from experiments.cells import SCHEMA, Environment, cell_key, cell_name, environment_of, keep_cell
+from experiments.cells import SCHEMA, Environment, cell_key, environment_of, keep_cell
 from experiments.judging import CHANCE, judge_family, sentence, whole_blocks
 from experiments.study import FOLDER, LACK_OF_TIME, Study, read_study
-from spd_lightning.artifacts.files import write_json
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.blocks import fresh_rows, same_rows
 from spd_lightning.tasks import load_task
@@ -133,7 +132,8 @@ def test_what_is_missing_is_counted_by_machine(folder: Path) -> None:
             made = cell_of(study, arm, seed)
             key = cell_key(study, Environment("c0ffee", device, 1), arm, seed)
             keep_cell({**made, "device": device, "key": key}, folder / "results")
-    keep_cell({**cell_of(study, "ssd", 3), "device": "a card", "key": "0" * 64}, folder / "results")
+    key = cell_key(study, Environment("c0ffee", "a card", 1), "ssd", 3)
+    keep_cell({**cell_of(study, "ssd", 3), "device": "a card", "key": key}, folder / "results")
     text = page(folder)
     assert "of 15 cells 11 on cpu or 10 on a card missing (about 11.0 hours on cpu), 3 done in" in text
     rows = [row for row in text.split("Cells of blocks")[0].splitlines() if row.startswith(("| 2 |", "| 3 |"))]
@@ -293,7 +293,13 @@ def test_a_claim_that_no_study_can_answer_is_refused(folder: Path, change: dict[
     (folder / "claims.yaml").write_text(yaml.safe_dump([{**CLAIM, **change}]))
     with pytest.raises(UserError, match=message):
         page(folder)
-    write_json(folder / "results" / "tiny" / cell_name("ssd", 1, "0" * 16), {})
+
+
+@pytest.mark.parametrize("text", ["", "[", "7", "- {claim: x}", b"\xff", "- " * 300])
+def test_damaged_claims_are_told(folder: Path, text: str | bytes) -> None:
+    (folder / "claims.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=r"claims\.yaml"):
+        page(folder)
 
 
 def test_the_committed_claims_are_registered_contrasts(tmp_path: Path) -> None:
