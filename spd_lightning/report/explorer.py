@@ -7,7 +7,7 @@ shortened, then samples are left out, and both are said with the files that hold
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from spd_lightning.report.across import bases_of, example_of, trained_arms
@@ -27,21 +27,28 @@ Column = tuple[str, Run, str]
 """Name on the page, run, and the method under which its samples stand."""
 
 
-def sample_sections(columns: Sequence[Column]) -> list[Section]:
+def sample_sections(columns: Sequence[Column], left_out: Collection[str] = ()) -> list[Section]:
     """The section; none without samples.
 
     Args:
         columns: The models, the base first.
+        left_out: Names of arms that have no column.
     """
     samples = explore(columns)
     if not samples["tasks"]:
         return []
     count = sum(task["of"] for task in samples["tasks"])
-    flipped = sum(_is_flipped(row) for task in samples["tasks"] for row in task["rows"])
-    alone = len({run.name for _, run, _ in columns}) == 1
+    flipped = sum(task["flipped"] for task in samples["tasks"])
+    alone = len({run.path for _, run, _ in columns}) == 1
     names = ", ".join(name for name, _, _ in columns)
     headline = f"{count:,} answers side by side of {names}; right or wrong changed in {flipped:,}"
+    headline += f"; {len(left_out)} more arms in their files alone" if left_out else ""
     return [Section("Samples", headline, [Explorer(samples, examples(columns[0][1]) if alone else [])])]
+
+
+def students_of(runs: Sequence[Run]) -> set[str]:
+    """Names of the arms that trained something."""
+    return {name for name, members in trained_arms(runs).items() if members[0].results["method"] not in (None, "base")}
 
 
 def columns_of_runs(runs: Sequence[Run]) -> list[Column]:
@@ -70,29 +77,47 @@ def explore(columns: Sequence[Column], most: int = MOST_BYTES) -> dict[str, Any]
         most: Bytes that it may take.
 
     Returns:
-        ``models``: names of the columns; ``cut``: characters after which texts are shortened; ``tasks``: for each
-        benchmark its ``name``, ``shared`` beginning of its prompts, ``files``, ``of`` (how many examples there are) and
+        ``models``: names of the columns; ``bases``: the column that each is held against; ``cut``: characters after
+        which texts are shortened; ``tasks``: for each benchmark its ``name``, ``shared`` beginning of its prompts,
+        ``files``, ``of`` (how many examples there are), ``flipped`` (in how many two models are judged otherwise) and
         ``rows``: id, prompt without what is shared, gold answer, and for each model None or
         [completion, answer, verdict (1 right, 0 wrong, -1 unreadable, None not judged), reason, likelihoods or None].
     """
     names = dict.fromkeys(task for _, run, method in columns for task, m in run.sample_files if m == method)
     tasks = [_task(task, columns) for task in names]
-    data: dict[str, Any] = {"models": [name for name, _, _ in columns], "cut": CUTS[0], "tasks": []}
+    models = [name for name, _, _ in columns]
+    data: dict[str, Any] = {"models": models, "bases": _held_against(columns), "cut": CUTS[0], "tasks": []}
     for cut in CUTS:
         data |= {"cut": cut, "tasks": [{**task, "rows": [_cut(row, cut) for row in task["rows"]]} for task in tasks]}
         if (size := _size(data)) <= most:
             return data
-    share = most / size
-    for task in data["tasks"]:
-        keep = max(WITHOUT_SCRIPT, int(len(task["rows"]) * share * 0.95))
-        flips = [_is_flipped(row) for row in task["rows"]]
-        chosen = sorted(range(len(flips)), key=lambda i, flips=flips: (not flips[i], i))[:keep]  # type: ignore[misc]
-        task["rows"] = [task["rows"][i] for i in sorted(chosen)]
+    while size > most and any(len(task["rows"]) > WITHOUT_SCRIPT for task in data["tasks"]):
+        for task in data["tasks"]:
+            keep = max(WITHOUT_SCRIPT, int(len(task["rows"]) * most / size * 0.95))
+            flips = [_is_flipped(row) for row in task["rows"]]
+            chosen = sorted(range(len(flips)), key=lambda i, flips=flips: (not flips[i], i))[:keep]  # type: ignore[misc]
+            task["rows"] = [task["rows"][i] for i in sorted(chosen)]
+        size = _size(data)
     return data
 
 
 def _size(data: Mapping[str, Any]) -> int:
-    return len(json.dumps(data, ensure_ascii=False).encode())
+    """Bytes on the page, where four characters are written as six; the first samples stand there once more."""
+    first = [task["rows"][:WITHOUT_SCRIPT] for task in data["tasks"][:1]]
+    text = json.dumps([data, first], ensure_ascii=False)
+    return len(text.encode()) + 5 * sum(map(text.count, "<>&'"))
+
+
+def _held_against(columns: Sequence[Column]) -> list[int]:
+    """For each column that of its own base, by what `bases_of` says; the first where there is none."""
+    runs = [run for _, run, _ in columns]
+    names = {task: bases_of(runs, task) for task in dict.fromkeys(task for run in runs for task, _ in run.sample_files)}
+
+    def is_base_of(column: Column, run: Run) -> bool:
+        of = [(found[run.path], found.get(column[1].path)) for found in names.values() if run.path in found]
+        return column[2] == "base" and any(a == b for a, b in of) and all(b in (a, None) for a, b in of)
+
+    return [next((i for i, column in enumerate(columns) if is_base_of(column, run)), 0) for run in runs]
 
 
 def _is_flipped(row: Sequence[Any]) -> bool:
@@ -118,7 +143,8 @@ def _task(task: str, columns: Sequence[Column]) -> dict[str, Any]:
     for key, answers in found.items():
         (prompt, expected, name), sample = prompts[key], key[1]
         rows.append([f"{name}, sample {sample}" if sample else name, prompt[len(shared) :], expected, answers])
-    return {"name": task, "shared": shared, "files": files, "of": len(rows), "rows": rows}
+    flipped = sum(map(_is_flipped, rows))
+    return {"name": task, "shared": shared, "files": files, "of": len(rows), "flipped": flipped, "rows": rows}
 
 
 def _holds(run: Run, task: str, method: str) -> Any:

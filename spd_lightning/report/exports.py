@@ -60,11 +60,13 @@ def latex_tables(sections: Sequence[Section]) -> str:
 
 
 def latex_table(table: Table) -> str:
-    """One table; marked cells are bold, and what the mark means is below."""
+    """One table; marked cells are bold and carry the mark, and what that means is below."""
     sides = "".join("l" if j in table.text_columns else "r" for j in range(len(table.header)))
     lines = [_row([latex(name) for name in table.header])]
     body = [
-        _row([f"\\textbf{{{latex(c)}}}" if (i, j) in table.marked else latex(c) for j, c in enumerate(row)])
+        _row(
+            [f"\\textbf{{{latex(c + table.mark)}}}" if (i, j) in table.marked else latex(c) for j, c in enumerate(row)]
+        )
         for i, row in enumerate(table.rows)
     ]
     note = [f"\\par\\footnotesize {latex(table.note)}"] if table.note else []

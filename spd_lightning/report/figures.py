@@ -147,8 +147,9 @@ def spectrum(run: Run) -> Lines | None:
 
 
 def losses(run: Run) -> Lines | None:
-    """Training and validation loss over optimizer steps; None where nothing was logged."""
-    found = [(name, points) for name, points in run.losses.items() if points]
+    """Training and validation loss over optimizer steps, as far as they are numbers; None where nothing was logged."""
+    finite = {name: [p for p in points if math.isfinite(p[1])] for name, points in run.losses.items()}
+    found = [(name, points) for name, points in finite.items() if points]
     curves = [Curve(name, [(float(x), y) for x, y in p], i, i % 2 == 1) for i, (name, p) in enumerate(found)]
     return Lines("Loss in fine-tuning", "optimizer step", "loss (nats per token)", curves) if curves else None
 
@@ -160,7 +161,8 @@ def lengths(run: Run) -> Histogram | None:
     stopped = [r["num_tokens"] for r in run.completions if r["finish_reason"] == "stop"]
     cut = [r["num_tokens"] for r in run.completions if r["finish_reason"] != "stop"]
     longest = max([*stopped, *cut, 1])
-    edges = np.linspace(0, longest + 1, min(32, longest + 1) + 1)
+    size = -(-(longest + 1) // 32)  # whole tokens: bins of 1.3 would hold one length or two in turns
+    edges = np.arange(0, longest + 1 + size, size, dtype=np.float64)
     counts = [np.histogram(values, edges)[0].tolist() for values in (stopped, cut)]
     series = (f"stopped by itself ({len(stopped)})", f"cut off at the limit ({len(cut)})")
     return Histogram("Lengths of the completions", "tokens", "completions", edges.tolist(), counts, series)
@@ -182,7 +184,7 @@ def overlap(matrix: Sequence[Sequence[float]], labels: Sequence[str], expected: 
 def surface(grid: Grid) -> HeatMap:
     """The trained method's score over two options of a sweep, each cell with its interval.
 
-    The colours span at least the width of an interval, so that noise does not look like a slope.
+    The colours span at least the width of an interval, `Grid.noise`, so that noise does not look like a slope.
     """
     scale = 100.0 if is_share(grid.metric) else 1.0
     values = [[math.nan if v is None else scale * v for v in row] for row in grid.values]
@@ -191,9 +193,7 @@ def surface(grid: Grid) -> HeatMap:
         for lines in zip(grid.values, grid.intervals)
     ]
     there = [v for row in values for v in row if not math.isnan(v)]
-    wide = sorted(scale * (i[1] - i[0]) for row in grid.intervals for i in row if i is not None)
-    noise = wide[len(wide) // 2] if wide else 0.0
-    middle, half = (min(there) + max(there)) / 2, max(max(there) - min(there), noise) / 2
+    middle, half = (min(there) + max(there)) / 2, max(max(there) - min(there), scale * grid.noise) / 2
     return HeatMap(
         grid.title,
         metric_name(grid.metric),

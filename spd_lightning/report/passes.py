@@ -13,6 +13,7 @@ def pass_blocks(run: Run) -> list[Block]:
     rows = run.results.get("passes") or []
     if not rows:
         return []
+    bases = {row["task"] for row in rows if row["method"] == "base"}
     ks = sorted({int(k) for row in rows for k in row["pass"]})
     lines = [
         (
@@ -21,7 +22,7 @@ def pass_blocks(run: Run) -> list[Block]:
             row["decoding"] or "-",
             f"{row['n']} x {row['samples']}",
             *(f"{100 * row['pass'][str(k)]:.1f}" if str(k) in row["pass"] else "-" for k in ks),
-            _crossing(row),
+            _crossing(row) if row["task"] in bases else "-",
         )
         for row in rows
     ]

@@ -154,7 +154,7 @@ def escape_markdown(text: Any) -> str:
 
 
 def markdown_table(table: Table, plain: bool = False) -> str:
-    """The table in GitHub's Markdown; stressed cells are bold.
+    """The table in GitHub's Markdown; stressed cells are bold and carry the mark.
 
     Args:
         table: What to render.
@@ -165,7 +165,9 @@ def markdown_table(table: Table, plain: bool = False) -> str:
     lines = [" | ".join(cell(c) for c in table.header), " | ".join(rule)]
     for i, row in enumerate(table.rows):
         cells = [cell(c) for c in row]
-        lines.append(" | ".join(f"**{c}**" if (i, j) in table.marked else c for j, c in enumerate(cells)))
+        lines.append(
+            " | ".join(f"**{c}{cell(table.mark)}**" if (i, j) in table.marked else c for j, c in enumerate(cells))
+        )
     text = "\n".join(f"| {line} |" for line in lines)
     return f"{text}\n\n{escape_markdown(table.note)}" if table.note else text
 

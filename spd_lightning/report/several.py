@@ -14,7 +14,7 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.report import figures, sweeps, tables
 from spd_lightning.report.across import across_sections, trained_arms
-from spd_lightning.report.explorer import columns_of_runs, sample_sections
+from spd_lightning.report.explorer import columns_of_runs, sample_sections, students_of
 from spd_lightning.report.render import Block, Bullets, Figure, Heading, Section
 from spd_lightning.report.runs import Run, options
 from spd_lightning.report.schema import ROWS, SCHEMA
@@ -44,8 +44,11 @@ def several_runs(runs: list[Run], across: Sequence[Mapping[str, Any]]) -> list[S
             "Choosing the best cell and reporting its score on the same examples overstates it: confirm it on examples "
             "that the sweep did not see.",
         ]
-        sections.append(Section("Sweep", f"{len(grid.rows)} x {len(grid.columns)} cells: {grid.title}", blocks))
-    sections += sample_sections(columns_of_runs(runs)) + _subspaces(runs, names)
+        others = f"; {grid.left_out} runs of other settings are not in it" if grid.left_out else ""
+        headline = f"{len(grid.rows)} x {len(grid.columns)} cells: {grid.title}{others}"
+        sections.append(Section("Sweep", headline, blocks))
+    columns = columns_of_runs(runs)
+    sections += sample_sections(columns, students_of(runs) - {name for name, _, _ in columns}) + _subspaces(runs, names)
     within: list[Block] = [
         "Each is of one student; examples are never pooled over seeds. What a method does, the table over seeds shows."
     ]

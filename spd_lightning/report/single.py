@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from spd_lightning.artifacts.settings import listed
@@ -31,8 +32,11 @@ def one_run(run: Run) -> list[Section]:
     sections = [_scores(run), _comparisons(run), *moved_sections(run), *corpus_sections(run), *_subspace(run)]
     chart = figures.losses(run)
     if chart is not None:
-        last = ", ".join(f"{curve.name} ends at {curve.points[-1][1]:.3f}" for curve in chart.curves)
-        sections.append(Section("Fine-tuning", last, [Figure(chart, "loss", "As logged during fine-tuning.")]))
+        ends = {name: points[-1][1] for name, points in run.losses.items() if points}
+        last = ", ".join(f"{name} ends at {v:{'.3f' if abs(v) < 1e6 else '.3g'}}" for name, v in ends.items())
+        left_out = sum(not math.isfinite(loss) for points in run.losses.values() for _, loss in points)
+        caption = "As logged during fine-tuning." + (f" Left out: {left_out} that are no numbers." if left_out else "")
+        sections.append(Section("Fine-tuning", last, [Figure(chart, "loss", caption)]))
     sections += _overlap(run)
     sections += sample_sections([(method, run, method) for method in method_order({m for _, m in run.sample_files})])
     return [*sections, how_section(run), _what_was_run(run)]

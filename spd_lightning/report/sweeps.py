@@ -168,6 +168,8 @@ class Grid:
     """A score over two options: ``values[i][j]`` for row i and column j, shares as fractions, None where no run is.
 
     ``intervals`` has that of the one run of a cell, or that of the mean over its seeds (three or more); else None.
+    ``noise`` is the width that most cells have: of these intervals, and of a run's own where a cell has none.
+    ``left_out`` counts the runs of other settings, which are in no cell.
     """
 
     title: str
@@ -178,6 +180,8 @@ class Grid:
     columns: list[str]
     values: list[list[float | None]]
     intervals: list[list[Sequence[float] | None]]
+    noise: float = 0.0
+    left_out: int = 0
 
 
 def _order(values: set[Any]) -> list[Any]:
@@ -191,9 +195,11 @@ def sweep_grid(
 ) -> Grid | None:
     """The trained method's in-domain score over rank and layers, averaged over the seeds of a cell.
 
-    Runs of another method, task or model are none of its cells; of several sets the one that covers most of the grid
-    is taken. None where its runs differ in neither option.
+    Runs of another method, task or model are none of its cells, nor are those that would share a cell and differ in
+    another option; of several sets the one that covers most of the grid is taken. None where its runs differ in neither
+    option.
     """
+    given = len(runs)
     families: dict[str, list[Run]] = {}
     for run in runs:
         model = run.conditions.get("content.model") or run.option("subspace.model_name_or_path")
@@ -204,6 +210,14 @@ def sweep_grid(
         return len({(str(run.option(row_option)), str(run.option(column_option))) for run in found})
 
     several, runs = len(families) > 1, max(families.values(), key=cells_of)
+    shared: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        shared.setdefault((str(run.option(row_option)), str(run.option(column_option))), []).append(run)
+    mixed = sorted({name for cell in shared.values() for name in varying_options(cell)})
+    settings: dict[str, list[Run]] = {}
+    for run in runs:
+        settings.setdefault(json.dumps([run.conditions.get(name) for name in mixed], default=str), []).append(run)
+    runs = max(settings.values(), key=cells_of)
     if not {row_option, column_option} & set(varying_options(runs)):
         return None
     target = None
@@ -228,25 +242,33 @@ def sweep_grid(
                 cells.setdefault((place(run, row_option), place(run, column_option)), []).append((run.seed, s))
     rows, columns = _order({k[0] for k in cells}), _order({k[1] for k in cells})
     found = [[_cell(cells.get((r, c), []), target[2]) for c in columns] for r in rows]
-    title = f"{target[0]}, {metric_name(target[2])}"
+    title = f"{benchmark_name({'task': target[0], 'protocol': target[1]})}, {metric_name(target[2])}"
     if several:
         model = Path(str(runs[0].option("subspace.model_name_or_path"))).name
         title += f", of {model} by {runs[0].results['method']} on {runs[0].results['trained_on']} alone"
+    if mixed:
+        title += f", at {', '.join(f'{name}={runs[0].option(name)}' for name in mixed)} alone"
     values, intervals = ([[cell[i] for cell in line] for line in found] for i in (0, 1))
     names = [str(r) for r in rows], [str(c) for c in columns]
-    return Grid(title, target[2], row_option, column_option, *names, values, intervals)
+    widths = sorted(cell[2] for line in found for cell in line if cell[2] is not None)
+    noise = widths[len(widths) // 2] if widths else 0.0
+    return Grid(title, target[2], row_option, column_option, *names, values, intervals, noise, given - len(runs))
 
 
-def _cell(found: Sequence[tuple[Any, Mapping[str, Any]]], metric: str) -> tuple[Any, Any]:
-    """Mean over the seeds of a cell, each the mean of its runs, and its interval, from (seed, score) each."""
+def _cell(found: Sequence[tuple[Any, Mapping[str, Any]]], metric: str) -> tuple[Any, Any, Any]:
+    """Mean over the seeds of a cell, each the mean of its runs, and its interval, from (seed, score) each; and the
+    width of that, or of the widest of its runs where it has none."""
     if not found:
-        return None, None
+        return None, None, None
     of_seed: dict[Any, list[float]] = {}
     for seed, s in found:
         of_seed.setdefault(seed, []).append(s["value"])
     values = [sum(v) / len(v) for v in of_seed.values()]
     ci95 = over_seeds(values, (0.0, 1.0) if is_share(metric) else None)[2]
-    return sum(values) / len(values), found[0][1]["ci95"] if len(found) == 1 else ci95
+    own = [s["ci95"] for _, s in found if s["ci95"] is not None]
+    ci95 = own[0] if own and len(found) == 1 else ci95
+    width = max((high - low for low, high in ([ci95] if ci95 is not None else own)), default=None)
+    return sum(values) / len(values), ci95, width
 
 
 def grid_table(grid: Grid) -> Table:

@@ -117,7 +117,11 @@ def changed_share(run: Run, task: str) -> float | None:
 
 def _changed(runs: Sequence[Run], task: str) -> str:
     shares = [share for run in runs if (share := changed_share(run, task)) is not None]
-    return f"; it changed {100 * statistics.fmean(shares):.0f}% of the answers" if shares else ""
+    if not shares:
+        return ""
+    share = statistics.fmean(shares)
+    near = "under 1" if 0 < share < 0.01 else "over 99" if 0.99 < share < 1 else f"{100 * share:.0f}"
+    return f"; it changed {near}% of the answers"
 
 
 def _not_compared(runs: Sequence[Run]) -> str:

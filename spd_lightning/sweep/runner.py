@@ -182,7 +182,9 @@ def run_sweep(sweep: Sweep, out: Path, workers: int) -> Path:
 
 
 def summary(run_dirs: Sequence[Path]) -> str:
-    """The table that the sweep prints at its end: rank x layers where these vary, else one row per configuration."""
+    """The table that the sweep prints at its end: rank x layers where these alone vary, else a row for each."""
     runs = [read_run(path) for path in run_dirs]
     found = sweeps.sweep_grid(runs)
-    return render.text_table(sweeps.seeds_table(runs) if found is None else sweeps.grid_table(found))
+    return render.text_table(
+        sweeps.grid_table(found) if found is not None and not found.left_out else sweeps.seeds_table(runs)
+    )

@@ -68,16 +68,17 @@
 
   const WORDS = { 1: "right", 0: "wrong", "-1": "unreadable" };
   function sample(task, [id, prompt, gold, answers]) {
-    const sides = make("div", "sides"), base = answers[0];
+    const sides = make("div", "sides");
     answers.forEach((answer, i) => {
       if (!answer) return;
       const [text, read, verdict, reason, likelihoods] = answer, word = WORDS[verdict] || "not judged";
+      const base = data.bases[i] !== i && answers[data.bases[i]];
       const head = make("p", "note", make("b", "", data.models[i]), " ");
       head.append(make("span", `tag ${verdict === 1 ? "right" : "wrong"}`, word));
       if (read !== null) head.append(` answer ${read}`);
       head.append(` (${reason})`);
       const side = make("div", "", head);
-      if (text) side.append(verbatim(...(i && base ? marked(base[0], text) : [text])));
+      if (text) side.append(verbatim(...(base ? marked(base[0], text) : [text])));
       if (likelihoods) side.append(bars(likelihoods, gold));
       sides.append(side);
     });
@@ -86,7 +87,7 @@
   }
 
   function fits(row, model, verdict, words) {
-    const mine = row[3][model], base = row[3][0];
+    const mine = row[3][model], base = row[3][data.bases[model]];
     if (!mine) return false;
     const tests = {
       all: () => true, right: () => mine[2] === 1, wrong: () => mine[2] !== 1 && mine[2] !== null,

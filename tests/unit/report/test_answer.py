@@ -77,6 +77,10 @@ def test_the_share_of_changed_answers_is_that_of_the_results(tmp_path: Path) -> 
     answer = answer_of_run(run)
     assert "it changed 28% of the answers" in answer.verdict
     assert [bar.text for bar in answer.figures[1].chart.rows] == ["3 gained, 2 lost"]  # type: ignore[union-attr]
+    for other, shown in ((0, "0%"), (1, "under 1%"), (999, "over 99%"), (1000, "100%")):
+        rows = [{**row, "n": 1000, "other_text": other}]
+        run = changed(tmp_path / "r", lambda r, rows=rows: r.update(moved={"answers": rows}))
+        assert f"it changed {shown} of the answers" in answer_of_run(run).verdict
     # letters write no text: what was answered is compared, sample by sample (3 of 3: "3" of both)
     run = changed(tmp_path / "r", lambda r: r["moved"]["answers"][0].update(other_text=None))
     assert "it changed 0% of the answers" in answer_of_run(run).verdict

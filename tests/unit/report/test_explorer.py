@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from spd_lightning.artifacts.files import write_jsonl
 from spd_lightning.report import write_results
 from spd_lightning.report.answer import answer_of_run
 from spd_lightning.report.examples import examples
 from spd_lightning.report.explorer import columns_of_runs, explore, sample_sections
 from spd_lightning.report.html import render_page
+from spd_lightning.report.render import Explorer, Section
 from spd_lightning.report.runs import Run, read_run
+from spd_lightning.report.several import several_runs
 from spd_lightning.report.single import one_run
 from tests.unit.report.test_across import SCORE, run_of
 
@@ -82,6 +86,41 @@ def test_long_texts_are_shortened_then_samples_left_out_and_both_said(tmp_path: 
     assert len(flipped) == len(rows), "those that changed come first"
     page = render_page(answer_of_run(run), one_run(run))
     assert "whole in r/samples/arithmetic.base.jsonl" in page
+
+
+def test_the_bound_is_of_the_bytes_on_the_page(tmp_path: Path) -> None:
+    """The template writes four characters as six, and code has many of them."""
+    run = sums(tmp_path / "r", 400, "<a href='x'> & </a>" * 60)
+    data = explore(columns(run), most=400_000)
+    empty = {**data, "tasks": [{**data["tasks"][0], "rows": []}]}
+    blocks = [Section("Samples", "", [Explorer(found, [])]) for found in (data, empty)]
+    whole, without = (len(render_page(answer_of_run(run), [block]).encode()) for block in blocks)
+    assert whole - without < 400_000 and len(data["tasks"][0]["rows"]) >= 20
+    (section,) = sample_sections(columns(run))
+    assert section.headline.endswith("right or wrong changed in 199"), "however many are on the page"
+    assert data["tasks"][0]["flipped"] == 199
+
+
+def test_each_student_is_held_against_its_own_base(tmp_path: Path) -> None:
+    runs = [read_run(run_of(tmp_path / m, "spd", 1, 0.5, False, n=30, model=m)) for m in ("one", "two")]
+    found = columns_of_runs(runs)
+    assert [name.partition(" (")[0].partition(" of")[0] for name, *_ in found] == ["base", "base", "spd", "spd"]
+    assert explore(found)["bases"] == [0, 1, 0, 1]
+    assert explore(columns(runs[0]))["bases"] == [0, 0] and explore(found[2:])["bases"] == [0, 0]
+    again = [("base", runs[0], "base"), ("projected", runs[0], "projected"), ("spd", runs[0], "spd")]
+    assert explore(again)["bases"] == [0, 0, 0]
+
+
+def test_arms_without_a_column_are_counted(tmp_path: Path) -> None:
+    runs = []
+    for rank in range(8):
+        path = run_of(tmp_path / f"{rank}", "spd", 1, 0.5, False, n=5)
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        config["subspace"]["rank"] = rank
+        (path / "config.yaml").write_text(yaml.safe_dump(config))
+        runs.append(read_run(path))
+    (section,) = (s for s in several_runs(runs, []) if s.title == "Samples")
+    assert section.headline.endswith("; 2 more arms in their files alone")
 
 
 def test_letters_have_their_likelihoods(tmp_path: Path) -> None:

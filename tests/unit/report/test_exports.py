@@ -50,7 +50,7 @@ def test_latex_is_escaped_and_bold_where_marked() -> None:
     table = Table(("a_b", "n"), [("50% & $x$ {}\\~^#", "1")], frozenset({(0, 1)}), caption="C", note="† p < 5%")
     text = latex_table(table)
     assert r"a\_b & n \\" in text and r"50\% \& \$x\$ \{\}\textbackslash{}\textasciitilde{}\textasciicircum{}\#" in text
-    assert r"\textbf{1}" in text and r"\begin{tabular}{lr}" in text and r"\textdagger{} p < 5\%" in text
+    assert r"\textbf{1*}" in text and r"\begin{tabular}{lr}" in text and r"\textdagger{} p < 5\%" in text
     assert r"{[}0] & 1 \\" in latex_table(Table(("a", "n"), [("[0]", "1")]))
     assert latex("± 2") == r"$\pm$ 2"
 

@@ -40,6 +40,7 @@ from spd_lightning.report.sections import caveats
 from spd_lightning.report.several import MOST_SUBSPACES
 from spd_lightning.report.single import one_run
 from spd_lightning.report.sweeps import combine_seeds, group_by_configuration, label, varying_options
+from spd_lightning.sweep.runner import summary
 
 HOSTILE = 'x</pre><script>alert("1")</script> ``` & $x$ \x1b[31m \ud800 | <img src=http://e.test/a.png>'
 
@@ -441,7 +442,7 @@ def test_one_row_representation_renders_three_ways() -> None:
     assert render.text_table(table).splitlines()[2:] == ["x|y <b>    1.0", "`z`      22.0*"]
     markdown = render.markdown_table(table).splitlines()
     assert markdown[1] == "| --- | ---: |" and markdown[2] == r"| x\|y &lt;b&gt; | 1.0 |"
-    assert markdown[3] == r"| \`z\` | **22.0** |"
+    assert markdown[3] == r"| \`z\` | **22.0\*** |", "with the mark that a note explains"
     page = render_html("t", [table])
     assert "x|y &lt;b&gt;" in page and '<td class="number" data-of="b"><strong>22.0*</strong></td>' in page
 
@@ -699,6 +700,62 @@ def test_runs_of_another_method_or_model_are_no_cells_of_a_sweep(tmp_path: Path)
     assert sweeps.sweep_grid([read_run(r) for r in [runs[0], *others]]) is None, "one rank each"
 
 
+def test_runs_that_share_a_cell_and_differ_otherwise_are_not_averaged(tmp_path: Path) -> None:
+    """Rank by temperature: the cell of a rank would be the mean of two temperatures, called one over seeds."""
+    runs = []
+    for rank in (4, 8):
+        for temperature, gain in ((0.7, 0.0), (1.0, 0.4)):
+            path = make_run(tmp_path / f"{rank}-{temperature}", rank=rank, gain=gain)
+            config = yaml.safe_load((path / "config.yaml").read_text())
+            config["data"]["temperature"] = temperature
+            config["model"] = {"lora_r": rank}  # goes with the rank: no cell holds two
+            (path / "config.yaml").write_text(yaml.safe_dump(config))
+            runs.append(read_run(path))
+    grid = sweeps.sweep_grid(runs)
+    assert grid is not None and grid.values == [[pytest.approx(0.2)]] * 2 and grid.left_out == 2
+    assert grid.title == "arithmetic, exact_match_flexible (%), at data.temperature=0.7 alone"
+    text = write_report([run.path for run in runs], tmp_path / "out", plots=()).read_text()
+    assert "2 runs of other settings are not in it" in text
+    assert "temperature" in summary([run.path for run in runs]), "the table at the end of a sweep has all of them"
+    whole = sweeps.sweep_grid([run for run in runs if run.option("data.temperature") == 1.0])
+    assert whole is not None and whole.left_out == 0 and "alone" not in whole.title
+
+
+def test_colours_span_the_noise_where_a_cell_has_no_interval(tmp_path: Path) -> None:
+    """Two seeds a cell have none; half a point would be all colours from one end to the other."""
+    runs = [
+        read_run(make_run(tmp_path / f"{rank}-{seed}", seed=seed, rank=rank, gain=0.3 + rank / 1000))
+        for rank in (4, 8)
+        for seed in (1, 2)
+    ]
+    grid = sweeps.sweep_grid(runs)
+    assert grid is not None and grid.intervals == [[None], [None]] and grid.noise == pytest.approx(0.16)
+    chart = figures.surface(grid)
+    assert chart.high - chart.low == pytest.approx(16.0)
+
+
+def test_losses_that_are_no_numbers_are_left_out_and_said(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "r")
+    (path / "logs" / "metrics.csv").write_text("step,train/loss,val/loss\n1,2.0,\n2,1e300,\n3,nan,inf\n")
+    text = write_report([path], tmp_path / "out").read_text()
+    assert "train/loss ends at nan, val/loss ends at inf" in text and "Left out: 2 that are no numbers." in text
+    chart = figures.losses(read_run(path))
+    assert chart is not None and [curve.points for curve in chart.curves] == [[(1.0, 2.0), (2.0, 1e300)]]
+
+
+def test_bins_of_a_histogram_hold_equally_many_lengths(tmp_path: Path) -> None:
+    """Bins of a fraction more than one token would hold one length and two in turns: a comb that no corpus has."""
+    path = make_run(tmp_path / "r")
+    for longest in (1, 31, 32, 40, 64, 1000):
+        row = {"prompt": "", "completion": "", "finish_reason": "stop"}
+        write_lines(
+            path / "corpus" / "generations.jsonl", [{**row, "num_tokens": i} for i in range(longest + 1) for _ in "ab"]
+        )
+        chart = figures.lengths(read_run(path))
+        assert chart is not None and sum(chart.counts[0]) == 2 * (longest + 1) and len(chart.counts[0]) <= 32
+        assert len(set(chart.counts[0][:-1])) <= 1 and all(edge == int(edge) for edge in chart.edges)
+
+
 def test_plots_say_what_they_show(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "r"))
     for chart in (figures.spectrum(run), figures.scores(run), figures.losses(run), figures.lengths(run)):
@@ -735,6 +792,11 @@ def test_pass_at_k_stands_by_k_with_the_place_where_the_base_catches_up(tmp_path
         {**row, "method": "spd", "pass": {"1": 0.3, "2": 0.35, "4": 0.4}, "crossover": 2, "ahead_at_1": True},
         {**row, "method": "ssd", "pass": {"1": 0.1, "2": 0.15}, "crossover": None, "ahead_at_1": False},
     ]
+    (path / "results.json").write_text(json.dumps(results))
+    alone = {**results, "passes": results["passes"][1:]}
+    (path / "results.json").write_text(json.dumps(alone))
+    _, table = pass_blocks(read_run(path))
+    assert isinstance(table, render.Table) and [row[-1] for row in table.rows] == ["-", "-"], "no base to be level with"
     (path / "results.json").write_text(json.dumps(results))
     _, table = pass_blocks(read_run(path))
     assert isinstance(table, render.Table) and table.header[4:] == ("pass@1", "pass@2", "pass@4", "against the base")
