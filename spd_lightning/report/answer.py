@@ -77,6 +77,8 @@ def answer_of_run(run: Run, unfinished: Mapping[str, str] | None = None) -> Answ
         if is_share(c["metric"])
     ]
     caption = f"{run.results['method']} less base, 95% intervals; filled: shown after correction."
+    if rows and len(rows) < len(found):
+        caption += f" {len(rows)} of {len(found)} comparisons, the rest under Comparisons."
     charts = [_forest(rows, caption), _flows((run.results.get("moved") or {}).get("answers") or []), _time([run])]
     facts = [f"seed {run.seed}"] if run.seed is not None else []
     facts += [f"run {run.name}", f"fingerprint {run.results['fingerprint']}"]
@@ -105,9 +107,14 @@ def answer_of_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], unfin
         shown = main = sorted(main, key=lambda row: -row["delta"])[:MOST_ROWS]
         students = {row["b"]: arms[row["b"]] for row in main}
     tasks = list(dict.fromkeys(benchmark_name(row) for row in shown))
+    several = len({row["blocks"] for row in shown}) > 1
+
+    def seeds_of(row: Mapping[str, Any]) -> str:
+        return f", {row['blocks']} seed{'s' * (row['blocks'] != 1)}" if several else ""
+
     lines = [
         Row(
-            f"{_label(row, arms, len(tasks) > 1)}, n={row['n']}",
+            f"{_label(row, arms, len(tasks) > 1)}, n={row['n']}{seeds_of(row)}",
             (
                 figures.point(
                     row["delta"],
@@ -125,7 +132,8 @@ def answer_of_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], unfin
     if len(found) > len(lines):
         caption += f" {len(lines)} of {len(found)} comparisons, the rest under Comparisons across runs."
     about = dict.fromkeys(row["task"] for row in (shown if len(students) == 1 else main[:1]))
-    flows = _flows([row for task in about for row in _summed(students, task)])
+    on = f" on {next(iter(about))}" if len(students) > 1 and about else ""
+    flows = _flows([row for task in about for row in _summed(students, task)], on)
     seeds = len({run.seed for run in runs})
     facts = f"{len(runs)} runs: {len(arms)} arm{'s' * (len(arms) > 1)}, {seeds} seed{'s' * (seeds > 1)}"
     charts = [
@@ -152,13 +160,13 @@ def _forest(rows: Sequence[Row], caption: str, on: str = "") -> Figure | None:
     return Figure(chart, "differences", caption) if rows else None
 
 
-def _flows(answers: Sequence[Mapping[str, Any]]) -> Figure | None:
+def _flows(answers: Sequence[Mapping[str, Any]], on: str = "") -> Figure | None:
     """Right to wrong and wrong to right, without the parts of the difference."""
     chart = figures.moved(answers)
     if chart is None:
         return None
     rows = [Bar(row.label, row.parts, row.text) for row in chart.rows]
-    plain = Bars("Answers that flipped", "per cent of the answers", rows, chart.series)
+    plain = Bars(f"Answers that flipped{on}", "per cent of the answers", rows, chart.series)
     return Figure(plain, "flips", "Wrong to right on the one side, right to wrong on the other.")
 
 

@@ -72,6 +72,13 @@ def _between(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[str
             lines.append(f"{len(pairs)} pairs of arms have no example of {task} in common and are not compared.")
         else:
             lines += [f"{a} and {b} have no example of {task} in common and are not compared." for a, b in pairs]
+    for name, members in trained_arms(runs).items():
+        seeds = [run.seed for run in members]
+        again = [run.name for i, run in enumerate(members) if run.seed in seeds[:i]]
+        if again:
+            lines.append(
+                f"{', '.join(again)}: another run of {name} has the seed; comparisons across runs take the first."
+            )
     versions = [name.removeprefix("versions.") for name in varying_options(runs) if name.startswith("versions.")]
     if versions:
         lines.append(f"Runs were made with different versions: {', '.join(versions)}.")

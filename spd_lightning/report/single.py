@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import listed
 from spd_lightning.report import figures, tables
 from spd_lightning.report.corpus import corpus_sections
@@ -29,17 +30,24 @@ CALIBRATION_COLUMNS = {
 
 def one_run(run: Run) -> list[Section]:
     """All sections for a single run."""
-    sections = [_scores(run), _comparisons(run), *moved_sections(run), *corpus_sections(run), *_subspace(run)]
+    made = [*corpus_sections(run), *_subspace(run)]
     chart = figures.losses(run)
     if chart is not None:
         ends = {name: points[-1][1] for name, points in run.losses.items() if points}
         last = ", ".join(f"{name} ends at {v:{'.3f' if abs(v) < 1e6 else '.3g'}}" for name, v in ends.items())
         left_out = sum(not math.isfinite(loss) for points in run.losses.values() for _, loss in points)
         caption = "As logged during fine-tuning." + (f" Left out: {left_out} that are no numbers." if left_out else "")
-        sections.append(Section("Fine-tuning", last, [Figure(chart, "loss", caption)]))
-    sections += _overlap(run)
+        made.append(Section("Fine-tuning", last, [Figure(chart, "loss", caption)]))
+    sections = [_scores(run), _comparisons(run), *moved_sections(run), *_of_first_round(run, made), *_overlap(run)]
     sections += sample_sections([(method, run, method) for method in method_order({m for _, m in run.sample_files})])
     return [*sections, how_section(run), _what_was_run(run)]
+
+
+def _of_first_round(run: Run, sections: list[Section]) -> list[Section]:
+    """Sections on what the first round made, which say so where there are later ones: the scores are of the last."""
+    later = len(RunFolder(run.path).rounds())
+    note = f"Of the first of {later + 1} rounds; the student is that of the last. "
+    return [Section(s.title, (note + s.headline).strip(), s.blocks) for s in sections] if later else sections
 
 
 def _scores(run: Run) -> Section:
@@ -143,8 +151,8 @@ def _overlap(run: Run) -> list[Section]:
 
 
 def _shared(overlap: Any) -> str:
-    """How many texts stand on both sides, where the rows say so."""
+    """How many texts stand on both sides, where the rows say so; one in two sets or benchmarks counts in each."""
     if not isinstance(overlap, list) or not all("shared" in row for row in overlap):
         return ""
     shared = sum(row["shared"] for row in overlap)
-    return f"{shared or 'no'} text{'s' * (shared != 1)} of training or calibration in a benchmark"
+    return f"{shared or 'no'} match{'es' * (shared != 1)} of texts of training or calibration with a benchmark"

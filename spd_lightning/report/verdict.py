@@ -190,6 +190,7 @@ def _one_arm(
     text += f"{_size(main)}{_changed(runs, main['task'])}"
     for row in others[:MOST_BESIDE]:
         text += f"; on {benchmark_name(row)} {points(row['delta'], interval_of(row), row['metric'])}"
+        text += "" if row["blocks"] == main["blocks"] else f", {_size(row)}"
         text += " (shown)" if row["word"] in ("higher", "lower") else ""
     return text + "."
 

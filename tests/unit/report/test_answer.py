@@ -48,6 +48,10 @@ def test_one_run_is_answered_in_a_sentence(tmp_path: Path) -> None:
     assert [row.label for row in rows] == ["arithmetic, n=100", "letters, n=100"]
     assert [row.group[:2] for row in rows] == ["In", "Ou"]
     assert [row.points[0].strong for row in rows] == [True, False]  # type: ignore[union-attr]
+    assert answer.figures[0].caption.endswith("filled: shown after correction.")
+    loss = {**comparison("codealpaca", "nll_per_token", -0.004, 0.5), "ci95": [-0.006, 0.002]}
+    run = changed(tmp_path / "r", lambda r: r["comparisons"].append(loss))
+    assert answer_of_run(run).figures[0].caption.endswith("2 of 3 comparisons, the rest under Comparisons.")
 
 
 @pytest.mark.parametrize(
@@ -340,6 +344,31 @@ def test_one_arm_has_all_its_benchmarks_on_the_first_screen(tmp_path: Path) -> N
     assert {row.group[:2] for row in forest.chart.rows} == {"In", "Ou"}  # type: ignore[union-attr]
     assert flipped.chart.rows[0].label == "arithmetic, n=600"  # type: ignore[union-attr]
     assert len(answer_of_run(runs[0]).figures[0].chart.rows) == MOST_ROWS + 1  # type: ignore[union-attr]
+
+
+def test_a_benchmark_that_fewer_seeds_scored_says_so(tmp_path: Path) -> None:
+    paths = [run_of(tmp_path / f"{s}", "spd", s, 0.6) for s in (1, 2, 3)]
+    with_benchmark(paths[0], "letters", 0.5, "out")
+    answer = several([read_run(path) for path in paths])
+    assert "3 seeds x 200 examples; on letters +" in answer.verdict
+    assert answer.verdict.endswith(", 1 seed x 200 examples.")
+    labels = [row.label for row in answer.figures[0].chart.rows]  # type: ignore[union-attr]
+    assert labels == ["arithmetic, n=200, 3 seeds", "letters, n=200, 1 seed"]
+
+
+def test_a_run_that_repeats_a_seed_is_named(tmp_path: Path) -> None:
+    runs = [read_run(run_of(tmp_path / name, "spd", seed, 0.6)) for name, seed in (("a", 1), ("b", 2), ("c", 1))]
+    line = "c: another run of spd has the seed; comparisons across runs take the first."
+    assert line in several(runs).notices and line not in several(runs[:2]).notices
+
+
+def test_flips_of_several_arms_say_of_which_benchmark(tmp_path: Path) -> None:
+    flips = {"task": "arithmetic", "n": 200, "other_text": 50, "right_to_wrong": 10, "wrong_to_right": 30}
+    runs = []
+    for method in ("spd", "ssd"):
+        path = with_benchmark(run_of(tmp_path / method, method, 1, 0.6), "letters", 0.5, "out")
+        runs.append(changed(path, lambda r: r.update(moved={"answers": [flips]})))
+    assert several(runs).figures[1].chart.title == "Answers that flipped on arithmetic"
 
 
 def test_an_external_signal_is_named_among_several_runs_too(tmp_path: Path) -> None:

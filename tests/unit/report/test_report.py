@@ -654,6 +654,28 @@ def test_overlap_that_was_not_found_or_has_one_row_a_set(tmp_path: Path, overlap
     assert shown in section[:3000]
 
 
+def test_a_text_in_two_sets_is_two_matches(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "r")
+    for shared, shown in (((1, 1), "2 matches"), ((1, 0), "1 match of"), ((0, 0), "no matches")):
+        results = json.loads((path / "results.json").read_text())
+        results["overlap"] = [
+            {"set": s, "task": "letters", "shared": n} for s, n in zip(("calibration", "prompts"), shared)
+        ]
+        (path / "results.json").write_text(json.dumps(results))
+        (section,) = (s for s in one_run(read_run(path)) if s.title.startswith("Overlap"))
+        assert section.headline.startswith(shown)
+
+
+def test_sections_on_the_first_round_say_so_where_there_are_later_ones(tmp_path: Path) -> None:
+    """Corpus, subspace and losses are those of round 1; what is scored is the last student."""
+    path = make_run(tmp_path / "r")
+    note = "Of the first of 2 rounds; the student is that of the last."
+    assert not any(note in section.headline for section in one_run(read_run(path)))
+    (path / "round-2").mkdir()
+    of_first = [section.title for section in one_run(read_run(path)) if section.headline.startswith(note)]
+    assert of_first == ["Self-generated corpus", "Capability subspace", "Fine-tuning"]
+
+
 def test_report_refuses_to_overwrite_a_run(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=2)]
     with pytest.raises(UserError, match=r"--out .*a is one of the 2 runs"):
@@ -806,6 +828,10 @@ def test_pass_at_k_stands_by_k_with_the_place_where_the_base_catches_up(tmp_path
         ("4 x 4", "10.0", "15.0", "-", "behind up to 2"),
     ]
     assert "ahead, but not from k = 2" in write_report([path], path).read_text()
+    results["passes"][1] |= {"pass": {"1": 0.3, "2": 0.35, "4": 0.7}, "crossover": None}
+    (path / "results.json").write_text(json.dumps(results))
+    _, table = pass_blocks(read_run(path))
+    assert isinstance(table, render.Table) and table.rows[1][-1] == "ahead up to 4, but not at 2", "35.0 against 40.0"
 
 
 @pytest.mark.slow
