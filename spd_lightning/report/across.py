@@ -125,12 +125,14 @@ def is_base(arm: str) -> bool:
 
 
 INHERITED = ("data.prompt_format", "data.repetition_penalty")
+OF_OTHERS = ("evaluation.adapter", "evaluation.subspace", "evaluation.best_decoding", "evaluation.best_decoding_rows")
+"""Options of evaluation that a base's own answers do not depend on."""
 
 
 def _is_of_base(name: str) -> bool:
     """Whether what a base answers, and the verdicts on it, can depend on an option or a content."""
     exact = ("subspace.model_name_or_path", "content.model", "data.dtype", *INHERITED)
-    return name in exact or name.startswith(("evaluation.", "subspace.task_file."))
+    return name not in OF_OTHERS and (name in exact or name.startswith(("evaluation.", "subspace.task_file.")))
 
 
 def _base_conditions(run: Run, task: str) -> dict[str, Any]:

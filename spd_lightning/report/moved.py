@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from spd_lightning.report import figures
@@ -38,7 +38,7 @@ def moved_sections(run: Run) -> list[Section]:
     chart = figures.moved(moved.get("answers") or [])
     caption = "Greedy answers that changed, and the two parts of the difference of the scores."
     held_out = moved.get("held_out")
-    headline = f"KL(student || base) {held_out['kl']:.4f} nats a token on {held_out['of']}" if held_out else ""
+    headline = f"KL(student || base) {_kl(held_out['kl'])} nats a token on {held_out['of']}" if held_out else ""
     blocks: list[Block] = [table, *([] if chart is None else [Figure(chart, "moved", caption)])]
     return [Section("Did the student move?", headline, blocks)]
 
@@ -49,11 +49,11 @@ def moved_rows(moved: Mapping[str, Any]) -> list[Row]:
     for name in ("held_out", "corpus"):
         if (found := moved.get(name)) is not None:
             n = f"{found['texts']} texts, {found['tokens']:,} tokens"
-            rows.append(
-                ("KL(student || base)", found["of"], n, "-", "-", _with(found["kl"], found["kl_ci95"], "{:.4f}"))
-            )
+            rows.append(("KL(student || base)", found["of"], n, "-", "-", _with(found["kl"], found["kl_ci95"], _kl)))
             losses = (f"{found['base_loss']:.3f}", f"{found['student_loss']:.3f}")
-            rows.append(("loss", found["of"], n, *losses, _with(found["loss_delta"], found["loss_ci95"], "{:+.3f}")))
+            rows.append(
+                ("loss", found["of"], n, *losses, _with(found["loss_delta"], found["loss_ci95"], "{:+.3f}".format))
+            )
             same = f"{100 * found['same_token']:.1f}% alike"
             rows.append(("most likely token", found["of"], n, "-", "-", same))
     for row in moved.get("answers") or []:
@@ -92,7 +92,11 @@ def _figure(figures: Mapping[str, Any], name: str) -> str:
     return "-" if value is None else f"{value if name == 'tokens' else 100 * value:.1f}"
 
 
-def _with(value: float, interval: Sequence[float] | None, form: str) -> str:
+def _kl(value: float) -> str:
+    """Four decimals, or the first two digits of what these would make a 0, which is that of a student that stayed."""
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"
+
+
+def _with(value: float, interval: Sequence[float] | None, form: Callable[[float], str]) -> str:
     """A value with its interval."""
-    shown = form.format(value)
-    return shown if interval is None else f"{shown} [{', '.join(form.format(v) for v in interval)}]"
+    return form(value) if interval is None else f"{form(value)} [{', '.join(map(form, interval))}]"

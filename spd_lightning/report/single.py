@@ -18,6 +18,7 @@ from spd_lightning.report.sections import arithmetic_blocks, caveats, group_bloc
 from spd_lightning.report.wording import benchmark_name, format_value, method_order
 from spd_lightning.scoring.verdicts import is_share
 
+OVERLAP = "Texts that stand in a benchmark"
 CALIBRATION_COLUMNS = {
     "weight": "weight",
     "num_examples": "examples",
@@ -142,9 +143,9 @@ def _overlap(run: Run) -> list[Section]:
         "Calibration examples and training prompts that also stand in a benchmark, by normalised text."
     ]
     if isinstance(overlap, dict) and overlap:
-        blocks.append(tables.fact_table(overlap))
+        blocks.append(tables.fact_table(overlap, OVERLAP))
     elif overlap:
-        blocks.append(tables.record_table(overlap))
+        blocks.append(tables.record_table(overlap, OVERLAP))
     else:
         blocks.append("None was found.")
     return [Section("Overlap of training text and benchmarks", _shared(overlap), blocks)]

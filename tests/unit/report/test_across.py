@@ -241,6 +241,22 @@ def test_bases_that_were_asked_in_other_ways_are_arms_of_their_own(tmp_path: Pat
     assert rows["base of spd", "spd"] == pytest.approx(values[1]["spd"] - values[1]["base"])
 
 
+def test_a_base_is_one_whatever_adapter_was_scored_beside_it(tmp_path: Path) -> None:
+    """`test --evaluation.adapter` of two students: the base was asked alike, and stands once."""
+    runs = []
+    for name, share in (("one", 0.4), ("two", 0.6)):
+        path = run_of(tmp_path / name, "spd", 1, share, False)
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        config["evaluation"] = {"adapter": name, "subspace": name, "best_decoding": [{"temperature": share}]}
+        (path / "config.yaml").write_text(yaml.safe_dump(config))
+        runs.append(read_run(path))
+    pairs = [(row["a"].split(" (")[0], row["b"].split(" (")[0]) for row in across_rows(runs)]
+    assert pairs == [("base", "spd"), ("base", "spd"), ("spd", "spd")]
+    config["evaluation"]["temperature"] = 0.5  # this one changes what it answers
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert {row["a"].split(" (")[0][:7] for row in across_rows([runs[0], read_run(path)])} == {"base of", "spd"}
+
+
 def test_a_run_of_the_base_alone_has_the_base_of_the_others(tmp_path: Path) -> None:
     """It makes no corpus, whose key says the model's content: ``environment.json`` does."""
     runs = [run_of(tmp_path / m, m, 1, 0.5) for m in ("spd", "base")]

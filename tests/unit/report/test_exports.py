@@ -16,6 +16,7 @@ from spd_lightning.report.exports import csv_tables, latex, latex_table, one_lin
 from spd_lightning.report.page import write_report
 from spd_lightning.report.render import Table
 from spd_lightning.report.runs import read_run
+from spd_lightning.report.single import one_run
 from spd_lightning.report.unfinished import failed_points, read_half, read_runs
 from tests.unit.report.test_across import run_of
 from tests.unit.report.test_report import make_run
@@ -76,7 +77,10 @@ def test_formats_and_plots_are_those_asked_for(tmp_path: Path, capsys: pytest.Ca
     tables = {f"tables/{name}" for name in ("scores.csv", "comparisons.csv", "stages.csv", "report.tex")}
     assert files == {"report.md", *tables, *(f"plots/{name}.{kind}" for name in names for kind in ("svg", "pdf"))}
     assert "](plots/scores.svg)" in (out / "report.md").read_text() and str(out) in capsys.readouterr().out
-    assert r"\caption{Paired comparisons}" in (out / "tables" / "report.tex").read_text()
+    made = (out / "tables" / "report.tex").read_text()
+    assert r"\caption{Paired comparisons}" in made and r"\caption{Texts that stand in a benchmark}" in made
+    shown = [b for s in one_run(read_run(run)) for b in s.blocks if isinstance(b, Table)]
+    assert len(shown) > 5 and all(table.caption for table in shown), "LaTeX has those with a caption"
     assert main(["report", str(run), "--out", str(tmp_path / "bare"), "--format", "md,json", "--plots", ""]) == 0
     assert {p.name for p in (tmp_path / "bare").iterdir()} == {"report.md", "results.json"}
     text = (tmp_path / "bare" / "report.md").read_text()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from spd_lightning.report.figures import moved as moved_chart
-from spd_lightning.report.moved import moved_rows
+from spd_lightning.report.moved import moved_rows, moved_sections
+from spd_lightning.report.runs import Run
 
 FIGURES = {"correct": 0.4, "parsed": 0.8, "correct_if_parsed": 0.5, "tokens": 12.0, "stopped": 1.0}
 BASE: dict[str, Any] = {**FIGURES, "distinct_1": 0.25, "distinct_2": 0.5}
@@ -49,6 +51,16 @@ def test_every_figure_stands_with_what_it_is_of_and_n() -> None:
     )  # fmt: skip
     assert rows["mean length (tokens)"][3:] == ("12.0", "10.5", "-1.5")
     assert rows["overlap of two halves"][5] == "0.830, by chance 0.500"
+
+
+def test_a_small_divergence_is_not_written_as_that_of_a_student_that_stayed() -> None:
+    """A KL of exactly 0 says that nothing was trained; one of 2e-6 stood there as 0.0000."""
+    for kl, ends, shown in ((1.79e-6, [0.0, 1.9e-6], "1.8e-06 [0.0000, 1.9e-06]"), (0.0, None, "0.0000")):
+        texts = {**TEXTS, "kl": kl, "kl_ci95": ends}
+        run = Run(Path("run"), {}, {}, {"moved": {"held_out": texts, "answers": []}}, {}, ())
+        (section,) = moved_sections(run)
+        assert moved_rows(run.results["moved"])[0][5] == shown
+        assert section.headline.startswith(f"KL(student || base) {shown.split(' ')[0]} nats")
 
 
 def test_what_was_not_measured_is_not_shown() -> None:
