@@ -17,11 +17,7 @@ from typing import Any
 
 from spd_lightning.artifacts.checksums import passing, sealed, unsealed, untouched
 from spd_lightning.artifacts.expressions import marked
-from spd_lightning.artifacts.files import (
-    file_sha256,
-    write_atomic,
-    write_json,
-)
+from spd_lightning.artifacts.files import file_sha256, write_atomic, write_json
 from spd_lightning.artifacts.locks import file_lock, is_locked
 from spd_lightning.artifacts.manifest import Manifest
 from spd_lightning.artifacts.reading import or_nothing, part_of, read_object, read_yaml
@@ -95,7 +91,7 @@ class RunFolder:
 
     def touched(self) -> list[Path]:
         """Its small records that are not what their own checksum says: they were changed by hand."""
-        records = (self.results, self.keys_file, self.environment_file)
+        records = (self.results, self.keys_file, self.environment_file, *(r.keys_file for r in self.rounds()))
         return [file for file in records if not untouched(or_nothing(read_object, file))]
 
     def noted(self, *parts: str) -> dict[str, Any]:
@@ -139,10 +135,14 @@ class RunFolder:
                 "template_date"
             ):
                 # Rows would be kept as the run's own; the student be taken for another.
-                for file, advice in ((self.results, ANEW), (self.keys_file, AGAIN), (self.environment_file, AGAIN)):
-                    changed = self.manifest.changed(only={file.name}) if file.is_file() else None
-                    if changed or file in touched:
-                        raise UserError(f"{file} was changed by hand since the run ended. {advice}")
+                for file in (self.results, self.keys_file, self.environment_file):
+                    if file.is_file() and file not in touched and self.manifest.changed(only={file.name}):
+                        touched.append(file)
+                for file in touched:
+                    advice = ANEW if file == self.results else AGAIN
+                    raise UserError(f"{file} was changed by hand since the run ended. {advice}")
+                for what in self.manifest.changed(only={self.logs.name}) or ():
+                    say(f"{self.path}: {what} by hand since the run ended; losses are shown as they stand there now.")
                 self._sweep()
                 self.manifest.take_away()
                 if edited:

@@ -21,7 +21,7 @@ import sys
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from spd_lightning.artifacts.checksums import changes, checksums, is_sealed, passing, sealed
 from spd_lightning.artifacts.files import write_json
@@ -43,6 +43,14 @@ def fingerprint(stage: str, **key: Any) -> str:
     """
     payload = json.dumps({"stage": stage, "version": STAGE_VERSION[stage], **key}, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(payload.encode()).hexdigest()[:16]
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file to be locked alone; one that another user wrote is only read, which suffices but on network disks."""
+    try:
+        return open(path, "rb+")
+    except PermissionError:
+        return open(path, "rb")
 
 
 def _to_user(line: str) -> None:
@@ -160,9 +168,9 @@ class ArtifactStore:
         with contextlib.ExitStack() as opened:
             for name in (COMPLETE, ".lock"):
                 try:
-                    file = opened.enter_context(open(folder / name, "rb+"))
+                    file = opened.enter_context(_opened(folder / name))
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                except (BlockingIOError, PermissionError):  # or one of another user, who may use it
                     yield False
                     return
                 except OSError:  # no such file, or no locks here

@@ -107,6 +107,8 @@ def compare(subspace: list[str], *, plot: str | None = None) -> None:
         raise UserError(f"compare needs at least two subspaces, found {len(subspace)}. Name another file.")
     found = {}
     for name, path in zip(short_names(subspace), map(Path, subspace)):
+        if path.is_dir():
+            told_changes(RunFolder(path))
         found[name] = CapabilitySubspace.load(RunFolder(path).subspace if path.is_dir() else path)
     rows = compare_subspaces(found)
     print(markdown_table(overlap_table(rows), plain=True))
@@ -184,6 +186,8 @@ def sweep(file: str, *, workers: int = 1, out: str | None = None, check: bool = 
         print(f"{found.path}: all {len(grid(found.parameters))} points are accepted")
         return
     page = runner.run_sweep(found, folder, workers)
+    for point in points(found):
+        told_changes(RunFolder(folder / point.name))
     print(runner.summary([folder / p.name for p in points(found)]))
     print(page)
 

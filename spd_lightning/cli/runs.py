@@ -14,6 +14,7 @@ from spd_lightning.artifacts.reading import absent
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.runs import RunSummary, find_runs, showing, summarise
 from spd_lightning.artifacts.store import COMPLETE
+from spd_lightning.cli.checks import told_changes
 from spd_lightning.cli.typed import PROGRAM
 from spd_lightning.errors import UserError
 
@@ -157,6 +158,7 @@ def _show(folder: RunFolder) -> None:
         return
     from spd_lightning.report import read_run, render_table
 
+    told_changes(folder)
     print(f"\n{render_table(read_run(folder.path))}")
     page = folder.path / "report.html"
     print(f"\nReport: {page}" if page.is_file() else f"\nFor its report: {PROGRAM} report {folder.path}")

@@ -41,7 +41,7 @@ def sample(
     """
     if prompt is not None and prompts is not None:
         raise UserError("--prompt and --prompts are both given. Leave one of them out.")
-    asked = [prompt] if prompt is not None else None if prompts is None else read_prompts(Path(prompts))
+    asked = [_written(prompt)] if prompt is not None else None if prompts is None else read_prompts(Path(prompts))
     run = RunFolder(run_dir)
     config = run_config(run)
     told_changes(run)
@@ -66,7 +66,7 @@ def read_prompts(file: Path) -> list[str]:
         raise UserError(f"prompts={file}: {missing(file)}. Set --prompts to one, or use --prompt TEXT.")
     if ".jsonl" in file.suffixes:
         found = []
-        for number, row in numbered_jsonl(file):
+        for number, row in numbered_jsonl(file, writable=True):
             if not isinstance(row.get("prompt"), str):
                 raise UserError(f'{file}, line {number}: there is no text under prompt. Write {{"prompt": "..."}}.')
             found.append(row["prompt"])
@@ -78,6 +78,21 @@ def read_prompts(file: Path) -> list[str]:
     if not found:
         raise UserError(f"prompts={file} holds no prompt. Write one a line.")
     return found
+
+
+def _written(prompt: str) -> str:
+    """A prompt that was typed, which a tokenizer takes.
+
+    Raises:
+        UserError: If it holds half a character, as what was typed in another encoding does.
+    """
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"The prompt {prompt[:40]!r} holds half a character ({prompt[error.start]!r}). Type it in UTF-8."
+        ) from error
+    return prompt
 
 
 def _typed() -> Iterator[str]:
@@ -95,11 +110,16 @@ def _typed() -> Iterator[str]:
                 print()
                 return
         else:
-            line = sys.stdin.readline()
+            try:
+                line = sys.stdin.readline()
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"What is typed or piped is no UTF-8 text ({error.reason}). Give it in UTF-8."
+                ) from error
             if not line:
                 return
         if line.strip():
-            yield line.rstrip("\n")
+            yield _written(line.rstrip("\n"))
         elif asks:
             return
 

@@ -19,6 +19,7 @@ from spd_lightning.model.anatomy import cast_weights
 from spd_lightning.model.load import load_model, load_student, save_tokenizer
 from spd_lightning.model.source import model_fingerprint
 from spd_lightning.model.student_base import check_base_of
+from spd_lightning.model.written import list_files
 
 
 def save_student(
@@ -141,4 +142,5 @@ def write_merged(model_name_or_path: str, adapter: str | Path, folder: Path) -> 
             made_of = Beside(model_name_or_path, model_fingerprint(model_name_or_path), ())
         added = (Path(adapter),) if is_adapter(adapter) else ()
         write_record(aside, replace(made_of, adapters=made_of.adapters + added if added else ()))
+        list_files(aside)
     return folder

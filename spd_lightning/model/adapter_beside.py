@@ -30,7 +30,7 @@ from transformers.pytorch_utils import Conv1D
 from spd_lightning.artifacts.files import typed_path
 from spd_lightning.errors import UserError
 from spd_lightning.model.anatomy import is_conv1d, is_linear
-from spd_lightning.model.damage import check_files, read_object
+from spd_lightning.model.damage import check_files, read_object, told
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -283,7 +283,8 @@ def read_record(folder: str | Path) -> Beside | None:
     if not file.is_file():
         return None
     record = read_object(file)
-    return Beside(record["base"], record["fingerprint"], tuple(Path(folder) / name for name in record["adapters"]))
+    with told(file, "the record of a student"):
+        return Beside(record["base"], record["fingerprint"], tuple(Path(folder) / name for name in record["adapters"]))
 
 
 def all_weights_trained(student: str | Path) -> bool:

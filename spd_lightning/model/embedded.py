@@ -14,7 +14,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from spd_lightning.artifacts.files import whole_file
+from spd_lightning.artifacts.files import file_sha256, whole_file
 from spd_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,10 @@ def embedded_gguf(name: str) -> Path | None:
     if embedded.sha256 is None:
         return files[0] if files else None
     joined = cache_dir() / f"{name}.gguf"
-    if not joined.is_file():
+    whole = joined.is_file() and file_sha256(joined) == embedded.sha256
+    if not whole:
+        if joined.is_file():
+            log.warning("%s was damaged: it is joined anew", joined)
         _join(name, files, embedded.sha256, joined)
         if embedded.notice:
             log.warning("%s: %s", name, embedded.notice)

@@ -9,7 +9,9 @@ folder like any other. So its fingerprint is the same before and after its downl
 
 from __future__ import annotations
 
+import logging
 import re
+import shutil
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spd_lightning import hub
 from spd_lightning.artifacts.files import file_sha256, typed_path, whole_folder
+from spd_lightning.artifacts.locks import waited_lock
 from spd_lightning.errors import UserError
 from spd_lightning.model.checkpoint_files import (
     content_fingerprint,
@@ -31,6 +34,9 @@ from spd_lightning.model.checkpoint_files import (
 from spd_lightning.model.damage import check_files
 from spd_lightning.model.embedded import EMBEDDED, cache_dir, embedded_gguf, how_to_install, is_installed
 from spd_lightning.model.kinds import check_adapter_alone, make_dense
+from spd_lightning.model.written import check_written, damage_of, list_files
+
+log = logging.getLogger(__name__)
 
 
 def resolve_source(model_name_or_path: str, need_weights: bool = True) -> tuple[str, bool]:
@@ -69,6 +75,7 @@ def resolve_source(model_name_or_path: str, need_weights: bool = True) -> tuple[
                 "Set --subspace.model_name_or_path to a folder written by save_pretrained, a .gguf file or a hub id."
             )
         check_files(path, model_files(path, need_weights))
+        check_written(path, model_name_or_path)
         return str(path), True
     if path.is_absolute() or model_name_or_path.startswith((".", "~")) or model_name_or_path.count("/") > 1:
         raise UserError(
@@ -110,8 +117,10 @@ def weight_files(folder: Path) -> list[Path]:
 def _dequantised(gguf: Path) -> Path:
     """A folder with the float32 weights of a GGUF file; made on first use (seconds), kept in `cache_dir` by content."""
     folder = cache_dir() / f"gguf-{file_sha256(gguf)[:16]}"
-    if (folder / "config.json").is_file() and weight_files(folder):
-        return folder
+    if folder.is_dir():
+        if not (why := _damage(folder)):
+            return folder
+        _remove(folder, why)
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     # Where a kernel for them is installed, transformers would keep the weights packed; older ones never do.
     packed = getattr(transformers, "GgufConfig", None)
@@ -130,6 +139,7 @@ def _dequantised(gguf: Path) -> Path:
         with whole_folder(folder, shared=True) as aside:
             model.save_pretrained(aside)
             tokenizer.save_pretrained(aside)
+            list_files(aside)
     except OSError as error:
         if not weight_files(folder):  # else another process was first; its copy is the same
             raise UserError(
@@ -137,6 +147,31 @@ def _dequantised(gguf: Path) -> Path:
                 "Free space, or set SPD_CACHE_DIR to a folder that can be written."
             ) from error
     return folder
+
+
+def _damage(folder: Path) -> str:
+    """What is wrong with a dequantised copy; empty for nothing. One of an older version has no list of checksums."""
+    try:
+        check_files(folder, model_files(folder))
+        if not (folder / "config.json").is_file() or not weight_files(folder):
+            return "it is not whole"
+    except UserError as error:
+        return str(error)
+    return "; ".join(damage_of(folder))
+
+
+def _remove(folder: Path, why: str) -> None:
+    """Remove a damaged copy, and say so; one of the processes that come upon it does."""
+    try:
+        with waited_lock(folder.with_name(f".{folder.name}-lock"), str(folder)):
+            if folder.is_dir() and (why := _damage(folder)):
+                shutil.rmtree(folder)
+                log.warning("%s was damaged (%s): it is made anew", folder, why)
+    except OSError as error:
+        raise UserError(
+            f"{folder} is damaged ({why}) and cannot be removed: {error.strerror}. Remove it, or set SPD_CACHE_DIR "
+            "to a folder that can be written."
+        ) from error
 
 
 def model_fingerprint(model_name_or_path: str) -> str:

@@ -12,6 +12,7 @@ folder of its own, and nothing of the run's is changed meanwhile.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.evaluation.context import RunContext
 from spd_lightning.finetuning.student import write_merged
 from spd_lightning.model.adapter_beside import read_record
+from spd_lightning.model.written import damage_of
 from spd_lightning.pipeline.adding import earlier_results, with_earlier
 from spd_lightning.pipeline.agreement import Check, Reference, agreement_table, conclusion
 from spd_lightning.pipeline.duration import say_if_long
@@ -263,9 +265,12 @@ def _next_round(run: Run, number: int, student: Path, first: Pipeline) -> Path:
 
 
 def _write_whole(name: str, student: Path, folder: Path) -> None:
-    """Write a student as an ordinary checkpoint, unless it is there (rank 0 does; the others wait)."""
-    if is_rank_zero() and read_record(folder) is None:
-        write_merged(name, student, folder)
+    """Write a student as an ordinary checkpoint, unless it is there whole (rank 0 does; the others wait)."""
+    if is_rank_zero():
+        if why := damage_of(folder):
+            print(f"{folder} is damaged ({'; '.join(why)}): it is written anew.", file=sys.stderr)
+        if why or read_record(folder) is None:
+            write_merged(name, student, folder)
     barrier()
 
 

@@ -20,6 +20,8 @@ from spd_lightning.notebook import Shown
 from spd_lightning.subspace.files import ADVICE, read_safetensors, site_keys, write_safetensors
 from spd_lightning.subspace.sites import Side, SiteKey, kv_sites, weights_digest
 
+ORTHONORMAL = 1e-3  # most that an entry of V^T V may be off; float32 bases are within 1e-5
+
 
 @dataclass(repr=False)
 class CapabilitySubspace(Shown):
@@ -126,8 +128,11 @@ class CapabilitySubspace(Shown):
             for (layer, side), basis in bases.items():
                 if basis.ndim != 2 or not basis.is_floating_point() or not torch.isfinite(basis).all():
                     raise ValueError(f"the basis of layer {layer}, side {side} is no finite matrix")
-                if basis.shape[1] > len(basis) or spectra[layer, side].shape != basis.shape[:1]:
+                width = basis.shape[-1]
+                if width > len(basis) or spectra[layer, side].shape != basis.shape[:1]:
                     raise ValueError(f"the shapes of layer {layer}, side {side} do not fit")
+                if width and (basis.T.double() @ basis.double() - torch.eye(width)).abs().max() > ORTHONORMAL:
+                    raise ValueError(f"the columns of layer {layer}, side {side} are not orthonormal")
         return found
 
     def check_model(self, model: nn.Module | str) -> None:

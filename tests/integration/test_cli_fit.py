@@ -439,7 +439,7 @@ def test_early_stopping_takes_the_best_checkpoint(
 
 
 def test_a_second_round_starts_from_the_first_student(
-    tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     run = tmp_path / "run"
@@ -504,6 +504,15 @@ def test_a_second_round_starts_from_the_first_student(
     monkeypatch.setattr(overlap, "count_shared_ngrams", shared)
     assert main(["contamination", str(run), "--limit=0"]) == 0
     assert counted == [24], "both rounds' texts were trained on"
+
+    for name in ("student/beside-2/adapter_model.safetensors", "student/beside.json", "base/model.safetensors"):
+        before = (second / name).read_bytes()
+        (second / name).write_bytes(before[:-9] + bytes(9))
+        capsys.readouterr()
+        assert main([*args, "--evaluation.every_n_steps=2"]) == 0
+        part, _, file = name.partition("/")
+        assert f"{second / part} is damaged ({file} was changed): it is written anew" in capsys.readouterr().err
+        assert (second / name).read_bytes() == before
 
     moved = run.rename(tmp_path / "moved")
     monkeypatch.chdir(tmp_path)

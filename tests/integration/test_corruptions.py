@@ -365,10 +365,13 @@ def test_a_run_is_computed_anew_by_its_own_configuration(
 
 def test_commands_that_use_a_run_say_what_was_changed_by_hand(run: Path, capsys: Any) -> None:
     lose_lines(run / "corpus" / "generations.jsonl")
+    shutil.copy(RunFolder(run).subspace, run.parent / "other.safetensors")
     for command in (
         ["contamination", str(run), "--limit=0"],
         ["export", str(run), "--form=projected", f"--out={run}-out"],
         ["sample", str(run), "--prompt=a", "--max_new_tokens=1"],
+        ["compare", str(run), str(run.parent / "other.safetensors")],
+        ["runs", "show", str(run)],
     ):
         assert main(command) == 0
         assert "By hand, since it ended: corpus/generations.jsonl was changed" in capsys.readouterr().err, command

@@ -84,6 +84,32 @@ def test_the_student_is_that_of_the_last_finished_round(tmp_path: Path) -> None:
     assert run.student() == tmp_path / "round-10" / "student", "numbers, not letters; the eleventh is not finished"
 
 
+def test_what_a_round_was_made_from_is_not_read_from_an_edited_file(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.claim({}, "", {"fingerprint": "f"})
+    run.round(2).record("student", {"step": 4})
+    run.claim({}, "", {"fingerprint": "f"})
+    file = run.round(2).keys_file
+    file.write_text(file.read_text().replace('"step": 4', '"step": 40'))
+    assert run.touched() == [file]
+    with pytest.raises(UserError, match=r"round-2/keys\.json was changed by hand since the run ended\. Put it back"):
+        run.claim({}, "", {"fingerprint": "f"})
+
+
+def test_losses_that_were_edited_are_told_when_the_run_goes_on(tmp_path: Path) -> None:
+    """They are not computed anew, and the next manifest lists them as they stand."""
+    run, said = RunFolder(tmp_path / "run"), list[str]()
+    run.claim({}, "", {"fingerprint": "f"})
+    run.logs.mkdir()
+    run.metrics.write_text("step,train/loss\n0,2.0\n")
+    for text, told in (("2.0", 0), ("1.0", 1)):
+        run.manifest.write()
+        run.metrics.write_text(run.metrics.read_text().replace("2.0", text))
+        run.claim({}, "", {"fingerprint": "f"}, said.append)
+        assert len(said) == told
+    assert "logs/metrics.csv was changed by hand since the run ended; losses are shown as they stand" in said[0]
+
+
 def test_samples_are_found_under_the_names_they_are_written_to(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.samples.mkdir()

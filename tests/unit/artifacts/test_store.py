@@ -125,6 +125,26 @@ def test_an_artifact_that_is_written_once_more_is_not_damaged(tmp_path: Path) ->
     assert ArtifactStore(tmp_path).take(folder) is None and not folder.exists(), "nobody writes it any more"
 
 
+@pytest.mark.parametrize("readable", [True, False])
+def test_what_another_user_uses_is_not_removed(readable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files can only be read here, or not even that."""
+    folder = made(ArtifactStore(tmp_path), {})
+    holder = ArtifactStore(tmp_path)
+    assert holder.take(folder) is not None
+    real = open
+
+    def of_another(path: Any, mode: str = "r", *args: Any, **more: Any) -> Any:
+        if "+" in mode or not readable:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, mode, *args, **more)
+
+    monkeypatch.setattr("builtins.open", of_another)
+    other = ArtifactStore(tmp_path)
+    assert other.in_use(folder) and not other.remove(folder) and folder.is_dir()
+    del holder
+    assert other.in_use(folder) != readable, "who cannot look cannot tell"
+
+
 def test_what_is_removed_is_gone_at_once_or_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ArtifactStore(tmp_path)
     folder = made(ArtifactStore(tmp_path), {})

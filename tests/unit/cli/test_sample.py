@@ -48,6 +48,22 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
             read_prompts(tmp_path / name)
 
 
+def test_a_prompt_that_no_tokenizer_takes_is_refused(
+    base_run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "half.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b\\ud83d"}\n')
+    with pytest.raises(UserError, match=r"half\.jsonl, line 2: .*ud83d is half a character"):
+        read_prompts(tmp_path / "half.jsonl")
+    with pytest.raises(UserError, match=r"prompt 'caf\\udce9' holds half a character .*Type it in UTF-8"):
+        sample(base_run, prompt="caf\udce9")
+    monkeypatch.setattr("sys.stdin", io.StringIO("caf\udce9\n"))
+    with pytest.raises(UserError, match="holds half a character"):
+        sample(base_run, max_new_tokens=1)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff\n"), encoding="utf-8"))
+    with pytest.raises(UserError, match=r"is no UTF-8 text \(invalid start byte\)"):
+        sample(base_run, max_new_tokens=1)
+
+
 def test_every_line_that_is_typed_is_completed_and_the_model_is_loaded_once(
     base_run: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,7 @@ from spd_lightning.generation.vllm_engine import write_folded
 from spd_lightning.model.adapter_beside import LinearBeside, all_weights_trained, merge_inside, put_beside, read_record
 from spd_lightning.model.load import load_model, load_student, load_tokenizer
 from spd_lightning.model.packed_linear import packed_linears
+from spd_lightning.model.written import FILE
 from spd_lightning.subspace.projection import fold_projection, project_kv
 from spd_lightning.subspace.sites import kv_sites, weights_digest
 from spd_lightning.subspace.subspace import CapabilitySubspace
@@ -319,6 +320,9 @@ def test_rounds_run_on_the_base_with_all_adapters(tiny_model_dir: str, tmp_path:
     byte_tokenizer().save_pretrained(moved)
     file = student / "beside.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "base": str(moved)}))
+    with pytest.raises(UserError, match=r"is not as it was written: beside\.json was changed"):
+        load_model(str(student), torch.float32)
+    (student / FILE).unlink()
     with pytest.raises(UserError, match=r"no longer that which they were trained on"):
         load_model(str(student), torch.float32)
     assert base_file.is_file()

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from spd_lightning.errors import UserError
 from spd_lightning.model import checkpoint_files as source
+from spd_lightning.model.checkpoint_files import content_fingerprint
 from spd_lightning.model.load import load_config, load_model, load_tokenizer
 from spd_lightning.model.source import _dequantised, hub_folder, model_fingerprint, weight_files
 from tests.conftest import byte_tokenizer, tiny_model
@@ -314,6 +315,38 @@ def test_a_gguf_file_is_dequantised_once(gguf: Path, monkeypatch: pytest.MonkeyP
     assert weight_files(folder) and [p.name for p in folder.parent.iterdir()] == [folder.name]
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
     assert _dequantised(gguf) == folder
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone", "config"])
+def test_a_damaged_copy_is_dequantised_anew(
+    how: str, listed: bool, gguf: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of an older version has no list of checksums: what is cut or gone shows by itself."""
+    folder = _dequantised(gguf)
+    whole = content_fingerprint(folder)
+    file = folder / ("config.json" if how == "config" else "model.safetensors")
+    data = file.read_bytes()
+    if not listed:
+        (folder / "spd-checksums.json").unlink()
+    file.unlink() if how == "gone" else file.write_bytes(data[:-9] + (b"x" * 9 if how == "flipped" else b""))
+    assert _dequantised(gguf) == folder
+    remade = listed or how != "flipped"
+    assert (content_fingerprint(folder) == whole) == remade == (file.read_bytes() == data)
+    assert (f"{folder} was damaged (" in caplog.text) == remade
+    assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_damaged_copy_that_cannot_be_removed_is_named(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _dequantised(gguf)
+    (folder / "config.json").write_text("{")
+
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("shutil.rmtree", refused)
+    with pytest.raises(UserError, match=r"is damaged \(.*config\.json.*cannot be removed: Permission denied"):
+        _dequantised(gguf)
 
 
 def test_another_process_may_be_first_to_dequantise(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:

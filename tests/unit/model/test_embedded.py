@@ -49,6 +49,14 @@ def test_parts_are_joined_once_and_the_notice_is_shown(packages: Path, caplog: p
     assert [p.name for p in cache_dir().iterdir()] == [path.name]
 
 
+def test_a_damaged_file_is_joined_anew(packages: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = embedded_gguf(NAME)
+    assert path is not None
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert embedded_gguf(NAME) == path and path.read_bytes() == b"".join(PARTS)
+    assert f"{path} was damaged: it is joined anew" in caplog.text
+
+
 def test_parts_that_are_not_those_that_were_packaged_are_refused(packages: Path) -> None:
     next((packages / EMBEDDED[NAME].packages[3]).rglob("*.part02")).write_bytes(b"another")
     with pytest.raises(UserError, match=r"parts of gemma3-270m .*SHA-256 .*make gemma.*--force-reinstall"):

@@ -84,6 +84,7 @@ def test_projector_is_symmetric_and_never_grows_a_vector(strength):
         (lambda s: s.bases.update({KEY: torch.ones(8)}), "is no finite matrix"),
         (lambda s: s.bases.update({KEY: torch.ones(2, 8)}), "do not fit"),
         (lambda s: s.spectra.update({KEY: torch.ones(3)}), "do not fit"),
+        (lambda s: s.bases.update({KEY: 1.01 * torch.eye(8)[:, :2]}), "are not orthonormal"),
     ],
 )
 def test_a_file_that_holds_no_subspace_is_refused_at_load(change, what, tmp_path) -> None:  # type: ignore[no-untyped-def]
