@@ -6,6 +6,7 @@ user's own goes before.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -57,5 +58,7 @@ def copy(name: str, out: str | Path | None = None) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            target.unlink()  # a part of it would be in the way
         raise UserError(f"{target} cannot be written: {error.strerror}. Set --out to another file.") from error
     return target

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from spd_lightning.artifacts.reading import reading
+from spd_lightning.artifacts.reading import foreign, reading
 from spd_lightning.errors import UserError, cannot_write, fault_number
 
 CLONE = 0x40049409  # ioctl FICLONE: a copy that shares its blocks until one of the two is changed
@@ -195,6 +195,8 @@ def numbered_jsonl(path: str | Path, writable: bool = False) -> Iterator[tuple[i
             try:
                 row = parse_json(line.decode("utf-8"), writable)
             except ValueError as error:
+                if (what := foreign(path)) is not None:
+                    raise UserError(f"{path} {what}. Put the whole file there again.") from error
                 raise UserError(
                     f"{path}, line {number}: not valid JSON ({error}). Mend or remove that line."
                 ) from error

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.files import file_sha256, parse_json, typed_path
-from spd_lightning.artifacts.reading import missing
+from spd_lightning.artifacts.reading import foreign, missing, reading
 from spd_lightning.errors import UserError, unknown_name
 from spd_lightning.tasks.sources import commit_of
 
@@ -186,6 +186,8 @@ def _read(path: str) -> Iterator[tuple[int, str, Any]]:
     file = typed_path(path)
     if not file.is_file():
         raise UserError(f"task_file={path!r}: {missing(path)}. Set task_file (--subspace.task_file) to one.")
+    if file.stat().st_size and (what := foreign(file)) is not None:
+        raise UserError(f"{file} {what}. Set task_file (--subspace.task_file) to the file itself.")
     kind = file.name.removesuffix(".gz").rpartition(".")[2].lower()
     if kind == "parquet":
         yield from _numbered(str(file), "row", _parquet(file))
@@ -257,13 +259,10 @@ def _cell(name: str, value: str, place: str) -> Any:
 
 
 def _parquet(file: Path) -> list[Row]:
-    from pyarrow import ArrowException
     from pyarrow.parquet import read_table
 
-    try:
+    with reading(file, "Parquet", "Copy it again."):
         return list(read_table(file).to_pylist())
-    except (OSError, ArrowException) as error:
-        raise UserError(f"{file} cannot be read as Parquet ({str(error).splitlines()[0]}). Copy it again.") from error
 
 
 def _hub(address: str) -> Iterable[Row]:

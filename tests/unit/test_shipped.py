@@ -53,6 +53,18 @@ def test_copied_and_never_over_another(tmp_path: Path, monkeypatch: pytest.Monke
         shipped.copy("mbpp", "gsm8k.yaml/x.yaml")
 
 
+def test_a_part_of_a_copy_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_text("a part")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfile", full)
+        with pytest.raises(UserError, match=r"a\.yaml cannot be written: No space left on device"):
+            shipped.copy("gsm8k", tmp_path / "a.yaml")
+    assert shipped.copy("gsm8k", tmp_path / "a.yaml").is_file(), "nothing is in the way"
+
+
 def test_the_command_lists_and_copies(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,12 @@ def test_malformed_line_is_named(tmp_path: Path) -> None:
         load_rows("gsm8k/test", folder)
 
 
+def test_a_pointer_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path, "gsm8k/test", "version https://git-lfs.github.com/spec/v1", "oid sha256:0", "size 1")
+    with pytest.raises(UserError, match=r"test\.jsonl is a Git LFS pointer, not the file itself\. Put the whole file"):
+        load_rows("gsm8k/test", folder)
+
+
 def test_missing_field_is_named_with_its_row(tmp_path: Path) -> None:
     folder = write(tmp_path, "gsm8k/test", {"question": "q", "answer": "#### 1"}, {"question": "q"})
     with pytest.raises(UserError, match=r"test\.jsonl, line 2: the field 'answer' is missing. Needed: question, an"):

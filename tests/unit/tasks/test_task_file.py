@@ -139,6 +139,29 @@ def test_files_that_are_not_what_their_name_says(name: str, text: str, said: str
         load_task("custom", task_file=str(tmp_path / name))
 
 
+def test_text_of_a_damaged_table_is_told(tmp_path: Path) -> None:
+    """A changed byte within a text is nothing to Arrow, and to Python no UTF-8."""
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    file = tmp_path / "a.parquet"
+    write_table(pyarrow.table({"prompt": ["Q: one two"], "target": ["3"]}), file, compression="none")
+    file.write_bytes(file.read_bytes().replace(b"Q: one two", b"Q: one \xd7wo"))
+    with pytest.raises(UserError, match=r"a\.parquet cannot be read as Parquet \(UnicodeDecodeError.*Copy it again"):
+        load_task("custom", task_file=str(file))
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.parquet", "a.jsonl.gz"])
+def test_what_was_put_in_the_place_of_a_file_is_named(name: str, tmp_path: Path) -> None:
+    for text, said in {
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n": "is a Git LFS pointer, not the file itself",
+        "<!DOCTYPE html><title>Sign in</title>\n": "is a web page",
+    }.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=rf"{name} {said}.*to the file itself"):
+            load_task("custom", task_file=str(tmp_path / name))
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [
