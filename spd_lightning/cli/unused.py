@@ -18,6 +18,7 @@ from spd_lightning.cli.typed import Typed
 from spd_lightning.errors import UserError
 from spd_lightning.tasks import TASKS
 from spd_lightning.tasks.mix import label, names_of
+from spd_lightning.tasks.task import Task
 
 SWEEP = ("WANDB_SWEEP_ID", "SPD_SWEEP")  # set where the points of a sweep are run: what is typed stands in its file
 
@@ -65,10 +66,25 @@ def _tasks(options: Any) -> list[str]:
     return list(options.evaluation.tasks if options.evaluation.tasks is not None else names_of(options.subspace.task))
 
 
-def _runs_programs(options: Any) -> bool:
-    """Whether programs may be scored; a file of one's own may hold some."""
+def _of_some_task(options: Any, holds: Callable[[type[Task]], bool]) -> bool:
+    """Whether something holds of a task that is scored; of a file of one's own it may."""
     known = [TASKS.get(str(name).split(":")[0]) for name in _tasks(options)]
-    return any(task is None or task.name == "custom" or task.answer_type == "program" for task in known)
+    return any(task is None or task.name == "custom" or holds(task) for task in known)
+
+
+def _runs_programs(options: Any) -> bool:
+    return _of_some_task(options, lambda task: task.answer_type == "program")
+
+
+def _writes_answers(options: Any) -> bool:
+    """Whether answers are generated: the paper protocol compares no likelihoods of choices."""
+    return options.evaluation.protocol == "paper" or _of_some_task(options, lambda task: task.output_type != "choices")
+
+
+def _draws_answers(options: Any) -> bool:
+    """Whether they may be drawn, and several of an example: not where the likelihood of a reference is the score."""
+    kinds = ("generate", "choices") if options.evaluation.protocol == "paper" else ("generate",)
+    return _of_some_task(options, lambda task: task.output_type in kinds)
 
 
 def _no_custom(options: Any) -> bool:
@@ -89,7 +105,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Any, str], bool], str], ...] = (
     (("data.batch_size",), lambda o, c: o.data.batch_tokens is not None, "data.batch_tokens decides instead"),
     (("data.top_p", "data.min_p"), lambda o, c: o.data.method == "psr", "data.method psr samples without them"),
     (
-        ("data.top_p", "data.top_k", "data.min_p"),
+        ("data.top_p", "data.top_k", "data.min_p", "data.sampling_seed"),
         lambda o, c: o.data.temperature == 0,
         "data.temperature 0 is greedy, and draws nothing",
     ),
@@ -117,9 +133,24 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Any, str], bool], str], ...] = (
         "the stages beside training read every row, as their own options say (--evaluation.limit, --data.num_prompts)",
     ),
     (
-        ("evaluation.num_samples", "evaluation.timeout_s"),
+        ("evaluation.timeout_s",),
         lambda o, c: not _runs_programs(o),
         "none of the tasks that are scored runs programs",
+    ),
+    (
+        ("evaluation.num_samples", "evaluation.temperature", "evaluation.top_p", "evaluation.top_k"),
+        lambda o, c: not _draws_answers(o),
+        "none of the tasks that are scored draws its answers",
+    ),
+    (
+        ("evaluation.repetition_penalty", "evaluation.prompt_format"),
+        lambda o, c: not _writes_answers(o),
+        "the tasks that are scored compare likelihoods, and generate nothing",
+    ),
+    (
+        ("evaluation.best_decoding_rows",),
+        lambda o, c: not o.evaluation.best_decoding,
+        "evaluation.best_decoding names no decoding to choose on them",
     ),
     (
         ("evaluation.subspace",),

@@ -112,6 +112,7 @@ def stage_checks(
             yield lambda: check_adapter(options.evaluation.adapter, name)
         if command == "test" and "projected" in parts.benchmarks.suite.options.methods:
             yield lambda: _ignore(parts.benchmarks.suite.subspace())
+        yield lambda: check_some_model(parts, command)
         yield lambda: check_benchmarks(parts, name)
 
 
@@ -155,6 +156,19 @@ def check_adapter(folder: str, name: str) -> None:
     if not Path(folder).is_dir():
         raise UserError(f"adapter={folder!r}: {missing(folder, 'folder')}. Set --evaluation.adapter to one.")
     check_base_of(folder, name)
+
+
+def check_some_model(parts: Parts, command: str) -> None:
+    """Refuse to score nothing, a student that is not there say; a training may go without scores."""
+    options, student = parts.benchmarks.suite.options, parts.benchmarks.suite.context.method != "base"
+    named = (
+        {"base", "projected"} & {*options.methods} or options.subspace or options.base_shots or options.best_decoding
+    )
+    if not named and not (student and (command != "test" or "student" in options.methods)):
+        raise UserError(
+            f"methods={list(options.methods)} leaves nothing to score. Set methods (--evaluation.methods) to [base], "
+            "say: a student is scored where one is trained, or named to `test` (--evaluation.adapter)."
+        )
 
 
 def check_benchmarks(parts: Parts, name: str) -> None:

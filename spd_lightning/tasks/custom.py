@@ -36,12 +36,12 @@ class Custom(Task):
     """A task read from a file of the user; of several files, each is a task, ``custom:NAME``.
 
     Fields: ``prompt`` and ``target`` (joined with nothing between), or ``completion`` for ``target``, or ``messages``
-    (one of the user, one of the assistant, one of the system before them or none); optional ``id`` (default: the
-    line), ``targets`` (further accepted answers), ``score`` and ``normalise`` (how it is scored, see `rules`),
-    ``correct`` (list of [start, end) character offsets into prompt + target; default the target), ``split`` (train or
-    test; by default every fifth row is test), ``choices`` (already shown in the prompt; ``target`` holds the right
-    letter), ``tests`` (Python that calls what the completion defines, with plain values) and ``domain`` (math, code, qa
-    or other; default other).
+    (one of the user, one of the assistant, one of the system before them or none); optional ``id`` (default: split
+    and place, ``test/4``), ``targets`` (further accepted answers), ``score`` and ``normalise`` (how it is scored, see
+    `rules`), ``correct`` (list of [start, end) character offsets into prompt + target; default the target), ``split``
+    (train or test; by default every fifth row is test), ``choices`` (already shown in the prompt; ``target`` holds the
+    right letter), ``tests`` (Python that calls what the completion defines, with plain values) and ``domain`` (math,
+    code, qa or other; default other).
 
     Where no row has a ``score``: scored by ``tests``, else by letter if there are ``choices`` (likelihood; generated
     under the paper protocol), else by number if every target ends in ``#### N`` (N as in ``18``, ``$1,250``, ``1/2``,

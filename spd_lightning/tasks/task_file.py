@@ -25,6 +25,7 @@ from spd_lightning.tasks.sources import commit_of
 
 Row = dict[str, Any]
 HUB = "hf://"
+TABLES = {"csv": ",", "tsv": "\t"}
 IN_CELLS = ("correct", "choices", "targets", "normalise", "messages")  # lists, which a cell of a table holds as JSON
 
 
@@ -86,19 +87,23 @@ class TaskFile:
         Raises:
             UserError: If there is no such file, or it cannot be read as what its name says it is.
         """
-        for number, place, row in _read(self.path):
+        rows = list(_read(self.path))
+        for _, place, row in rows:
             if not isinstance(row, dict):
                 raise UserError(f"{place}: a JSON object is needed, found {type(row).__name__}.")
-            row = {name: value for name, value in row.items() if value is not None}
-            yield number, place, self._named(row, place)
+        there = dict.fromkeys(name for _, _, row in rows for name in row)
+        if rows and (missing := [column for column in (self.columns or {}).values() if column not in there]):
+            raise UserError(f"{rows[0][1]}: there is no column {missing[0]!r}. There are: {', '.join(there)}.")
+        as_cells = _kind(self.path) in TABLES
+        for number, place, row in rows:
+            fields = {name: value for name, value in self._named(row).items() if value is not None}
+            yield number, place, {k: _cell(k, v, place) for k, v in fields.items()} if as_cells else fields
 
-    def _named(self, row: Row, place: str) -> Row:
-        """Our fields of a row, by ``columns``; a number in a named column is text."""
+    def _named(self, row: Row) -> Row:
+        """Our fields of a row, by ``columns``, which some rows may lack; a number in a named column is text."""
         if self.columns is None:
             return row
-        if missing := [column for column in self.columns.values() if column not in row]:
-            raise UserError(f"{place}: there is no column {missing[0]!r}. There are: {', '.join(row)}.")
-        found = {name: row[column] for name, column in self.columns.items()}
+        found = {name: row.get(column) for name, column in self.columns.items()}
         plain = (int, float)
         return {k: str(v) if isinstance(v, plain) and not isinstance(v, bool) else v for k, v in found.items()}
 
@@ -188,15 +193,20 @@ def _read(path: str) -> Iterator[tuple[int, str, Any]]:
         raise UserError(f"task_file={path!r}: {missing(path)}. Set task_file (--subspace.task_file) to one.")
     if file.stat().st_size and (what := foreign(file)) is not None:
         raise UserError(f"{file} {what}. Set task_file (--subspace.task_file) to the file itself.")
-    kind = file.name.removesuffix(".gz").rpartition(".")[2].lower()
+    kind = _kind(path)
     if kind == "parquet":
         yield from _numbered(str(file), "row", _parquet(file))
-    elif kind in ("csv", "tsv"):
-        yield from _table(file, "," if kind == "csv" else "\t")
+    elif kind in TABLES:
+        yield from _table(file, TABLES[kind])
     elif kind == "json":
         yield from _json(file)
     else:
         yield from _json_lines(file, _text(file))
+
+
+def _kind(path: str) -> str:
+    """How a file's name ends, without ``.gz``; of the hub it is no file."""
+    return "" if path.startswith(HUB) else path.removesuffix(".gz").rpartition(".")[2].lower()
 
 
 def _text(file: Path) -> str:
@@ -236,20 +246,20 @@ def _json(file: Path) -> Iterator[tuple[int, str, Any]]:
 
 
 def _table(file: Path, delimiter: str) -> Iterator[tuple[int, str, Row]]:
-    """Rows of a CSV; every cell is text as it stands, an empty one is left out, a list stands in it as JSON."""
+    """Rows of a CSV; every cell is text as it stands, an empty one is null."""
     reader = csv.DictReader(io.StringIO(_text(file), newline=""), delimiter=delimiter, strict=True)
     try:
         for cells in reader:
             place = f"{file}, line {reader.line_num}"
             if None in cells or None in cells.values():
                 raise UserError(f"{place}: the row has more or fewer cells than the heading. Quote cells with commas.")
-            row = {name: _cell(name, value, place) for name, value in cells.items() if value != ""}
-            yield reader.line_num, place, row
+            yield reader.line_num, place, {name: value or None for name, value in cells.items()}
     except csv.Error as error:
         raise UserError(f"{file}, line {reader.line_num}: not a table ({error}). Mend that row.") from error
 
 
 def _cell(name: str, value: str, place: str) -> Any:
+    """What a cell holds for one of our fields: text, or a list, which stands in it as JSON."""
     if name not in IN_CELLS or not value.lstrip().startswith("["):
         return value
     try:

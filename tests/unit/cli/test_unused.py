@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -32,14 +33,37 @@ def test_what_a_command_runs(typed: str, stages: str) -> None:
 
 
 def test_no_option_of_a_bare_fit_is_without_effect() -> None:
-    """But those that only a validation, a program or another command reads."""
+    """But those that only a validation, a program, a grid of decodings or another command reads."""
     parser = make_parser()
     options = parser.parse_args(["fit", "--data.val_fraction=0.1", "--evaluation.tasks=[functions]"]).fit
     idle = {name for name, _ in without_effect("fit", options, list(options.keys()))}
     assert idle == {
         *("subspace.task_file", "data.stop_eos", "data.subspace", "evaluation.adapter", "evaluation.subspace"),
+        *("evaluation.best_decoding_rows",),
         *("evaluation.when", "trainer.limit_test_batches", "trainer.limit_predict_batches", "trainer.inference_mode"),
     } - {"data.subspace"}
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "why"),
+    [
+        ("evaluation.tasks=[gsm8k]", "evaluation.num_samples", None),
+        ("evaluation.tasks=[letters, custom:mine]", "evaluation.num_samples", None),
+        ("evaluation.tasks=[letters]", "evaluation.num_samples", "none of the tasks that are scored draws its answers"),
+        ("evaluation.tasks=[codealpaca]", "evaluation.top_p", "none of the tasks that are scored draws its answers"),
+        ("evaluation.tasks=[mmlu]", "evaluation.prompt_format", "the tasks that are scored compare likelihoods, and "),
+        ("evaluation.tasks=[codealpaca]", "evaluation.repetition_penalty", None),
+        ("evaluation.tasks=[mmlu] evaluation.protocol=paper", "evaluation.num_samples", None),
+        ("evaluation.tasks=[mmlu] evaluation.protocol=paper", "evaluation.prompt_format", None),
+        ("", "evaluation.best_decoding_rows", "evaluation.best_decoding names no decoding to choose on them"),
+        ("evaluation.best_decoding=[{temperature: 0}]", "evaluation.best_decoding_rows", None),
+        ("data.temperature=0", "data.sampling_seed", "data.temperature 0 is greedy, and draws nothing"),
+    ],
+)
+def test_an_option_has_an_effect_where_something_reads_it(options: str, name: str, why: str | None) -> None:
+    words = [f"--{word}" for word in re.findall(r"(?:[^ \[]|\[.*?\])+", options)]
+    found = dict(without_effect("fit", make_parser().parse_args(["fit", *words]).fit, [name]))
+    assert (name in found) is (why is not None) and found.get(name, "").startswith(why or "")
 
 
 def test_an_option_without_effect_in_a_file_is_listed_once(

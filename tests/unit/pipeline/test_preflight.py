@@ -163,3 +163,17 @@ def test_a_projection_without_a_subspace_is_told_before_the_folder_is_taken(
     options = "--evaluation.methods [projected] --evaluation.tasks [letters] --evaluation.limit 2"
     said = told(tiny_model_dir, options, tmp_path, capsys, "test")
     assert said == "methods names projected, but there is no subspace. Set subspace (--evaluation.subspace) to a file."
+
+
+@pytest.mark.parametrize(
+    ("command", "methods"), [("test", "[student]"), ("test", "[]"), ("fit --data.method base", "[student]")]
+)
+def test_models_of_which_none_is_there_are_told_and_no_empty_report_is_written(
+    command: str, methods: str, tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, _, more = command.partition(" ")
+    options = f"{more} --evaluation.tasks [letters] --evaluation.methods {methods}"
+    assert told(tiny_model_dir, options, tmp_path, capsys, command) == (
+        f"methods={[] if methods == '[]' else ['student']} leaves nothing to score. Set methods (--evaluation.methods) "
+        "to [base], say: a student is scored where one is trained, or named to `test` (--evaluation.adapter)."
+    )

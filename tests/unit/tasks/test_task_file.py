@@ -204,6 +204,17 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
         load_task("custom", task_file={"path": str(path), "columns": {"prompt": "frage"}})
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.parquet"])
+def test_a_column_that_some_rows_leave_empty(tmp_path: Path, name: str) -> None:
+    """Under its own name it holds what our field may hold, a list among it, or nothing."""
+    rows = [{"q": 1, "a": "2", "also": ["2", "two"], "n": None}, {"q": 3, "a": "4"}, {"q": 5, "a": "6"}]
+    if name == "a.csv":
+        rows = [{**row, "also": json.dumps(row["also"]) if "also" in row else ""} for row in rows]
+    options = {"path": str(write(tmp_path, name, rows)), "columns": {"prompt": "q", "target": "a", "targets": "also"}}
+    found = [(e.prompt, e.expected) for e in load_task("custom", task_file=options).examples("train")]
+    assert found == [("1", "2 | two"), ("3", "4"), ("5", "6")]
+
+
 def test_what_a_run_is_made_from(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", ROWS)
     assert content_sha256(str(path)) == content_sha256({"path": str(path)}) != None  # noqa: E711
