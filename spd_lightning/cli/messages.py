@@ -98,7 +98,10 @@ def explain(
     return _explain_value(plain, typed, files, known) or plain
 
 
-KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+KINDS = {
+    **{"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"},
+    "dict": "'{name: value}'",
+}
 
 
 def _explain_value(text: str, typed: Typed, files: Sequence[ConfigFile], known: Collection[str]) -> str | None:
@@ -119,6 +122,8 @@ def _explain_value(text: str, typed: Typed, files: Sequence[ConfigFile], known: 
     kinds = re.findall(r"Expected a <class '(\w+)'>", text)
     if found is None or not kinds:
         return None
+    if (spaced := _spaced(found[1])) is not None:
+        return f"{at}{name}={found[1]!r} lacks a space behind a colon. Set --{name} '{spaced}'."
     if "list" in kinds and "<class 'str'>" in text:
         return f"{at}{name}={found[1]!r} is not a list. Set --{name} '[{found[1].strip('[,] ')}]'."
     allowed = " or ".join(dict.fromkeys(KINDS[kind] for kind in kinds if kind in KINDS))
@@ -127,6 +132,17 @@ def _explain_value(text: str, typed: Typed, files: Sequence[ConfigFile], known: 
     if "int" in kinds and (number := _whole(found[1])) is not None:
         return f"{at}{name}={found[1]!r} is not written as a whole number. Set --{name} {number}."
     return f"{at}{name}={found[1]!r} is not possible. Set --{name} to {allowed}."
+
+
+def _spaced(text: str) -> str | None:
+    """A mapping with the spaces behind its colons without which it is text; None for what has them, or is none.
+
+    >>> _spaced("{letters:3, custom:mine: 2}"), _spaced("[{'temperature:0': None}]"), _spaced("{letters: x}")
+    ('{letters: 3, custom:mine: 2}', '[{temperature: 0}]', None)
+    """
+    plain = re.sub(r"'([^']*)': None", r"\1", text)
+    spaced = re.sub(r":(?=[^\s:,{}]+\s*[,}])", ": ", plain)
+    return spaced if spaced != plain and plain.lstrip("[").startswith("{") else None
 
 
 def _whole(text: str) -> int | None:

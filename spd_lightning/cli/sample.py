@@ -32,8 +32,8 @@ def sample(
 
     Args:
         run_dir: Run folder.
-        prompt: Text to complete. It is put as the run's training prompts were (data.prompt_format): plain text as it
-            stands, or the user's turn of the chat template.
+        prompt: Text to complete. It is put as the run's training prompts were (data.prompt_format), behind their system
+            prompt if they had one: plain text as it stands, or the user's turn of the chat template.
         prompts: File of prompts: JSON Lines whose rows have a prompt (.jsonl), or text with a prompt a line.
         max_new_tokens: Limit of each completion, tokens.
         temperature: 0 is greedy.
@@ -124,6 +124,20 @@ def _typed() -> Iterator[str]:
             return
 
 
+def system_prompt(config: dict[str, Any]) -> str:
+    """That of a run's prompts, which its rows may bring along; of several tasks the one that all have, else none."""
+    from spd_lightning.tasks import load_task
+    from spd_lightning.tasks.mix import names_of
+    from spd_lightning.tasks.task_file import system_prompt_of
+
+    task_file = config["subspace"]["task_file"]
+    try:
+        found = {load_task(name, task_file=task_file).system_prompt for name in names_of(config["subspace"]["task"])}
+    except UserError:  # the file is not here any more, which is no reason to complete nothing
+        return system_prompt_of(task_file)
+    return found.pop() if len(found) == 1 else ""
+
+
 def _models(
     run: RunFolder, config: dict[str, Any], max_new_tokens: int, temperature: float, seed: int
 ) -> tuple[Complete, str]:
@@ -135,11 +149,10 @@ def _models(
     from spd_lightning.model.student_base import check_base_of
     from spd_lightning.subspace.projection import fold_projection
     from spd_lightning.subspace.subspace import CapabilitySubspace
-    from spd_lightning.tasks.task_file import system_prompt_of
 
     name, dtype = config["subspace"]["model_name_or_path"], resolve_dtype(config["data"]["dtype"])
     tokenizer, form = load_tokenizer(name), config["data"]["prompt_format"]
-    system = system_prompt_of(config["subspace"]["task_file"])
+    system = system_prompt(config)
     params = SamplingParams(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     if (adapter := run.student()) is not None:
         check_base_of(adapter, name)
@@ -158,4 +171,5 @@ def _models(
         return found
 
     how = "plain text" if form == "plain" else "in the chat template"
-    return complete, f"The prompt is {how}, data.prompt_format: {form}"
+    behind = f", behind the system prompt {system!r}" if system else ""
+    return complete, f"The prompt is {how}, data.prompt_format: {form}{behind}"

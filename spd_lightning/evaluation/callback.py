@@ -37,8 +37,9 @@ class BenchmarkCallback(Shown, Callback):
     Args:
         tasks: Benchmarks, e.g. [gsm8k, svamp, mmlu, humaneval, bbh:paper]; null scores the task trained on.
         protocol: standard (the field's convention) or paper (the published settings). Named in every score.
-        limit: Examples per benchmark, the first ones (in mmlu and bbh subjects take turns): one number, or a number for
-            each task named ({humaneval: 20}, others whole); null for all.
+        limit: Examples per benchmark, the first ones (in mmlu and bbh subjects take turns, but bbh under paper is task
+            after task, as published): one number, or a number for each task named ({humaneval: 20}, others whole);
+            null for all.
         num_samples: Completions per example where answers are generated, for pass@k (up to 64) and the mean over them.
         temperature: Of generated answers, 0 for greedy; null is greedy for one completion, and 0.8 with top-p 0.95 for
             several (the convention of pass@k).
@@ -50,8 +51,8 @@ class BenchmarkCallback(Shown, Callback):
         best_decoding: Grid of decodings: [{temperature: 0}, {temperature: 0.7, top_p: 0.9, top_k: 50}]. The base is
             also scored at the one that is best on training rows, task by task, one answer an example; null for not.
         best_decoding_rows: Training rows of each task that it is chosen on.
-        when: before, after or both (null) around training. Base and projected are scored at the first of these moments,
-            the student after.
+        when: before, after or both (null) around a training that you start in Python; commands score after it. Base and
+            projected are scored at the first of these moments, the student after.
         every_n_steps: Score the student every so many optimizer steps as well; null for never.
         every_n_epochs: Score the student every so many epochs as well; null for never.
         adapter: For the command test: a PEFT folder or a checkpoint folder to score as the student.
@@ -68,7 +69,7 @@ class BenchmarkCallback(Shown, Callback):
         short_context: Where the context is too short for the solved examples: fewer_shots (said and counted) or error.
         allow_code_execution: true lets programs that a model wrote run where no sandbox works; null asks
             HF_ALLOW_CODE_EVAL. Without consent such a task is reported as not run.
-        timeout_s: Time limit of one program, seconds.
+        timeout_s: Processor time of one program with its tests, seconds; four times as much on the clock.
         device_map: auto spreads a model that is too large for one device over all devices of the one process.
     """
 

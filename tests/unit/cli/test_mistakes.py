@@ -52,6 +52,14 @@ MISTAKES: dict[str, str] = {
         "--subspace.task_file.columns.prompt is a part of columns, which is given as a whole. Type "
         "--subspace.task_file.columns '{prompt: q, target: a}'."
     ),
+    "fit --evaluation.limit {letters:3}": (
+        "evaluation.limit='{letters:3}' lacks a space behind a colon. Set --evaluation.limit '{letters: 3}'."
+    ),
+    "fit --evaluation.best_decoding [{temperature:0}]": (
+        "evaluation.best_decoding=\"[{'temperature:0': None}]\" lacks a space behind a colon. Set "
+        "--evaluation.best_decoding '[{temperature: 0}]'."
+    ),
+    "fit --data_revision abc": "data_revision='abc' is not possible. Set --data_revision to '{name: value}' or null.",
     "fit --data.stop=": "data.stop='' is not a list. Set --data.stop '[]'.",
     "fit gsm8k": (f"'gsm8k' belongs to no option. Options are typed as --section.option VALUE; {HELP}"),
     "fit --model X": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.cli.run_config import run_config
-from spd_lightning.cli.sample import read_prompts, sample
+from spd_lightning.cli.sample import read_prompts, sample, system_prompt
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.lora import add_lora
 from spd_lightning.finetuning.student import save_adapter
@@ -24,7 +25,7 @@ def base_run(tiny_model_dir: str, tmp_path: Path) -> str:
     """A run that has a base alone."""
     run = begun(tmp_path / "run")
     run.config_file.write_text(
-        f"subspace: {{model_name_or_path: {tiny_model_dir}, task_file: null}}\n"
+        f"subspace: {{model_name_or_path: {tiny_model_dir}, task: letters, task_file: null}}\n"
         "data: {dtype: float32, prompt_format: plain}\n"
     )
     return str(run.path)
@@ -76,6 +77,22 @@ def test_every_line_that_is_typed_is_completed_and_the_model_is_loaded_once(
     shown = capsys.readouterr().out
     assert shown.index("=== first") < shown.index("=== second") and shown.count("--- base (2 tokens, length)") == 2
     assert len(loaded) == 1
+
+
+def test_a_prompt_stands_behind_the_system_prompt_of_the_rows(
+    base_run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, config = tmp_path / "rows.jsonl", RunFolder(base_run).config_file
+    turns = [{"role": role, "content": f"a {role}"} for role in ("system", "user", "assistant")]
+    rows.write_text(f"{json.dumps({'messages': turns})}\n" * 5)
+    config.write_text(config.read_text().replace("letters, task_file: null", f"custom, task_file: {rows}"))
+    sample(base_run, prompt="x", max_new_tokens=1)
+    assert "data.prompt_format: plain, behind the system prompt 'a system'\n" in capsys.readouterr().out
+    brief = {"path": str(tmp_path / "gone.jsonl"), "system_prompt": "Be brief."}
+    assert system_prompt({"subspace": {"task": "custom", "task_file": brief}}) == "Be brief."
+    named = {"task": ["custom:sums"], "task_file": {"sums": str(rows)}}
+    assert system_prompt({"subspace": named}) == "a system"
+    assert system_prompt({"subspace": {**named, "task": ["custom:sums", "letters"]}}) == ""
 
 
 def test_a_terminal_is_told_what_to_do_and_an_empty_line_ends(
