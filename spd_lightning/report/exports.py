@@ -140,6 +140,9 @@ def _cell(runs: Sequence[Run], row: Mapping[str, Any]) -> str:
     change = f"{format_value(row['delta'], metric, sign=True)} {format_interval(interval, metric, sign=True)}".strip()
     if len(runs) > 1 or "students" in row:
         return f"{change}, n={row['n']}"
-    values = {s["method"]: s["value"] for s in runs[0].scores if benchmark_key(s) == benchmark_key(row)}
+    own = [s for s in runs[0].scores if benchmark_key(s) == benchmark_key(row) and s["n"] == row["n"]]
+    values = {s["method"]: s["value"] for s in own}
+    if not {"base", str(runs[0].results["method"])} <= set(values):  # of more examples than both answered
+        return f"{change}, n={row['n']}"
     before, after = (format_value(values[m], metric) for m in ("base", str(runs[0].results["method"])))
     return f"{before} to {after}: {change}, n={row['n']}"

@@ -62,6 +62,11 @@ def test_a_line_to_paste_of_one_run_and_of_arms(tmp_path: Path) -> None:
     assert lines[2] == (
         "| tiny | spd | 1 | 20.0 to 50.0: +30.0 [+20.0, +40.0], n=100 | 30.0 to 33.0: +3.0 [-7.0, +13.0], n=100 |"
     )
+    run = read_run(tmp_path / "r")
+    run.comparisons[0]["n"] = 90  # that both answered: their scores are of more, and differ by another number
+    assert (
+        one_line([run], []).split("\n")[2].startswith("| tiny | spd | 1 | +30.0 [+20.0, +40.0], n=90 | 30.0 to 33.0: ")
+    )
     runs = [read_run(run_of(tmp_path / f"{m}{s}", m, s, 0.6)) for m in ("ssd", "spd") for s in (1, 2, 3)]
     rows = across_rows(runs)
     lines = one_line(runs, rows).split("\n")
