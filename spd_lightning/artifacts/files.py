@@ -205,18 +205,31 @@ def numbered_jsonl(path: str | Path, writable: bool = False) -> Iterator[tuple[i
             yield number, row
 
 
-def parse_json(text: str, writable: bool = True) -> Any:
+class _Twice(ValueError):
+    """A key that stands in one JSON object twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(f"{next(name for name in found if names.count(name) > 1)!r} stands in it twice")
+    return found
+
+
+def parse_json(text: str, writable: bool = True, strict: bool = False) -> Any:
     """What a JSON text holds.
 
     Args:
         text: The text.
         writable: Refuse half a character (a lone surrogate, which JSON can escape), since no file could hold it again.
+        strict: Refuse a key that an object has twice, of which only the last would count.
 
     Raises:
         ValueError: Saying in a few words why it cannot be taken.
     """
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_once if strict else None)
         if writable and "\\u" in text:
             json.dumps(found, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
@@ -225,6 +238,8 @@ def parse_json(text: str, writable: bool = True) -> Any:
         raise ValueError("it is nested too deep") from error
     except UnicodeEncodeError as error:
         raise ValueError(f"\\u{ord(error.object[error.start]):x} is half a character, without the other") from error
+    except _Twice:
+        raise
     except ValueError as error:
         raise ValueError("a number has too many digits") from error
     return found

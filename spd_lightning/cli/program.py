@@ -11,6 +11,7 @@ import datetime
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,12 @@ class SPDCLI(CommandLine):
         if joined is not None:
             check_addable(self.typed, joined, own)
             add_to_run(self.typed, joined, options, own)
+        whole = None
         if options.dry_run:
-            shorten(options)
             if joined is not None and (student := joined.student()) is not None:
                 options.evaluation.adapter, joined = str(student), None
+            whole = options.clone()
+            shorten(options)
         plain = self._parser(self.subcommand).values(options)  # type: ignore[attr-defined]
         # every stage command reads every saved configuration
         for name in ("ckpt_path", "check_against", "estimate", "dry_run", "quiet"):
@@ -96,6 +99,7 @@ class SPDCLI(CommandLine):
         plain["model_revision"] = commit or plain["model_revision"]
         self.run: Run | None = None
         self.parts: Parts | None = None
+        self.meant: Run | None = None
         # what cannot be used is refused before gigabytes are hashed and a folder is made
         load_config(options.subspace.model_name_or_path, need_weights=not options.estimate)
         if not options.estimate:
@@ -133,6 +137,16 @@ class SPDCLI(CommandLine):
         hashes = digests(plain, expressions(saved))
         made = (folder, store, parts, trainer, self._make, added, self.given)
         self.run = Run(options, saved, hashes, content, digest, commit, *made)
+        self.meant = None if whole is None else self._as_meant(whole, saved)
+
+    def _as_meant(self, whole: Any, saved: Any) -> Run:
+        """A dry run's command as it was typed, to be asked what would end it."""
+        assert self.run is not None
+        for section in ("subspace", "data", "model"):
+            whole[section].model_name_or_path = self.run.options[section].model_name_or_path
+        parts = self._make(whole)
+        trainer = main_trainer(parts.trainer, self.run.folder, saved, parts.benchmarks)
+        return replace(self.run, options=whole, parts=parts, trainer=trainer)
 
     def _make(self, options: Any) -> Parts:
         if options.subspace.prompt_format is None:
@@ -206,7 +220,9 @@ class SPDCLI(CommandLine):
             return
         assert self.run is not None
         ckpt_path = options.get("ckpt_path")
-        fit.check(self.run, subcommand, stages_run(subcommand, options))  # before the run folder is taken
+        for run in (self.meant, self.run):  # before the run folder is taken
+            if run is not None:
+                fit.check(run, subcommand, stages_run(subcommand, run.options))
         dry = removed(self.run.folder.path.parent) if options.dry_run else contextlib.nullcontext()
         with dry, fit.claimed(self.run):
             if subcommand == "fit":

@@ -87,6 +87,10 @@ def _draws_answers(options: Any) -> bool:
     return _of_some_task(options, lambda task: task.output_type in kinds)
 
 
+def _scores_no_student(options: Any, command: str) -> bool:
+    return command == "test" and options.evaluation.methods is not None and "student" not in options.evaluation.methods
+
+
 def _no_custom(options: Any) -> bool:
     named = [*names_of(options.subspace.task), *_tasks(options)]
     return not any(str(name).split(":")[0] == "custom" for name in named)
@@ -102,6 +106,11 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Any, str], bool], str], ...] = (
     (("subspace.span_rule",), lambda o, c: o.subspace.loss == "full", "subspace.loss full takes every token"),
     (("data.truncation",), lambda o, c: o.data.long_prompts == "reject", "data.long_prompts reject cuts no prompt"),
     (("data.stop_eos",), lambda o, c: not o.data.stop, "data.stop names no string that ends a completion"),
+    (
+        ("data.batch_size", "data.batch_tokens"),
+        lambda o, c: o.data.engine == "vllm",
+        "data.engine vllm forms its own batches",
+    ),
     (("data.batch_size",), lambda o, c: o.data.batch_tokens is not None, "data.batch_tokens decides instead"),
     (("data.top_p", "data.min_p"), lambda o, c: o.data.method == "psr", "data.method psr samples without them"),
     (
@@ -133,6 +142,41 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Any, str], bool], str], ...] = (
         "the stages beside training read every row, as their own options say (--evaluation.limit, --data.num_prompts)",
     ),
     (
+        ("trainer.min_epochs", "trainer.min_steps"),
+        lambda o, c: not o.trainer.callbacks and o.trainer.max_time is None,
+        "neither a callback nor trainer.max_time would end the training earlier",
+    ),
+    (
+        ("trainer.gradient_clip_algorithm",),
+        lambda o, c: not o.trainer.gradient_clip_val,
+        "trainer.gradient_clip_val clips nothing",
+    ),
+    (
+        (
+            *("trainer.sync_batchnorm", "trainer.reload_dataloaders_every_n_epochs"),
+            *("trainer.use_distributed_sampler", "trainer.model_registry"),
+        ),
+        lambda o, c: True,
+        "no model here has batch norm, texts are dealt to processes by their own loader, and nothing is uploaded",
+    ),
+    (
+        (
+            *("trainer.profiler", "trainer.detect_anomaly", "trainer.log_every_n_steps"),
+            *("trainer.enable_model_summary", "trainer.default_root_dir"),
+        ),
+        lambda o, c: "fine_tune" not in stages_run(c, o),
+        "the command runs no stage 3",
+    ),
+    (("data.corpus_dir",), lambda o, c: "generate" not in stages_run(c, o), "the command runs no stage 2"),
+    (("data.subspace",), lambda o, c: c == "test", "`test` projects into --evaluation.subspace"),
+    (
+        ("template_date",),
+        lambda o, c: (
+            c != "test" and "chat" not in {o[part].prompt_format for part in ("subspace", "data", "evaluation")}
+        ),
+        "no prompt is put into a chat template; add --data.prompt_format chat",
+    ),
+    (
         ("evaluation.timeout_s",),
         lambda o, c: not _runs_programs(o),
         "none of the tasks that are scored runs programs",
@@ -152,6 +196,22 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Any, str], bool], str], ...] = (
         lambda o, c: not o.evaluation.best_decoding,
         "evaluation.best_decoding names no decoding to choose on them",
     ),
+    (
+        ("ckpt_path",),
+        lambda o, c: c == "fit" and "fine_tune" not in stages_run(c, o),
+        "fit with data.method {data.method} runs no stage 3",
+    ),
+    (
+        ("evaluation.adapter",),
+        lambda o, c: c == "test" and o.ckpt_path is not None,
+        "ckpt_path names the student that is scored",
+    ),
+    (
+        ("evaluation.adapter", "ckpt_path"),
+        lambda o, c: _scores_no_student(o, c),
+        "the student is not scored; add it to --evaluation.methods",
+    ),
+    (("dry_run",), lambda o, c: o.estimate, "--estimate runs nothing"),
     (
         ("evaluation.subspace",),
         lambda o, c: c == "fit" and "projected" not in (o.evaluation.methods or ()),

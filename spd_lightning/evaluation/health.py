@@ -62,12 +62,15 @@ def holds_gold(record: Record) -> bool:
     return any(gold and re.search(rf"(?<!\w){re.escape(gold)}(?!\w)", text) for gold in golds)
 
 
-def suite_health(results: Sequence[BenchmarkResult], limit: int | Mapping[str, int] | None) -> list[Health]:
+def suite_health(
+    results: Sequence[BenchmarkResult], limit: int | Mapping[str, int] | None, grid_rows: int | None = None
+) -> list[Health]:
     """A line for every benchmark that was run.
 
     Args:
         results: What was scored.
         limit: ``evaluation.limit``.
+        grid_rows: ``evaluation.best_decoding_rows``.
     """
     lines = []
     for result in (r for r in results if r.not_run is None and r.records):
@@ -75,6 +78,8 @@ def suite_health(results: Sequence[BenchmarkResult], limit: int | Mapping[str, i
         count, dropped = len({r["id"] for r in result.records}), result.facts.get("num_dropped", 0)
         why = f"its data has no more, {dropped} rows left out" if dropped else "its data, or the protocol, has no more"
         fewer = fewer_than_asked("evaluation.limit", asked, count, "examples", why)
+        for tried in result.facts.get("grid", ())[:1]:
+            fewer += fewer_than_asked("evaluation.best_decoding_rows", grid_rows, tried["n"], "training rows")
         line = benchmark_health(result)
         lines.append(replace(line, warnings=(*fewer, *line.warnings)))
     return lines

@@ -26,7 +26,7 @@ from spd_lightning.evaluation.keys import prompt_tokens
 from spd_lightning.evaluation.models import Base, Source, base_of, base_source, projected_source, student_source
 from spd_lightning.evaluation.progress import BenchmarkBar
 from spd_lightning.evaluation.scores import BenchmarkResult, logged_metrics
-from spd_lightning.evaluation.shots import shots_method, with_shots
+from spd_lightning.evaluation.shots import all_with_shots, shots_method
 from spd_lightning.model.chat_template import check_student_template
 from spd_lightning.model.load import check_one_process, load_tokenizer
 from spd_lightning.processes import gather, rank, world_size
@@ -201,10 +201,8 @@ class BenchmarkSuite:
 
     def _score_shots(self, occasion: Occasion) -> None:
         """Score the base with calibration answers before each prompt, each task with its own."""
-        found, base, context = self.shots_benchmarks(), self.base(occasion), self.context
-        tasks = [load_task(b.task, context.data_dir, context.task_file, seed=context.seed) for b in found]
-        for number in self.options.base_shots:
-            asked = [with_shots(benchmark, task, number) for benchmark, task in zip(found, tasks)]
+        base = self.base(occasion)
+        for number, asked in all_with_shots(self.shots_benchmarks(), self.options.base_shots, self.context).items():
             self._score(shots_method(number), base, base_source(base), occasion, benchmarks=asked)
 
     def _score_best(self, occasion: Occasion) -> None:

@@ -145,6 +145,14 @@ class Questions:
             found[self._task_of[id_of(row)]].append(row)
         return {name: found[name] for name in self.asked if name in found}
 
+    def check_drawn(self, temperature: float) -> None:
+        """Refuse several completions of a prompt where nothing is drawn: they would all be the same."""
+        if temperature == 0 and self.num_generations > 1:
+            raise UserError(
+                f"num_generations={self.num_generations} at temperature 0 is one completion {self.num_generations} "
+                "times. Set --data.temperature above 0, or --data.num_generations 1."
+            )
+
     def read(self) -> None:
         """Read rows and tokens now, to be told now of what is wrong with them.
 

@@ -65,6 +65,7 @@ class Recipe:
         for name in ("batch_size", "batch_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"{name}={value} must be at least 1. Set --data.{name}.")
+        self.questions.check_drawn(self.temperature)
         limit = self.questions.max_new_tokens
         self._sampling(1 if limit is None else limit)  # refuses now; the task, which may set it, is not read yet
 

@@ -19,6 +19,7 @@ from spd_lightning.artifacts.reading import missing
 from spd_lightning.cost.formulas import size
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.portion import Way, ask
+from spd_lightning.evaluation.shots import all_with_shots
 from spd_lightning.finetuning.trained_model import check_student
 from spd_lightning.model.anatomy import context_of
 from spd_lightning.model.load import load_config, load_tokenizer, resolve_dtype
@@ -28,6 +29,7 @@ from spd_lightning.pipeline.agreement import Reference
 from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.resume import check_checkpoint
 from spd_lightning.pipeline.tracking import check_login
+from spd_lightning.pipeline.training_checks import check_training
 from spd_lightning.scoring.isolation import consent_message, may_execute
 from spd_lightning.subspace.subspace import CapabilitySubspace
 
@@ -68,7 +70,7 @@ def _run_checks(run: Any, command: str, stages: Collection[str]) -> Iterator[Cal
     """What a run asks of its places, and then of its stages."""
     check_against = run.options.get("check_against")
     yield run.folder.check_owned
-    yield lambda: _check_places(run)
+    yield lambda: _check_places(run, stages)
     if check_against:
         yield lambda: _ignore(Reference(Path(check_against), run.folder, run.store, run.keyed))
     if command == "test":
@@ -102,7 +104,7 @@ def stage_checks(
     if "generate" in stages:
         yield lambda: parts.data.check_options(trains="fine_tune" in stages)
     if "fine_tune" in stages:
-        yield lambda: check_some_training(options.trainer)
+        yield lambda: check_training(parts.trainer, parts)
         yield lambda: check_student(parts.student.hparams, precision)
         yield lambda: check_rounds(parts, device)
     yield lambda: check_subspace(options.data.subspace, name)
@@ -118,21 +120,6 @@ def stage_checks(
 
 def _ignore(value: Any) -> None:
     """A check that gives something, as one that gives nothing."""
-
-
-def check_some_training(trainer: Any) -> None:
-    """Refuse a training of no step, whose student would be the base under another name, or of a trial's few."""
-    for name in ("max_epochs", "max_steps", "limit_train_batches"):
-        if trainer[name] == 0:
-            raise UserError(
-                f"trainer.{name}=0 trains nothing, so the student would be the base. Set --trainer.{name} to 1 or "
-                "more, or take the command generate, which ends before fine-tuning."
-            )
-    if trainer.fast_dev_run:
-        raise UserError(
-            f"trainer.fast_dev_run={trainer.fast_dev_run} trains on a batch or a few, and the scores would stand as "
-            "those of this run's student. Type --dry_run instead: every stage on two examples, in a folder of its own."
-        )
 
 
 def check_checkpoint_of(ckpt_path: str, name: str) -> None:
@@ -174,7 +161,10 @@ def check_some_model(parts: Parts, command: str) -> None:
 def check_benchmarks(parts: Parts, name: str) -> None:
     """Refuse benchmarks without data, that the model's context is too short for, or of which none may be run."""
     suite = parts.benchmarks.suite
+    chosen = suite.options
     found = suite.benchmarks()
+    if chosen.base_shots:
+        all_with_shots(suite.shots_benchmarks(), chosen.base_shots, suite.context)
     for task, why in suite.missing.items():
         rank_zero_info(f"{task} will be reported as not run. {why}")
     if not found:
@@ -215,9 +205,12 @@ def check_rounds(parts: Parts, device: torch.device) -> None:
         )
 
 
-def _check_places(run: Any) -> None:
-    """Refuse a run folder or a store that cannot be made."""
-    for option, path in (("run_dir", run.folder.path), ("artifact_dir", run.store.root)):
+def _check_places(run: Any, stages: Collection[str]) -> None:
+    """Refuse a run folder, a store or a folder for the corpus that cannot be made."""
+    places = [("run_dir", run.folder.path), ("artifact_dir", run.store.root)]
+    if run.options.data.corpus_dir is not None and "generate" in stages:
+        places.append(("data.corpus_dir", Path(run.options.data.corpus_dir)))
+    for option, path in places:
         there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             what = "can be written by others only" if there.is_dir() else "is no folder"

@@ -44,6 +44,7 @@ from spd_lightning.pipeline.parts import Parts
 from spd_lightning.pipeline.resume import checkpoint_to_continue, foreign_student, key_of_student, set_damaged_aside
 from spd_lightning.pipeline.tracking import log_corpus
 from spd_lightning.pipeline.trainers import NoTraining, stage_trainer, start_processes, take_best
+from spd_lightning.pipeline.training_checks import refusals_told
 from spd_lightning.processes import agree, barrier, is_rank_zero
 from spd_lightning.subspace.calibration import calibration_health
 from spd_lightning.subspace.kept import KeptMoments
@@ -264,7 +265,7 @@ class Pipeline:
         """Run stage 3's trainer and put the student into the store."""
         self._say_cost("fine_tune")
         self.student.key = key
-        with held():
+        with held(), refusals_told():
             self.trainer.fit(self.student, datamodule=self.data, ckpt_path=resume, weights_only=True)
         self.student_step = take_best(self.trainer, self.student)
         model = self.student.model
@@ -291,7 +292,7 @@ class Pipeline:
             self._say_cost("evaluate")
             trainer.test(NoTraining(), verbose=False)
             row["skipped"] = bench.all_from_store
-        self._tell(*suite_health(bench.final(), bench.options.limit))
+        self._tell(*suite_health(bench.final(), bench.options.limit, bench.options.best_decoding_rows))
         self.facts |= {"benchmarks": bench.facts, "not_run": bench.not_run}
         if passes := pass_rows(bench.final()):
             self.facts["passes"] = passes

@@ -22,13 +22,16 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.finetuning.checkpoint_file import read_checkpoint
+from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.finetuning.strategy import ShardedStrategy
+from spd_lightning.finetuning.trained_model import PRECISIONS
 from spd_lightning.pipeline.bars import StageBar
 from spd_lightning.pipeline.children import end_with
 from spd_lightning.pipeline.interruption import StopAtStep
 from spd_lightning.pipeline.lightning_names import ends_with_a_stage, keep_signals, take_children, wait_for_others
 from spd_lightning.pipeline.run_log import log_step
 from spd_lightning.pipeline.tracking import default_loggers
+from spd_lightning.pipeline.training_checks import end_of_training
 from spd_lightning.pipeline.whole_checkpoint import write_whole_checkpoints
 
 # How long processes wait for each other, where the user says nothing: one may have hours of decoding left when another
@@ -90,6 +93,29 @@ def check_max_time(value: Any) -> None:
     )
 
 
+def check_numbers(settings: Mapping[str, Any]) -> None:
+    """Refuse what Lightning takes and makes nothing of, ends at hours later, or replaces (half precision on a CPU)."""
+    if str(precision := settings.get("precision")) in ("16", "16-mixed"):
+        raise UserError(
+            f"trainer.precision={precision!r} is not supported. Set --trainer.precision to {', '.join(PRECISIONS)}."
+        )
+    if (steps := settings.get("accumulate_grad_batches", 1)) < 1:
+        raise UserError(
+            f"trainer.accumulate_grad_batches={steps} makes no step. Set "
+            "--trainer.accumulate_grad_batches to 1 or more."
+        )
+    if (norm := settings.get("gradient_clip_val") or 0) < 0:
+        raise UserError(
+            f"trainer.gradient_clip_val={norm} would clip nothing. Set --trainer.gradient_clip_val above 0, or to null "
+            "for no clipping."
+        )
+    if settings.get("barebones"):
+        raise UserError(
+            "trainer.barebones=True switches off the log and the checkpoints that a run consists of. Leave "
+            "--trainer.barebones out."
+        )
+
+
 def make_trainer(**settings: Any) -> Trainer:
     """A trainer that can do what the stages need.
 
@@ -99,12 +125,14 @@ def make_trainer(**settings: Any) -> Trainer:
     """
     check_strategy(settings["strategy"])
     check_max_time(settings.get("max_time"))
+    check_numbers(settings)
     try:
         trainer = Trainer(**settings)
     except (MisconfigurationException, TypeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         places = ("accelerator", "devices", "strategy")
-        named = [name for name in re.findall(r"`(?:Trainer\()?(\w+)", reason) if name in settings]
+        words = re.findall(r"`(?:Trainer\()?(\w+)", reason) or re.findall(r"\w+_\w+", reason)
+        named = [name for name in words if name in settings]
         if named and named[0] not in places:
             raise UserError(
                 f"trainer.{named[0]}={settings[named[0]]!r} is not possible: {reason} Set --trainer.{named[0]} to "
@@ -237,12 +265,16 @@ def _with_children(strategy: Strategy) -> None:
     strategy.setup_environment()
 
 
-def take_best(trainer: Trainer, module: LightningModule) -> int:
+def take_best(trainer: Trainer, module: SPDFineTuningModule) -> int:
     """Go back to the best checkpoint, where the user asked for one by a ModelCheckpoint that monitors a loss.
 
     Returns:
         The optimiser step of the weights that the module holds now.
+
+    Raises:
+        UserError: If no step was made.
     """
+    module.read |= end_of_training(trainer, module)
     for saver in trainer.checkpoint_callbacks:
         if isinstance(saver, ModelCheckpoint) and saver.monitor and saver.best_model_score is not None:
             checkpoint = read_checkpoint(saver.best_model_path, "Give the same command again to train it anew.")

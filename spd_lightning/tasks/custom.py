@@ -13,7 +13,7 @@ from spd_lightning.tasks.coding import program_meta
 from spd_lightning.tasks.golds import NUMBER_WANTED, is_comparable, parses
 from spd_lightning.tasks.math_word import number_text
 from spd_lightning.tasks.numbers import final_number
-from spd_lightning.tasks.rules import ALONE, make_rule
+from spd_lightning.tasks.rules import ALONE, make_rule, without_use
 from spd_lightning.tasks.task import AnswerType, Domain, Split, Task
 from spd_lightning.tasks.task_file import EXAMPLE, TaskFile, file_of
 
@@ -67,7 +67,12 @@ class Custom(Task):
         rules = [(d["line"], d["answer_type"]) for d in self._docs]
         self.answer_type = _only(self.file, rules, "scoring by {}", RULES)
         self.output_type = "choices" if self.answer_type == "letter" else "generate"
-        systems = [(d["line"], d.get("system", self.file.system_prompt or "")) for d in self._docs]
+        asked = self.file.system_prompt
+        systems = [(d["line"], d.get("system", asked or "")) for d in self._docs]
+        if asked and (own := [system for _, system in systems if system != asked]):
+            raise UserError(
+                f"task_file.system_prompt={asked!r}, but rows of {self.file.name} have {own[0]!r}. Leave one out."
+            )
         self.system_prompt = _only(self.file, systems, "the system prompt {!r}")
         train, shots = [doc for doc in self._docs if doc["split"] == "train"], self.file.num_fewshot
         if shots and len(train) <= shots:
@@ -140,9 +145,19 @@ def read_custom(file: TaskFile) -> list[dict[str, Any]]:
                 name = "exact" if doc["answer_type"] == "text" else "number"
                 accepted = [number_text(doc["target"]) or doc["target"]]
                 doc.update(rule=make_rule(name, accepted, file.normalise, file.folder), answer_type="rule")
+    if file.normalise is not None and all(without_use(_rule_name(doc)) for doc in docs):
+        raise UserError(
+            f"task_file.normalise={list(file.normalise)} does nothing here: the rows of {file.name} are scored by "
+            f"{_rule_name(docs[0])}. Leave it out, or set task_file.score to exact, say."
+        )
     if not docs:
         raise UserError(f"{file.name} holds no rows. Give rows with `prompt` and `target`.")
     return docs
+
+
+def _rule_name(doc: dict[str, Any]) -> str:
+    implied = {"program": "tests", "letter": "choice_likelihood", "number": "number"}
+    return doc["rule"].name if "rule" in doc else implied.get(doc["answer_type"], "exact")
 
 
 def _check_row(row: dict[str, Any], where: str, file: TaskFile) -> dict[str, Any]:
@@ -195,7 +210,10 @@ def _as_prompt_and_target(row: dict[str, Any], where: str) -> dict[str, Any]:
     A system turn becomes ``system``, which all rows of a file share.
     """
     row = dict(row)
-    if "completion" in row and "target" not in row:
+    for name, others in (("completion", ("target",)), ("messages", ("prompt", "target", "completion"))):
+        if both := [other for other in others if name in row and other in row]:
+            raise UserError(f"{where}: `{name}` and `{both[0]}` stand both in the row. Leave one of the two out.")
+    if "completion" in row:
         row["target"] = row.pop("completion")
     if "messages" in row:
         turns = row.pop("messages")
@@ -219,6 +237,10 @@ def _scored(row: dict[str, Any], where: str, wrong: Wrong, file: TaskFile) -> di
     """The row with its ``rule``, and the ``answer_type`` of a file of such rows."""
     score = row.get("score", file.score)
     implied = "tests" if row["tests"] else "choice_likelihood" if row["choices"] else None
+    if row["tests"] and score not in (None, "tests"):
+        raise UserError(f"{where}: `score` is {score!r}, which does not run the `tests` of the row. Leave one out.")
+    if idle := [name for name in without_use(score or implied) if row.get(name, [row["target"]]) != [row["target"]]]:
+        raise UserError(f"{where}: `{idle[0]}` does nothing where rows are scored by {score or implied}. Leave it out.")
     if score is None or (score in ALONE and score == implied):
         if score is None and implied is None and (row.get("targets") or "normalise" in row or file.normalise):
             score = "number" if final_number(row["target"]) else "exact"

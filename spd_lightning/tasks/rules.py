@@ -36,6 +36,13 @@ NORMALISE: dict[str, str] = {
 DEFAULT_NORMALISE = ("case", "space", "punctuation")
 
 
+def without_use(score: str | None) -> tuple[str, ...]:
+    """The fields of a row that a rule does not read; None is the rule that the target implies."""
+    if score in ALONE:
+        return ("targets", "normalise")
+    return ("normalise",) if str(score).partition(":")[0] in ("number", "letter", "python") else ()
+
+
 @dataclass(frozen=True)
 class Rule:
     """One row's rule.

@@ -96,7 +96,7 @@ class TaskFile:
             raise UserError(f"{rows[0][1]}: there is no column {missing[0]!r}. There are: {', '.join(there)}.")
         as_cells = _kind(self.path) in TABLES
         for number, place, row in rows:
-            fields = {name: value for name, value in self._named(row).items() if value is not None}
+            fields = {name: value for name, value in self._named(row).items() if not _is_null(value)}
             yield number, place, {k: _cell(k, v, place) for k, v in fields.items()} if as_cells else fields
 
     def _named(self, row: Row) -> Row:
@@ -105,7 +105,13 @@ class TaskFile:
             return row
         found = {name: row.get(column) for name, column in self.columns.items()}
         plain = (int, float)
-        return {k: str(v) if isinstance(v, plain) and not isinstance(v, bool) else v for k, v in found.items()}
+        texts = {k for k, v in found.items() if isinstance(v, plain) and not isinstance(v, bool) and not _is_null(v)}
+        return {k: str(v) if k in texts else v for k, v in found.items()}
+
+
+def _is_null(value: Any) -> bool:
+    """Whether a value stands for nothing: null, or a table's number that is none."""
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def _is_text(value: Any) -> bool:
@@ -224,7 +230,7 @@ def _json_lines(file: Path, text: str) -> Iterator[tuple[int, str, Any]]:
         if not line.strip():
             continue
         try:
-            row = parse_json(line)
+            row = parse_json(line, strict=True)
         except ValueError as error:
             raise UserError(f"{file}, line {number}: not valid JSON ({error}). Mend or remove that line.") from error
         yield number, f"{file}, line {number}", row
@@ -234,7 +240,7 @@ def _json(file: Path) -> Iterator[tuple[int, str, Any]]:
     """An array of objects, one under a single key, or JSON Lines under the name of JSON."""
     text = _text(file)
     try:
-        whole = parse_json(text)
+        whole = parse_json(text, strict=True)
     except ValueError:
         yield from _json_lines(file, text)
         return
@@ -249,6 +255,11 @@ def _table(file: Path, delimiter: str) -> Iterator[tuple[int, str, Row]]:
     """Rows of a CSV; every cell is text as it stands, an empty one is null."""
     reader = csv.DictReader(io.StringIO(_text(file), newline=""), delimiter=delimiter, strict=True)
     try:
+        heading = [name for name in reader.fieldnames or () if name]
+        if twice := next((name for name in heading if heading.count(name) > 1), None):
+            raise UserError(
+                f"{file}, line 1: the column {twice!r} stands there twice. Rename or remove one of the two."
+            )
         for cells in reader:
             place = f"{file}, line {reader.line_num}"
             if None in cells or None in cells.values():

@@ -123,6 +123,10 @@ def test_a_limit_above_the_data_is_told() -> None:
     (health,) = suite_health([found], 20)
     assert warned(health, "evaluation.limit 20 asks for more examples than the 3 taken")
     assert suite_health([found], {"other": 20})[0].warnings == suite_health([found], None)[0].warnings == ()
+    found.facts["grid"] = [{"decoding": "greedy", "metric": "exact_match", "value": 1.0, "n": 8}]
+    (health,) = suite_health([found], None, 200)
+    assert warned(health, "evaluation.best_decoding_rows 200 asks for more training rows than the 8 taken")
+    assert suite_health([found], None, 8)[0].warnings == ()
 
 
 def test_texts_that_lose_their_end() -> None:
@@ -130,6 +134,10 @@ def test_texts_that_lose_their_end() -> None:
     few = training_health({"texts": 10, "cut": 0, "left_out": 0, "batches": 1, "of_batches": 5})
     assert warned(few, "1 of the 5 batches of an epoch are taken: trainer.limit_train_batches or")
     assert warned(training_health({"texts": 8, "cut": 2, "left_out": 2}), "2 of 10 texts lose their end, and 2 have")
+    short = training_health({"texts": 8, "cut": 0, "left_out": 0, "steps": 3, "of_steps": 9})
+    assert warned(short, "The training ended at step 3 of 9, before its learning rate fell to 0")
+    cold = training_health({"texts": 8, "cut": 0, "left_out": 0, "warmup": 40, "in_steps": 9})
+    assert warned(cold, "its warm-up is 40 steps and the training 9")
 
 
 def test_it_is_told_and_kept(caplog: pytest.LogCaptureFixture) -> None:

@@ -213,6 +213,58 @@ MISTAKES: dict[str, str] = {
         "--evaluation.adapter has no effect here: fit scores the student that it trains; `test` scores another one. "
         "Leave it out."
     ),
+    "fit --data.temperature 0 --data.sampling_seed 3": (
+        "--data.sampling_seed has no effect here: data.temperature 0 is greedy, and draws nothing. Leave it out."
+    ),
+    "fit --trainer.min_epochs 3 --trainer.min_steps 9": (
+        "--trainer.min_epochs has no effect here: neither a callback nor trainer.max_time would end the training "
+        "earlier. Leave it out.\n--trainer.min_steps has no effect here: neither a callback nor trainer.max_time would "
+        "end the training earlier. Leave it out."
+    ),
+    "fit --trainer.gradient_clip_val null --trainer.gradient_clip_algorithm value": (
+        "--trainer.gradient_clip_algorithm has no effect here: trainer.gradient_clip_val clips nothing. Leave it out."
+    ),
+    "fit --trainer.sync_batchnorm true": (
+        "--trainer.sync_batchnorm has no effect here: no model here has batch norm, texts are dealt to processes by "
+        "their own loader, and nothing is uploaded. Leave it out."
+    ),
+    "generate --trainer.profiler simple": (
+        "--trainer.profiler has no effect here: the command runs no stage 3. Leave it out."
+    ),
+    "extract --data.corpus_dir c": "--data.corpus_dir has no effect here: the command runs no stage 2. Leave it out.",
+    "test --data.subspace s": (
+        "--data.subspace has no effect here: `test` projects into --evaluation.subspace. Leave it out."
+    ),
+    "fit --template_date 2026-01-01": (
+        "--template_date has no effect here: no prompt is put into a chat template; add --data.prompt_format chat. "
+        "Leave it out."
+    ),
+    "fit --evaluation.tasks [letters,mmlu] --evaluation.temperature 0.7": (
+        "--evaluation.temperature has no effect here: the tasks that are scored compare likelihoods, and draw no "
+        "answer. Leave it out."
+    ),
+    "fit --evaluation.tasks [letters] --evaluation.prompt_format chat": (
+        "--evaluation.prompt_format has no effect here: the tasks that are scored compare likelihoods of the plain "
+        "text. Leave it out."
+    ),
+    "fit --evaluation.best_decoding_rows 9": (
+        "--evaluation.best_decoding_rows has no effect here: evaluation.best_decoding names no grid to choose from. "
+        "Leave it out."
+    ),
+    "fit --data.method base --ckpt_path c": (
+        "--ckpt_path has no effect here: fit with data.method base runs no stage 3. Leave it out."
+    ),
+    "test --evaluation.adapter a --ckpt_path c": (
+        "--evaluation.adapter has no effect here: ckpt_path names the student that is scored. Leave it out."
+    ),
+    "test --evaluation.adapter a --evaluation.methods [base]": (
+        "--evaluation.adapter has no effect here: the student is not scored; add it to --evaluation.methods. Leave it "
+        "out."
+    ),
+    "fit --estimate --dry_run": "--dry_run has no effect here: --estimate runs nothing. Leave it out.",
+    "fit --data.engine vllm --data.batch_size 8": (
+        "--data.batch_size has no effect here: data.engine vllm forms its own batches. Leave it out."
+    ),
     "fit --data.temperature 0 --data.top_k 3": (
         "--data.top_k has no effect here: data.temperature 0 is greedy, and draws nothing. Leave it out."
     ),

@@ -41,6 +41,9 @@ def test_no_option_of_a_bare_fit_is_without_effect() -> None:
         *("subspace.task_file", "data.stop_eos", "data.subspace", "evaluation.adapter", "evaluation.subspace"),
         *("evaluation.best_decoding_rows",),
         *("evaluation.when", "trainer.limit_test_batches", "trainer.limit_predict_batches", "trainer.inference_mode"),
+        *("trainer.min_epochs", "trainer.min_steps", "trainer.sync_batchnorm", "trainer.use_distributed_sampler"),
+        *("trainer.reload_dataloaders_every_n_epochs", "trainer.model_registry", "evaluation.best_decoding_rows"),
+        "template_date",
     } - {"data.subspace"}
 
 

@@ -43,6 +43,68 @@ MISTAKES = {
         "trainer.max_epochs=-3 is not possible: `max_epochs` must be a non-negative integer or -1. You passed in -3. "
         "Set --trainer.max_epochs to another value, or leave it out."
     ),
+    "--trainer.max_epochs null": (
+        "trainer.max_epochs=null without trainer.max_steps is a training without an end, and the cosine schedule needs "
+        "one. Set --trainer.max_epochs or --trainer.max_steps to 1 or more."
+    ),
+    "--trainer.max_time 00:00:00:00": (
+        "trainer.max_time='00:00:00:00' is no time, so nothing would be trained. Set --trainer.max_time 00:01:00:00 "
+        "for an hour, say, or leave it out."
+    ),
+    "--trainer.accumulate_grad_batches 0": (
+        "trainer.accumulate_grad_batches=0 makes no step. Set --trainer.accumulate_grad_batches to 1 or more."
+    ),
+    "--trainer.gradient_clip_val -1": (
+        "trainer.gradient_clip_val=-1 would clip nothing. Set --trainer.gradient_clip_val above 0, or to null for no "
+        "clipping."
+    ),
+    "--trainer.barebones true": (
+        "trainer.barebones=True switches off the log and the checkpoints that a run consists of. Leave "
+        "--trainer.barebones out."
+    ),
+    "--trainer.limit_train_batches 1.5": (
+        "trainer.limit_train_batches=1.5 is not possible: You have passed invalid value 1.5 for limit_train_batches, "
+        "it has to be in [0.0, 1.0] or an int. Set --trainer.limit_train_batches to another value, or leave it out."
+    ),
+    "--trainer.limit_train_batches 0.1 --data.num_prompts 8": (
+        "trainer.limit_train_batches=0.1 of the 2 batches of an epoch is none. Set --trainer.limit_train_batches to a "
+        "number of batches, such as 1, or leave it out."
+    ),
+    "--trainer.val_check_interval 9 --data.num_prompts 8 --data.val_fraction 0.5": (
+        "trainer.val_check_interval=9 is more than the 2 batches of an epoch. Set --trainer.val_check_interval to at "
+        "most 2, or --trainer.check_val_every_n_epoch null to count over epochs."
+    ),
+    "--trainer.check_val_every_n_epoch 9 --data.num_prompts 8 --data.val_fraction 0.5": (
+        "data.val_fraction=0.5 holds prompts out, and trainer.check_val_every_n_epoch=9 never validates on them "
+        "(trainer.max_epochs is 5). Leave --trainer.check_val_every_n_epoch out, or set --data.val_fraction 0."
+    ),
+    "--trainer.callbacks.class_path lightning.pytorch.callbacks.EarlyStopping --trainer.callbacks.init_args.monitor "
+    "val_loss --data.num_prompts 8": (
+        "trainer.callbacks: EarlyStopping monitors 'val_loss', which the training does not log. Did you mean val/loss? "
+        "val/loss needs --data.val_fraction. Known: train/loss, train/grad_norm, train/lr, train/tokens_per_second, "
+        "train/padding_share, and eval/TASK/METRIC with --evaluation.every_n_epochs. Set its monitor to one of them."
+    ),
+    "--trainer.precision 16-mixed": (
+        "trainer.precision='16-mixed' is not supported. Set --trainer.precision to 32-true, bf16-mixed, bf16-true."
+    ),
+    "--data.corpus_dir pyproject.toml": (
+        f"data.corpus_dir=pyproject.toml cannot be used: {Path('pyproject.toml').absolute()} is no folder. Set "
+        "--data.corpus_dir to another folder."
+    ),
+    "--data.num_generations 4 --data.temperature 0": (
+        "num_generations=4 at temperature 0 is one completion 4 times. Set --data.temperature above 0, or "
+        "--data.num_generations 1."
+    ),
+    "--dry_run --data.keep majority": (
+        "keep=majority needs several samples a prompt, and num_generations=1. Set --data.num_generations 8."
+    ),
+    "--dry_run --data.method filtered --data.keep wrong": (
+        "method=filtered is ssd with keep=correct, not wrong. Set --data.method ssd."
+    ),
+    "--dry_run --trainer.max_epochs 0": (
+        "trainer.max_epochs=0 trains nothing, so the student would be the base. Set --trainer.max_epochs to 1 or more, "
+        "or take the command generate, which ends before fine-tuning."
+    ),
     "--trainer.precision 64-true": (
         "precision=64-true is not supported. Set --trainer.precision to 32-true, bf16-mixed, bf16-true."
     ),
@@ -120,6 +182,18 @@ def test_benchmarks_of_which_none_has_a_row_are_told_though_missing_ones_may_be_
         f"None of the tasks can be scored. {tmp_path}/two.jsonl has 2 rows and none of them is a test row. Give some "
         "rows `split: test`, or leave the field `split` out: of five such rows the last is a test row, the others "
         "train."
+    )
+
+
+def test_more_solved_examples_than_there_are_training_rows_are_told(
+    tiny_model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were fewer without a word, under the name of the number asked for."""
+    (tmp_path / "ten.jsonl").write_text('{"prompt": "a", "target": "b"}\n' * 10)
+    options = f"--subspace.task custom --subspace.task_file {tmp_path}/ten.jsonl --evaluation.base_shots [3,9]"
+    assert told(tiny_model_dir, options, tmp_path, capsys) == (
+        "base_shots=9 asks for more solved examples than custom has training rows, 8. Set --evaluation.base_shots to "
+        "at most 8."
     )
 
 

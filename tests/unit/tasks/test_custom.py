@@ -237,6 +237,35 @@ def test_rules_by_row_and_by_file(tmp_path: Path) -> None:
     assert (task.answer_type, task.output_type) == ("rule", "generate")
 
 
+@pytest.mark.parametrize(
+    ("row", "file", "said"),
+    [
+        ({"completion": "3"}, {}, "`completion` and `target` stand both in the row. Leave one of the two out."),
+        ({"messages": []}, {}, "`messages` and `prompt` stand both in the row"),
+        ({"tests": "assert f(1) == 2"}, {"score": "exact"}, "`score` is 'exact', which does not run the `tests`"),
+        ({"choices": ["x", "y"], "target": "A", "targets": ["A", "B"]}, {}, "`targets` does nothing where rows are"),
+        ({"tests": "assert f(1) == 2", "normalise": ["case"]}, {}, "`normalise` does nothing where rows are scored by"),
+        ({"score": "number", "normalise": ["case"]}, {}, "`normalise` does nothing where rows are scored by number"),
+        ({"score": "letter", "target": "A"}, {"normalise": ["case"]}, r"normalise=\['case'\] does nothing here: the"),
+        (
+            {"target": "2"},
+            {"normalise": ["case"], "score": "number"},
+            "are scored by number. Leave it out, or set",
+        ),
+    ],
+)
+def test_what_would_be_left_aside_is_refused(
+    row: dict[str, Any], file: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        load_task("custom", task_file={"path": write(tmp_path, {**ROW, **row}), **file})
+
+
+def test_the_one_letter_that_is_accepted_may_be_named_as_a_list(tmp_path: Path) -> None:
+    row = {"prompt": "a", "targets": ["B"], "choices": ["x", "y"], "split": "test"}
+    assert load(tmp_path, row).benchmark().examples[0].expected == "B"
+
+
 def test_several_targets_without_a_rule_keep_the_implied_one(tmp_path: Path) -> None:
     task = load(
         tmp_path, {**ROW, "split": "test", "targets": ["2"]}, {"prompt": "Q", "target": "#### 3", "targets": ["4"]}

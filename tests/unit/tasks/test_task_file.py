@@ -215,6 +215,41 @@ def test_a_column_that_some_rows_leave_empty(tmp_path: Path, name: str) -> None:
     assert found == [("1", "2 | two"), ("3", "4"), ("5", "6")]
 
 
+def test_an_empty_cell_of_a_named_column_is_left_out_and_no_number_is_text(tmp_path: Path) -> None:
+    """It was told as a column that is not there, and a table's missing number was the answer "nan"."""
+    (tmp_path / "a.csv").write_text("q,a,part\nx,y,test\nz,w,\n")
+    columns = {"prompt": "q", "target": "a", "split": "part"}
+    assert asked({"path": str(tmp_path / "a.csv"), "columns": columns}) == [("z", "w")]
+    (tmp_path / "b.csv").write_text("q,a\nx,\n")
+    with pytest.raises(UserError, match=r"b\.csv, line 2: `target` is missing"):
+        asked({"path": str(tmp_path / "b.csv"), "columns": {"prompt": "q", "target": "a"}})
+    rows = [{"q": "x", "a": 4.5}, {"q": "y", "a": float("nan")}]
+    file = write(tmp_path, "c.parquet", rows)
+    with pytest.raises(UserError, match=r"c\.parquet, row 2: `target` is missing"):
+        asked({"path": str(file), "columns": {"prompt": "q", "target": "a"}})
+
+
+def test_what_stands_in_a_row_twice_is_refused(tmp_path: Path) -> None:
+    """Only the last of the two counted."""
+    (tmp_path / "a.csv").write_text("prompt,target,target,\nx,y,z,\n")
+    with pytest.raises(UserError, match=r"a\.csv, line 1: the column 'target' stands there twice\. Rename or remove"):
+        asked(str(tmp_path / "a.csv"))
+    for name in ("a.jsonl", "a.json"):
+        (tmp_path / name).write_text('{"prompt": "x", "target": "y", "target": "z"}')
+        with pytest.raises(UserError, match=r"line 1: not valid JSON \('target' stands in it twice\)"):
+            asked(str(tmp_path / name))
+
+
+def test_a_system_prompt_of_the_file_and_of_its_rows_are_not_both_taken(tmp_path: Path) -> None:
+    turns = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
+    file = write(tmp_path, "a.jsonl", [{"messages": turns}])
+    with pytest.raises(
+        UserError, match=r"system_prompt='Be brief\.', but rows of .*a\.jsonl have 'system'\. Leave one"
+    ):
+        asked({"path": str(file), "system_prompt": "Be brief."})
+    assert asked({"path": str(file), "system_prompt": "system"}) == [("user", "assistant")]
+
+
 def test_what_a_run_is_made_from(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", ROWS)
     assert content_sha256(str(path)) == content_sha256({"path": str(path)}) != None  # noqa: E711
