@@ -6,6 +6,7 @@ The parser reads the same annotations.
 from __future__ import annotations
 
 import difflib
+import math
 import numbers
 import os
 import re
@@ -64,7 +65,7 @@ def _is(value: Any, kind: Any) -> bool:
         return listed and all(_allowed(v, inner[0]) for v in value)
     if kind in (int, float):
         wide = numbers.Integral if kind is int else numbers.Real
-        return isinstance(value, wide) and not isinstance(value, bool)
+        return isinstance(value, wide) and not isinstance(value, bool) and math.isfinite(value)
     if kind is str:
         return isinstance(value, str | os.PathLike)
     if origin is dict:

@@ -6,7 +6,7 @@ Each is a function: its parameters are what may be typed (those by keyword alone
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -239,6 +239,34 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
     },
     "sweep": {"--check": {"action": "store_true", "help": "Only look whether every key and value is accepted."}},
 }
+
+
+# What each action of a command reads of its options.
+READ: dict[str, dict[str, tuple[str, ...]]] = {
+    "runs": {"list": ("runs_dir", "task", "method", "model", "sort"), "show": ("runs_dir",), "rm": ("runs_dir", "yes")},
+    "artifacts": {
+        "list": ("artifact_dir",),
+        "prune": ("artifact_dir", "older_than_days"),
+        "check": ("artifact_dir",),
+    },
+    "configs": {"list": (), "copy": ("out",)},
+}
+
+
+def check_read(name: str, action: str | None, words: Sequence[str]) -> None:
+    """Refuse an option that an action does nothing with, such as a filter of ``runs list`` behind ``runs rm``.
+
+    Args:
+        name: The command.
+        action: Its action; None where it has none.
+        words: What was typed behind the command.
+    """
+    if action is None or (known := READ.get(name, {}).get(action)) is None:
+        return
+    typed = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
+    if idle := [option for option in typed if option not in known]:
+        takes = ", ".join(f"--{option}" for option in known) or "no option"
+        raise UserError(f"--{idle[0]} has no effect here: {name} {action} takes {takes}. Leave it out.")
 
 
 def command_parser(name: str) -> ArgumentParser:

@@ -157,7 +157,7 @@ def at_once(given: Sequence[str]) -> bool:
 def _small_command(name: str, rest: list[str]) -> bool:
     from jsonargparse import ArgumentError
 
-    from spd_lightning.cli.commands import COMMANDS, command_parser, options_last
+    from spd_lightning.cli.commands import COMMANDS, check_read, command_parser, options_last
     from spd_lightning.cli.help import tidy
     from spd_lightning.cli.names import STAGE_COMMANDS
     from spd_lightning.cli.typed import Typed
@@ -169,6 +169,7 @@ def _small_command(name: str, rest: list[str]) -> bool:
     except ArgumentError as error:
         known = [option for action in parser._actions for option in action.option_strings]
         _refuse(str(error), Typed(name, rest=rest), known, [*STAGE_COMMANDS, *COMMANDS])
+    check_read(name, vars(options).get("action"), rest)
     if name not in LIGHT:
         return False
     COMMANDS[name](**vars(options))

@@ -225,6 +225,7 @@ class SelfGenerationDataModule(Shown, LightningDataModule):
         """
         if stage != "fit" or self.train_texts:
             return
+        self._student_options()  # of another model: told before anything is generated
         corpus = self.corpus()
         if finished(corpus, self.store) is None:
             with sole_writer(corpus, rank_zero_info):
@@ -278,17 +279,9 @@ class SelfGenerationDataModule(Shown, LightningDataModule):
     def train_dataloader(self) -> TextLoader:
         """Batches of the corpus as ``SPDFineTuningModule`` trains on it; its options rule size and length."""
         h = self._student_options()
-        return make_train_loader(
-            self.train_texts,
-            h["batch_size"],
-            h["max_length"],
-            h["seed"],
-            *self._place(),
-            self._pad_token_id,
-            h["packing"],
-            h["loss_on"],
-            self.trainer.accumulate_grad_batches if self.trainer else 1,
-        )
+        sizes = (h["batch_size"], h["max_length"], h["seed"])
+        how: Any = (h["packing"], h["loss_on"], self.trainer.accumulate_grad_batches if self.trainer else 1)
+        return make_train_loader(self.train_texts, *sizes, *self._place(), self._pad_token_id, *how)
 
     def val_dataloader(self) -> TextLoader | list[Any]:
         """Batches of the held-out completions; none without ``val_fraction``."""
@@ -303,6 +296,8 @@ class SelfGenerationDataModule(Shown, LightningDataModule):
         sizes = {"batch_size": BATCH_SIZE, "max_length": MAX_LENGTH}
         defaults = {**sizes, "seed": self.recipe.questions.seed, "packing": False, "loss_on": "all"}
         module = self.trainer.lightning_module if self.trainer is not None else None
+        if module is not None and (name := module.hparams.get("model_name_or_path")) is not None:
+            self.recipe.questions.check_trained(str(name))
         return {**defaults, **({k: module.hparams[k] for k in defaults if k in module.hparams} if module else {})}
 
     @property

@@ -99,7 +99,8 @@ class SPDFineTuningModule(LightningModule):
         check_options(SPDFineTuningModule, locals(), "model")
         self.save_hyperparameters()
         self._options: Any = self.hparams
-        for name, least in {"rounds": 1, "batch_size": 1, "max_length": 2, "lora_alpha": 1, "warmup_epochs": 0}.items():
+        lowest = {"rounds": 1, "batch_size": 1, "max_length": 2, "lora_alpha": 1, "warmup_epochs": 0, "weight_decay": 0}
+        for name, least in lowest.items():
             if (value := self.hparams[name]) < least:
                 raise UserError(f"{name}={value} is too small. Set --model.{name} to {least} or more.")
         if learning_rate <= 0:

@@ -21,6 +21,7 @@ from spd_lightning.errors import UserError
 from spd_lightning.generation.requests import Request, Truncation, build_requests, check_context, encode_with_template
 from spd_lightning.generation.text import decode
 from spd_lightning.model.load import load_config, load_tokenizer
+from spd_lightning.model.source import model_fingerprint
 from spd_lightning.scoring.answers import cut_at_stops, evaluation_stops
 from spd_lightning.scoring.verdicts import allowed_letters
 from spd_lightning.tasks import load_task
@@ -144,6 +145,19 @@ class Questions:
         for row in rows:
             found[self._task_of[id_of(row)]].append(row)
         return {name: found[name] for name in self.asked if name in found}
+
+    def check_trained(self, name: str) -> None:
+        """Refuse to train another model than the one that answered: it would read its tokens as other ones.
+
+        Raises:
+            UserError: If ``name`` is another model.
+        """
+        own = self.model_name_or_path
+        if name != own and model_fingerprint(name) != model_fingerprint(own):
+            raise UserError(
+                f"model_name_or_path={name} is to be trained, but the texts are answers of {own}. Give "
+                "SPDFineTuningModule and SelfGenerationDataModule the same model (--subspace.model_name_or_path)."
+            )
 
     def check_drawn(self, temperature: float) -> None:
         """Refuse several completions of a prompt where nothing is drawn: they would all be the same."""

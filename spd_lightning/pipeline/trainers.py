@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -104,10 +105,10 @@ def check_numbers(settings: Mapping[str, Any]) -> None:
             f"trainer.accumulate_grad_batches={steps} makes no step. Set "
             "--trainer.accumulate_grad_batches to 1 or more."
         )
-    if (norm := settings.get("gradient_clip_val") or 0) < 0:
+    if not 0 <= (norm := settings.get("gradient_clip_val") or 0) < math.inf:
         raise UserError(
-            f"trainer.gradient_clip_val={norm} would clip nothing. Set --trainer.gradient_clip_val above 0, or to null "
-            "for no clipping."
+            f"trainer.gradient_clip_val={norm} is no norm to clip at. Set --trainer.gradient_clip_val above 0, or to "
+            "null for no clipping."
         )
     if settings.get("barebones"):
         raise UserError(

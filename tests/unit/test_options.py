@@ -30,6 +30,9 @@ WRONG = [
     ("evaluation", "protocol", "papers", "Unknown evaluation.protocol 'papers'. Did you mean 'paper'?"),
     ("data", "num_prompts", "many", "data.num_prompts='many' is not possible. Set --data.num_prompts to a whole"),
     ("data", "temperature", "hot", "data.temperature='hot' is not possible. Set --data.temperature to a number."),
+    ("model", "learning_rate", float("nan"), "model.learning_rate=nan is not possible. Set --model.learning_rate to a"),
+    ("data", "temperature", float("inf"), "data.temperature=inf is not possible. Set --data.temperature to a number."),
+    ("model", "weight_decay", -0.1, "weight_decay=-0.1 is too small. Set --model.weight_decay to 0 or more."),
     ("model", "packing", 3, "model.packing=3 is not possible. Set --model.packing to true or false."),
 ]  # fmt: skip
 

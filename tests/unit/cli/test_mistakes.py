@@ -107,6 +107,11 @@ MISTAKES: dict[str, str] = {
     "sample run --promt x": (
         f"Unknown option --promt. Did you mean --prompt or --prompts? `{P} sample --help` lists all."
     ),
+    "runs rm a --task arithmetic": ("--task has no effect here: runs rm takes --runs_dir, --yes. Leave it out."),
+    "artifacts list --older_than_days=3": (
+        "--older_than_days has no effect here: artifacts list takes --artifact_dir. Leave it out."
+    ),
+    "configs list --out x": "--out has no effect here: configs list takes no option. Leave it out.",
     "doctor extra": f"'extra' is more than doctor takes. `{P} doctor --help` shows what it takes.",
     "verify run other": f"'other' is more than verify takes. `{P} verify --help` shows what it takes.",
     # values

@@ -69,6 +69,16 @@ def make(tiny_model_dir: str, task_file: str, tmp_path: Path) -> Any:
     return made
 
 
+def test_another_model_than_the_one_that_answers_is_not_trained(make: Any, tmp_path: Path) -> None:
+    """It would have been, on tokens of the other's tokenizer."""
+    other = tmp_path / "other"
+    tiny_model("llama", seed=1).save_pretrained(other)
+    byte_tokenizer().save_pretrained(other)
+    with pytest.raises(UserError, match=r"other is to be trained, but the texts are answers of .*\. Give"):
+        trainer(max_epochs=1).fit(SPDFineTuningModule(str(other)), datamodule=make())
+    assert not list(tmp_path.rglob("generations.jsonl"))
+
+
 def trainer(**options: Any) -> Trainer:
     settings = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False}
     return Trainer(**{**settings, "enable_progress_bar": False, "enable_model_summary": False, **options})

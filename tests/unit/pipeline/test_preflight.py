@@ -55,8 +55,8 @@ MISTAKES = {
         "trainer.accumulate_grad_batches=0 makes no step. Set --trainer.accumulate_grad_batches to 1 or more."
     ),
     "--trainer.gradient_clip_val -1": (
-        "trainer.gradient_clip_val=-1 would clip nothing. Set --trainer.gradient_clip_val above 0, or to null for no "
-        "clipping."
+        "trainer.gradient_clip_val=-1 is no norm to clip at. Set --trainer.gradient_clip_val above 0, or to null for "
+        "no clipping."
     ),
     "--trainer.barebones true": (
         "trainer.barebones=True switches off the log and the checkpoints that a run consists of. Leave "
