@@ -96,7 +96,7 @@ def compare(subspace: list[str], *, plot: str | None = None) -> None:
 
     Args:
         subspace: Two or more subspace.safetensors files or run folders.
-        plot: PNG file for a heat map.
+        plot: File for a heat map: .png, .svg or .pdf.
     """
     from spd_lightning.report.render import markdown_table
     from spd_lightning.report.tables import overlap_table
@@ -105,6 +105,8 @@ def compare(subspace: list[str], *, plot: str | None = None) -> None:
 
     if len(subspace) < 2:
         raise UserError(f"compare needs at least two subspaces, found {len(subspace)}. Name another file.")
+    if plot is not None and Path(plot).suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"plot={plot} ends in no format of a picture. Set --plot to a file in .png, .svg or .pdf.")
     found = {}
     for name, path in zip(short_names(subspace), map(Path, subspace)):
         if path.is_dir():

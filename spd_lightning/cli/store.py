@@ -30,6 +30,16 @@ def artifacts(
         raise UserError(f"artifact_dir={artifact_dir} {absent(artifact_dir)}. Set --artifact_dir to a store's folder.")
     if not older_than_days >= 0:
         raise UserError(f"older_than_days={older_than_days} is no age. Set --older_than_days to 0 or more days.")
+    if not store.list():
+        inside = store.root / ".artifacts"
+        meant = f" Did you mean {inside}?" if inside.is_dir() else ""
+        if meant or any(not path.name.startswith(".") for path in store.root.iterdir()):
+            raise UserError(
+                f"artifact_dir={artifact_dir} holds no artifact, so it is no store.{meant} Set --artifact_dir to a "
+                "store's folder."
+            )
+        print(f"No artifact in {store.root}.")
+        return
     if action == "check":
         check_store(store)
         return

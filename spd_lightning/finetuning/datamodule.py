@@ -225,6 +225,8 @@ class SelfGenerationDataModule(Shown, LightningDataModule):
         """
         if stage != "fit" or self.train_texts:
             return
+        if self.recipe.method == "base":
+            raise UserError("method=base generates and trains nothing. Set --data.method to psr, ssd, spd or filtered.")
         self._student_options()  # of another model: told before anything is generated
         corpus = self.corpus()
         if finished(corpus, self.store) is None:

@@ -165,6 +165,7 @@ TOLD: dict[str, Act] = {
         [str(make_run(p / "run"))], format=",", plots=""
     ),
     "compare needs at least two subspaces, found 1": lambda p: commands.compare(["a"]),
+    "plot=a.jpg ends in no format of a picture. Set": lambda p: commands.compare(["a", "b"], plot="a.jpg"),
     "limit=-1 asks nothing": lambda p: commands.contamination("a", limit=-1),
     "{p}/run has no corpus": without_corpus,
     "workers=0 is below 1": lambda p: commands.sweep("a", workers=0),

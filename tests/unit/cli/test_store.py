@@ -15,6 +15,17 @@ from spd_lightning.cli.store import Owners
 from tests.unit.artifacts.test_runs import begun
 
 
+def test_a_folder_that_is_no_store_is_not_called_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``artifacts check --artifact_dir runs`` said "0 artifacts, none damaged"."""
+    (tmp_path / "runs" / ".artifacts").mkdir(parents=True)
+    for action in ("list", "check", "prune"):
+        assert start.main(["artifacts", action, "--artifact_dir", str(tmp_path / "runs")]) == 2
+        told = f"holds no artifact, so it is no store. Did you mean {tmp_path}/runs/.artifacts? Set --artifact_dir"
+        assert told in capsys.readouterr().err
+        assert start.main(["artifacts", action, "--artifact_dir", str(tmp_path / "runs" / ".artifacts")]) == 0
+        assert capsys.readouterr().out == f"No artifact in {tmp_path}/runs/.artifacts.\n"
+
+
 def test_artifacts_say_what_they_are_of_and_who_uses_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = "a" * 64
     store = ArtifactStore(tmp_path / ".artifacts")

@@ -69,6 +69,12 @@ def make(tiny_model_dir: str, task_file: str, tmp_path: Path) -> Any:
     return made
 
 
+def test_the_base_is_not_trained(make: Any) -> None:
+    """In Python it was, on completions that were sampled as ssd's are."""
+    with pytest.raises(UserError, match=r"^method=base generates and trains nothing\. Set --data\.method to psr, ssd"):
+        make(method="base").setup("fit")
+
+
 def test_another_model_than_the_one_that_answers_is_not_trained(make: Any, tmp_path: Path) -> None:
     """It would have been, on tokens of the other's tokenizer."""
     other = tmp_path / "other"
