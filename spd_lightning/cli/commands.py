@@ -246,11 +246,8 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
 # What each action of a command reads of its options.
 READ: dict[str, dict[str, tuple[str, ...]]] = {
     "runs": {"list": ("runs_dir", "task", "method", "model", "sort"), "show": ("runs_dir",), "rm": ("runs_dir", "yes")},
-    "artifacts": {
-        "list": ("artifact_dir",),
-        "prune": ("artifact_dir", "older_than_days"),
-        "check": ("artifact_dir",),
-    },
+    "artifacts": {name: ("artifact_dir",) for name in ("list", "check")}
+    | {"prune": ("artifact_dir", "older_than_days")},
     "configs": {"list": (), "copy": ("out",)},
 }
 

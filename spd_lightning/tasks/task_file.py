@@ -96,17 +96,15 @@ class TaskFile:
             raise UserError(f"{rows[0][1]}: there is no column {missing[0]!r}. There are: {', '.join(there)}.")
         as_cells = _kind(self.path) in TABLES
         for number, place, row in rows:
-            fields = {name: value for name, value in self._named(row).items() if not _is_null(value)}
+            fields = self._named({name: value for name, value in row.items() if not _is_null(value)})
             yield number, place, {k: _cell(k, v, place) for k, v in fields.items()} if as_cells else fields
 
     def _named(self, row: Row) -> Row:
         """Our fields of a row, by ``columns``, which some rows may lack; a number in a named column is text."""
         if self.columns is None:
             return row
-        found = {name: row.get(column) for name, column in self.columns.items()}
-        plain = (int, float)
-        texts = {k for k, v in found.items() if isinstance(v, plain) and not isinstance(v, bool) and not _is_null(v)}
-        return {k: str(v) if k in texts else v for k, v in found.items()}
+        found = {name: row[column] for name, column in self.columns.items() if column in row}
+        return {k: str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v for k, v in found.items()}
 
 
 def _is_null(value: Any) -> bool:
@@ -257,9 +255,7 @@ def _table(file: Path, delimiter: str) -> Iterator[tuple[int, str, Row]]:
     try:
         heading = [name for name in reader.fieldnames or () if name]
         if twice := next((name for name in heading if heading.count(name) > 1), None):
-            raise UserError(
-                f"{file}, line 1: the column {twice!r} stands there twice. Rename or remove one of the two."
-            )
+            raise UserError(f"{file}, line 1: the column {twice!r} stands there twice. Rename or remove one of them.")
         for cells in reader:
             place = f"{file}, line {reader.line_num}"
             if None in cells or None in cells.values():
