@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
 from spd_lightning.artifacts.expressions import Place
-from spd_lightning.cli.commands import COMMANDS, command_help, command_parser
+from spd_lightning.cli.commands import COMMANDS, check_read, command_help, command_parser
 from spd_lightning.cli.config_file import ConfigFile, config_path, read_config
 from spd_lightning.cli.help import section_help, tidy
 from spd_lightning.cli.kinds import RULES, check_rules, kind_of
@@ -90,6 +90,8 @@ class CommandLine(StageLine):
             defaults: Any = self._subcommand_parsers[typed.command].get_defaults() if files else {}
             # of a run that is scored once more, most options made what is there already
             check_used(typed, [] if typed.run else files, config[typed.command], defaults)
+        elif typed.command:
+            check_read(typed.command, vars(config[typed.command]).get("action"), typed.rest)
 
     def _parse_ckpt_path(self) -> None:
         """Keep what the user typed: Lightning would silently put a checkpoint's options over it."""

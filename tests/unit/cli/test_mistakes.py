@@ -245,16 +245,16 @@ MISTAKES: dict[str, str] = {
         "Leave it out."
     ),
     "fit --evaluation.tasks [letters,mmlu] --evaluation.temperature 0.7": (
-        "--evaluation.temperature has no effect here: the tasks that are scored compare likelihoods, and draw no "
-        "answer. Leave it out."
+        "--evaluation.temperature has no effect here: none of the tasks that are scored draws its answers. "
+        "Leave it out."
     ),
     "fit --evaluation.tasks [letters] --evaluation.prompt_format chat": (
-        "--evaluation.prompt_format has no effect here: the tasks that are scored compare likelihoods of the plain "
-        "text. Leave it out."
+        "--evaluation.prompt_format has no effect here: the tasks that are scored compare likelihoods, and "
+        "generate nothing. Leave it out."
     ),
     "fit --evaluation.best_decoding_rows 9": (
-        "--evaluation.best_decoding_rows has no effect here: evaluation.best_decoding names no grid to choose from. "
-        "Leave it out."
+        "--evaluation.best_decoding_rows has no effect here: evaluation.best_decoding names no decoding to choose on "
+        "them. Leave it out."
     ),
     "fit --data.method base --ckpt_path c": (
         "--ckpt_path has no effect here: fit with data.method base runs no stage 3. Leave it out."
