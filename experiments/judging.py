@@ -14,7 +14,7 @@ from experiments.study import Contrast, Family, Study
 from spd_lightning.evaluation.across import ONE_STUDENT, Answers, compare_arms, correct_family, words
 from spd_lightning.evaluation.blocks import LEAST_BLOCKS, pooled_error
 from spd_lightning.evaluation.distributions import t_limit
-from spd_lightning.report.wording import equals_p
+from spd_lightning.report.wording import equals_p, format_word
 
 CHANCE = {"letters": 0.25, "mmlu": 0.25, "bbh": 0.37}
 """Score of a guess, by task; 0 for all others. The six tasks of BBH have two to six options."""
@@ -187,8 +187,8 @@ def sentence(study: Study, row: Mapping[str, Any]) -> str:
     if row["p_holm"] is not None:
         text += f", p {equals_p(row['p_holm'])}" + (" (Holm)" if row["family"].correction == "holm" else "")
     power, margin = row["equivalence_power"], 100 * row["margin"]
-    text += f": {row['word']}. The design shows {100 * row['smallest_effect']:.1f} points in 4 of 5 studies, and has a "
-    return f"{text}power of {100 * power:.0f}% to show equivalence within {margin:.0f} points."
+    text += f": {format_word(row)}. The design shows {100 * row['smallest_effect']:.1f} points in 4 of 5 studies, "
+    return f"{text}and has a power of {100 * power:.0f}% to show equivalence within {margin:.0f} points."
 
 
 def _points(interval: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from experiments.judging import NOTHING, Blocks, answers_of, base_share
 from experiments.study import Study
 from spd_lightning.report.render import Block, Table
-from spd_lightning.report.wording import format_p
+from spd_lightning.report.wording import format_p, format_word
 
 NOTE = (
     "Equivalence (no difference) is tested row by row, without correction. Residual of all arms: second figure, wrong "
@@ -46,7 +46,7 @@ def contrasts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
                 points(full.get("smallest_effect")),
                 "-" if power is None else f"{100 * power:.0f}%",
                 interval(full["pooled"]),
-                full["word"],
+                format_word(full),
             )
         )
     greyed = frozenset(i for i, row in enumerate(rows) if row["blocks"] and not row["judged"])

@@ -23,7 +23,14 @@ from spd_lightning.evaluation.scores import example_values
 from spd_lightning.report.render import Block, Section, Table
 from spd_lightning.report.runs import Run
 from spd_lightning.report.sweeps import group_by_configuration, label, told_apart, varying_options
-from spd_lightning.report.wording import benchmark_name, format_interval, format_p, format_value, metric_name
+from spd_lightning.report.wording import (
+    benchmark_name,
+    format_interval,
+    format_p,
+    format_value,
+    format_word,
+    metric_name,
+)
 from spd_lightning.scoring.verdicts import is_share
 from spd_lightning.tasks import is_generated
 
@@ -258,7 +265,7 @@ def across_sections(rows: Sequence[Mapping[str, Any]]) -> list[Section]:
                 n,
                 sees,
                 power,
-                row["word"],
+                format_word(row),
             )
         )
     columns = (*header, "smallest effect seen", "power of equivalence", "verdict")

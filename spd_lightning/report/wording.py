@@ -77,3 +77,10 @@ def method_order(methods: Iterable[str]) -> list[str]:
     """Methods in the order in which they are shown: base, projected, then what was trained."""
     found = set(methods)
     return [m for m in SHOWN_METHODS if m in found] + sorted(found - set(SHOWN_METHODS))
+
+
+def format_word(row: Mapping[str, Any]) -> str:
+    """The word of a comparison; *no difference* with what it was tested against: the interval may well leave out 0."""
+    if row["word"] == "no difference" and row.get("margin"):
+        return f"no difference of {100 * row['margin']:g} points"
+    return str(row["word"])

@@ -11,6 +11,7 @@ from spd_lightning.report.wording import (
     format_interval,
     format_p,
     format_value,
+    format_word,
     method_order,
     metric_name,
 )
@@ -63,3 +64,10 @@ def test_a_protocol_is_named_unless_it_is_the_standard_or_in_the_task() -> None:
 
 def test_methods_stand_in_one_order() -> None:
     assert method_order({"spd", "mine", "base", "ssd"}) == ["base", "ssd", "spd", "mine"]
+
+
+def test_no_difference_is_told_with_the_margin_that_it_was_tested_against() -> None:
+    """An interval of [-2.1, -0.5] leaves out 0 and is no difference of 3 points: both are true."""
+    assert format_word({"word": "no difference", "margin": 0.03}) == "no difference of 3 points"
+    assert format_word({"word": "no difference", "margin": None}) == "no difference"
+    assert format_word({"word": "undecided", "margin": 0.03}) == "undecided"
