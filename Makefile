@@ -31,11 +31,12 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What the tests of the report's page need, skipped without: Debian's Chromium and fonts (as root), and axe-core from npm.
+# What the tests of the report's page need, skipped without: Debian's Chromium and fonts (as root), and axe-core from npm
+# (Debian's, unless there is one: a Node.js from elsewhere brings its own, beside which Debian's cannot be installed).
 FONTS := fonts-droid-fallback fonts-symbola
 browser: .venv/installed-test
-	test -n "$$(command -v chromium)" -a -n "$$(command -v npm)" || { apt-get -qq update && \
-	    apt-get -qq install -y --no-install-recommends chromium npm $(FONTS) >/dev/null; }
+	need="$$(command -v chromium >/dev/null || echo chromium $(FONTS)) $$(command -v npm >/dev/null || echo npm)"; \
+	    test "$$need" = " " || { apt-get -qq update && apt-get -qq install -y --no-install-recommends $$need >/dev/null; }
 	npm install --silent --no-audit --no-fund --no-save --prefix .venv/browser axe-core@4.14.1
 
 # Two files of tests side by side, each on a thread of its own; those that start processes take one port each.
