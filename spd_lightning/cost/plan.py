@@ -1,6 +1,6 @@
 """What a configuration is going to cost, stage by stage, before anything is loaded: ``--estimate`` and the log's lines.
 
-The numbers come from `estimate`; here the options and the data are turned into what it asks for. Texts are read and
+The numbers come from `formulas`; here the options and the data are turned into what it asks for. Texts are read and
 tokenised, weights never.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -27,16 +27,18 @@ from spd_lightning.cost.formulas import (
 from spd_lightning.cost.machine import Machine, measure_machine
 from spd_lightning.cost.shape import ModelShape, model_shape
 from spd_lightning.errors import UserError
-from spd_lightning.evaluation.callback import BenchmarkCallback
 from spd_lightning.evaluation.decoding import samples_of
-from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
-from spd_lightning.finetuning.module import SPDFineTuningModule
 from spd_lightning.generation.requests import DEFAULT_BATCH_SIZE
 from spd_lightning.model.anatomy import dtype_name, resolve_layers
 from spd_lightning.model.load import load_config, load_tokenizer, resolve_dtype
 from spd_lightning.model.packed_linear import packs_in_training
-from spd_lightning.subspace.module import SubspaceExtractionModule
 from spd_lightning.tasks.task import Benchmark
+
+if TYPE_CHECKING:  # what runs the stages is Lightning's; here it is asked for its options
+    from spd_lightning.evaluation.callback import BenchmarkCallback
+    from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
+    from spd_lightning.finetuning.module import SPDFineTuningModule
+    from spd_lightning.subspace.module import SubspaceExtractionModule
 
 STAGES = ("extract", "generate", "fine_tune", "evaluate")
 COMMAND_STAGES = {"fit": STAGES, "extract": STAGES[:1], "generate": STAGES[:2], "test": STAGES[3:]}
@@ -198,8 +200,7 @@ class Plan:
     def _evaluate(self) -> StageEstimate:
         bench, methods = self.benchmarks.suite, self.benchmarks.suite.options.methods
         found = [self._benchmark(b) for b in bench.benchmarks()]
-        models = len(methods)
-        dtype = self.dtypes["evaluate"]
+        models, dtype = len(methods), self.dtypes["evaluate"]
         merged = 4.0 * self.shape.parameters if "student" in methods and self.device.type == "cpu" else 0.0
         return StageEstimate(
             stage="evaluate",
@@ -217,9 +218,8 @@ class Plan:
         if benchmark.output_type == "choices":  # solved examples that questions share are read once
             shared = {e.header + "".join(e.shots) for e in benchmark.examples}
             own = self._lengths([*shared, *(e.prompt for e in benchmark.examples)])
-            return estimate_likelihood(
-                self.shape, sum(own), max(prompts, default=0), len(prompts), dtype, self.processes
-            )
+            longest = max(prompts, default=0)
+            return estimate_likelihood(self.shape, sum(own), longest, len(prompts), dtype, self.processes)
         samples = samples_of(benchmark, settings["num_samples"])
         batch = settings["batch_size"] or DEFAULT_BATCH_SIZE
         rows = [n for n in prompts for _ in range(samples)]

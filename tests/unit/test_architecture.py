@@ -7,8 +7,10 @@ same commit and with the reason, or not at all.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +39,10 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 SHELL_NAMES = ("module.py", "datamodule.py", "callback.py")
 SHELL_FILES = ("finetuning/strategy.py",)
 SHELL_ROOMS = ("pipeline", "cli")
+
+FRONT_DOOR = "__init__.py"  # the package's own: for who uses it, not for the rooms, which name the file they mean
+OUTSIDE = ("experiments", "tests")  # what is built on the package
+UNKNOWN = "?"
 
 # What must go, as the rules below word it. Empty is the goal.
 EXCEPTIONS: tuple[str, ...] = ()
@@ -149,41 +155,75 @@ def room(name: str) -> str:
     return name.split("/")[0].removesuffix(".py")
 
 
-def imported(source: Path, name: str) -> Iterator[str]:
-    """Dotted names that a file imports, at its top, in functions and for types alike; ``from a import b`` is a.b."""
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+def imported(source: Path, name: str, types: bool = True) -> Iterator[str]:
+    """Dotted names that a file imports, at its top, in functions and by `importlib`; ``from a import b`` is a.b.
+
+    A name that is made as the program runs is `UNKNOWN`, but for one that begins with the file's own. ``types``: also
+    what stands under ``if TYPE_CHECKING``.
+    """
+    yield from _imported(source.read_text(encoding="utf-8"), name, types)
+
+
+@functools.cache  # the tests look through copies that differ in one file
+def _imported(source: str, name: str, types: bool) -> list[str]:
+    return list(_imports(ast.parse(source), name, types))
+
+
+def _imports(tree: ast.AST, name: str, types: bool) -> Iterator[str]:
+    for node in _nodes(tree, types):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            parents = [PACKAGE, *name.split("/")][: -node.level or None] if node.level else []
-            base = ".".join([*parents, *([node.module] if node.module else [])])
+            base = ".".join([*_package(name, node.level), *([node.module] if node.module else [])])
             yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+            asked = node.args[0] if node.args else node
+            if isinstance(asked, ast.Constant) and isinstance(asked.value, str):
+                dots = len(asked.value) - len(asked.value.lstrip("."))
+                yield ".".join([*_package(name, dots), asked.value[dots:]])
+            elif not ast.unparse(asked).startswith("f'{__name__}."):
+                yield UNKNOWN
 
 
-def inside(package: Path, name: str) -> set[str]:
-    """The package's files that a file imports."""
+def _nodes(tree: ast.AST, types: bool) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING") and not types:
+            yield from (found for other in node.orelse for found in (other, *_nodes(other, types)))
+        else:
+            yield from (node, *_nodes(node, types))
+
+
+def _package(name: str, dots: int) -> list[str]:
+    """The parts of what so many dots stand for in a file."""
+    return [PACKAGE, *name.split("/")][:-dots] if dots else []
+
+
+def inside(package: Path, name: str, types: bool = True) -> set[str]:
+    """The package's files that a file imports; of a name that the front door alone gives, the front door."""
     found = set()
-    for dotted in imported(package / name, name):
+    for dotted in imported(package / name, name, types):
         first, *parts = dotted.split(".")
-        for end in range(len(parts), 0, -1) if first == PACKAGE else ():
-            path = "/".join(parts[:end])
-            hit = next((p for p in (f"{path}.py", f"{path}/__init__.py") if (package / p).is_file()), None)
-            if hit:
-                found.add(hit)
-                break
+        paths = ("/".join(parts[:end]) for end in range(len(parts), 0, -1))
+        hits = (p for path in paths for p in (f"{path}.py", f"{path}/__init__.py") if (package / p).is_file())
+        if first == PACKAGE and parts != ["__version__"]:
+            found.add(next(hits, FRONT_DOOR))
     return found - {name}
 
 
 def against_the_order(package: Path) -> list[str]:
-    """Imports that run back or across, rooms that no floor names, and circles of files."""
+    """Imports that run back or across, out of the house or unseen, rooms that no floor names, and circles of files."""
     wrong = [f"{name} has no floor" for name in files(package) if room(name) not in FLOOR]
     graph = {name: inside(package, name) for name in files(package)}
     for name, others in graph.items():
         for other in sorted(others):
             here, there = room(name), room(other)
-            if here != there and here in FLOOR and there in FLOOR and FLOOR[there] <= FLOOR[here]:
+            back = here != there and here in FLOOR and there in FLOOR and FLOOR[there] <= FLOOR[here]
+            if back or other == FRONT_DOOR:
                 wrong.append(f"{name} imports {other}")
-    circles = [(name, other) for name, others in graph.items() for other in others if name in _reached(graph, other)]
+        tops = {dotted.split(".")[0] for dotted in imported(package / name, name)}
+        wrong += [f"{name} imports {top}" for top in sorted(tops & {*OUTSIDE, UNKNOWN})]
+    reached = {name: _reached(graph, name) for name in graph}
+    circles = [(name, other) for name, others in graph.items() for other in others if name in reached.get(other, ())]
     return wrong + [f"{name} imports {other} in a circle" for name, other in sorted(circles)]
 
 
@@ -197,25 +237,29 @@ def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
     return found
 
 
+def is_shell(name: str) -> bool:
+    return name.rpartition("/")[2] in SHELL_NAMES or name in SHELL_FILES or room(name) in SHELL_ROOMS
+
+
 def knows_lightning(package: Path) -> list[str]:
-    """Files of the core that import Lightning."""
+    """Files of the core that import Lightning, or a shell of it but for its type."""
     wrong = []
-    for name in files(package):
-        shell = name.rpartition("/")[2] in SHELL_NAMES or name in SHELL_FILES or room(name) in SHELL_ROOMS
+    for name in (n for n in files(package) if not is_shell(n)):
         tops = {dotted.split(".")[0] for dotted in imported(package / name, name)}
-        if not shell and tops & {"lightning", "pytorch_lightning", "lightning_fabric"}:
+        if tops & {"lightning", "pytorch_lightning", "lightning_fabric"}:
             wrong.append(f"{name} imports lightning")
+        shells = filter(is_shell, inside(package, name, types=False))
+        wrong += [f"{name} imports {shell}, a shell of lightning" for shell in sorted(shells)]
     return wrong
 
 
 def knows_the_package(package: Path) -> list[str]:
-    """Files of the sandbox that import what a process without the package cannot have."""
-    found = sorted((package / "scoring" / "sandbox").glob("*.py"))
-    return [f"scoring/sandbox/{p.name} imports {PACKAGE}" for p in found if PACKAGE in _tops(p)]
-
-
-def _tops(path: Path) -> set[str]:
-    return {dotted.split(".")[0] for dotted in imported(path, path.name)}
+    """Files of the sandbox that import more than Python's own modules and each other: nothing else is there."""
+    found = sorted((package / "scoring" / "sandbox").rglob("*.py"))
+    there = {*sys.stdlib_module_names, *(path.stem for path in found), UNKNOWN}  # what a program's tests ask for
+    names = ((path, path.relative_to(package).as_posix()) for path in found)
+    tops = {name: {dotted.split(".")[0] for dotted in imported(path, name)} for path, name in names}
+    return [f"{name} imports {top}" for name in tops for top in sorted(tops[name] - there)]
 
 
 def too_long(package: Path) -> list[str]:
@@ -242,9 +286,28 @@ def test_the_house_is_in_order(rule) -> None:  # type: ignore[no-untyped-def]
         ("errors.py", "def lazy():\n    from spd_lightning.artifacts.files import file_sha256", against_the_order),
         ("tasks/task.py", "from spd_lightning.tasks import load_task", against_the_order),  # a circle in one room
         ("hall.py", "", against_the_order),
+        (
+            "scoring/answers.py",
+            "if TYPE_CHECKING:\n    from spd_lightning.pipeline.fit import Parts",
+            against_the_order,
+        ),
+        ("scoring/answers.py", "from spd_lightning import SubspaceExtractionModule", against_the_order),
+        ("scoring/answers.py", "def lazy():\n    import spd_lightning", against_the_order),
+        ("scoring/answers.py", "importlib.import_module('spd_lightning.cli.parser')", against_the_order),
+        ("scoring/answers.py", "import_module('..cli.parser', __package__)", against_the_order),
+        ("scoring/answers.py", "__import__('spd_lightning.cli.parser')", against_the_order),
+        ("scoring/answers.py", "importlib.import_module(name)", against_the_order),
+        ("subspace/sites.py", "from spd_lightning.subspace import project_kv", against_the_order),  # by its own door
+        ("scoring/answers.py", "from experiments.study import Study", against_the_order),
+        ("scoring/answers.py", "from tests import conftest", against_the_order),
         ("subspace/projection.py", "from lightning.pytorch import Trainer", knows_lightning),
         ("scoring/answers.py", "def lazy():\n    import lightning.pytorch as pl", knows_lightning),
+        ("scoring/answers.py", "importlib.import_module('lightning.pytorch')", knows_lightning),
+        ("subspace/choice.py", "from spd_lightning.subspace.module import SubspaceExtractionModule", knows_lightning),
+        ("cost/shape.py", "def lazy():\n    from spd_lightning.finetuning import strategy", knows_lightning),
         ("scoring/sandbox/kernel.py", "from spd_lightning.errors import UserError", knows_the_package),
+        ("scoring/sandbox/kernel.py", "from ...errors import UserError", knows_the_package),
+        ("scoring/sandbox/kernel.py", "def lazy():\n    import numpy", knows_the_package),
         ("errors.py", "\n" * MOST_LINES, too_long),
     ],
 )
