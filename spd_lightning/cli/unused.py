@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
@@ -16,6 +17,7 @@ from spd_lightning.artifacts.settings import setting
 from spd_lightning.cli.config_file import ConfigFile
 from spd_lightning.cli.typed import Typed
 from spd_lightning.errors import UserError
+from spd_lightning.pipeline.resume import origin_of_student
 from spd_lightning.tasks import TASKS
 from spd_lightning.tasks.mix import label, names_of
 from spd_lightning.tasks.task import Task
@@ -61,38 +63,44 @@ def _stages_of(name: str) -> set[str]:
     return set(setting(name).stages)
 
 
-def _tasks(options: Any) -> list[str]:
-    """The benchmarks that are scored."""
-    return list(options.evaluation.tasks if options.evaluation.tasks is not None else names_of(options.subspace.task))
+def _tasks(options: Any, command: str) -> list[str]:
+    """The benchmarks that are scored: those named, else what the student was trained on."""
+    if options.evaluation.tasks is not None:
+        return list(options.evaluation.tasks)
+    task, student = options.subspace.task, options.get("ckpt_path") or options.evaluation.adapter
+    if command == "test" and student is not None:
+        task, _ = origin_of_student(Path(student), task, options.data.method, options.subspace.task_file is not None)
+    return names_of(task)
 
 
-def _of_some_task(options: Any, holds: Callable[[type[Task]], bool]) -> bool:
+def _of_some_task(options: Any, command: str, holds: Callable[[type[Task]], bool]) -> bool:
     """Whether something holds of a task that is scored; of a file of one's own it may."""
-    known = [TASKS.get(str(name).split(":")[0]) for name in _tasks(options)]
+    known = [TASKS.get(str(name).split(":")[0]) for name in _tasks(options, command)]
     return any(task is None or task.name == "custom" or holds(task) for task in known)
 
 
-def _runs_programs(options: Any) -> bool:
-    return _of_some_task(options, lambda task: task.answer_type == "program")
+def _runs_programs(options: Any, command: str) -> bool:
+    return _of_some_task(options, command, lambda task: task.answer_type == "program")
 
 
-def _writes_answers(options: Any) -> bool:
+def _writes_answers(options: Any, command: str) -> bool:
     """Whether answers are generated: the paper protocol compares no likelihoods of choices."""
-    return options.evaluation.protocol == "paper" or _of_some_task(options, lambda task: task.output_type != "choices")
+    paper = options.evaluation.protocol == "paper"
+    return paper or _of_some_task(options, command, lambda task: task.output_type != "choices")
 
 
-def _draws_answers(options: Any) -> bool:
+def _draws_answers(options: Any, command: str) -> bool:
     """Whether they may be drawn, and several of an example: not where the likelihood of a reference is the score."""
     kinds = ("generate", "choices") if options.evaluation.protocol == "paper" else ("generate",)
-    return _of_some_task(options, lambda task: task.output_type in kinds)
+    return _of_some_task(options, command, lambda task: task.output_type in kinds)
 
 
 def _scores_no_student(options: Any, command: str) -> bool:
     return command == "test" and options.evaluation.methods is not None and "student" not in options.evaluation.methods
 
 
-def _no_custom(options: Any) -> bool:
-    named = [*names_of(options.subspace.task), *_tasks(options)]
+def _no_custom(options: Any, command: str) -> bool:
+    named = [*names_of(options.subspace.task), *_tasks(options, command)]
     return not any(str(name).split(":")[0] == "custom" for name in named)
 
 
@@ -100,7 +108,7 @@ def _no_custom(options: Any) -> bool:
 RULES: tuple[tuple[tuple[str, ...], Callable[[Any, str], bool], str], ...] = (
     (
         ("subspace.task_file",),
-        lambda o, c: _no_custom(o),
+        _no_custom,
         "subspace.task is {subspace.task}, and no task is custom; add --subspace.task custom",
     ),
     (("subspace.span_rule",), lambda o, c: o.subspace.loss == "full", "subspace.loss full takes every token"),
@@ -178,17 +186,17 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Any, str], bool], str], ...] = (
     ),
     (
         ("evaluation.timeout_s",),
-        lambda o, c: not _runs_programs(o),
+        lambda o, c: not _runs_programs(o, c),
         "none of the tasks that are scored runs programs",
     ),
     (
         ("evaluation.num_samples", "evaluation.temperature", "evaluation.top_p", "evaluation.top_k"),
-        lambda o, c: not _draws_answers(o),
+        lambda o, c: not _draws_answers(o, c),
         "none of the tasks that are scored draws its answers",
     ),
     (
         ("evaluation.repetition_penalty", "evaluation.prompt_format"),
-        lambda o, c: not _writes_answers(o),
+        lambda o, c: not _writes_answers(o, c),
         "the tasks that are scored compare likelihoods, and generate nothing",
     ),
     (
@@ -208,7 +216,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Any, str], bool], str], ...] = (
     ),
     (
         ("evaluation.adapter", "ckpt_path"),
-        lambda o, c: _scores_no_student(o, c),
+        _scores_no_student,
         "the student is not scored; add it to --evaluation.methods",
     ),
     (("dry_run",), lambda o, c: o.estimate, "--estimate runs nothing"),
@@ -239,7 +247,7 @@ def without_effect(command: str, options: Any, names: Sequence[str]) -> Iterator
         names: Dotted names of options, or of parts of their values.
     """
     run = stages_run(command, options)
-    tasks = _tasks(options)
+    tasks = _tasks(options, command)
     for name in names:
         wanted = _stages_of(name)
         if wanted and not wanted & run:

@@ -134,11 +134,21 @@ def attach_benchmarks(options: Any, parts: Parts, method: str | None, **place: A
 
 def check(run: Run, command: str, stages: Collection[str]) -> None:
     """See `preflight`; a benchmark's task is that of the run, or of the student that the command test names."""
-    parts, data = run.parts, run.parts.data
-    options, method = run.options, data.recipe.method
-    student = options.evaluation.adapter or options.get("ckpt_path") or run.folder.student()
-    attach_benchmarks(options, parts, method if command != "test" or student else None)
+    parts, options = run.parts, run.options
+    task, method = options.subspace.task, str(parts.data.recipe.method)
+    if command == "test":
+        task, method = _origin(run, options.get("ckpt_path") or options.evaluation.adapter or run.folder.student())
+    attach_benchmarks(options, parts, method)
+    parts.benchmarks.suite.enter(replace(parts.benchmarks.suite.context, trained_task=task))
     preflight(run, command, stages, lambda: Plan(*vars(parts).values()).disk(stages))
+
+
+def _origin(run: Run, student: Path | str | None) -> tuple[Tasks | None, str]:
+    """Task and method of the student that the command test scores; of none, where there is none."""
+    if student is None:
+        return None, "base"
+    options, method = run.options.subspace, run.parts.data.recipe.method
+    return origin_of_student(Path(student), options.task, method, options.task_file is not None)
 
 
 def _pipeline(run: Run, method: str | None) -> Pipeline:
@@ -179,12 +189,9 @@ def test(run: Run, ckpt_path: str | None = None) -> None:
     if ckpt_path is not None:
         check_checkpoint(ckpt_path, options.subspace.model_name_or_path)
         adapter = write_student_of_checkpoint(ckpt_path, run.parts.student, run.folder)
-    task, method = None, "base"
-    if adapter is not None:
-        named = (options.subspace.task, run.parts.data.recipe.method)
-        task, method = origin_of_student(Path(ckpt_path or adapter), *named, options.subspace.task_file is not None)
-        if options.data.prompt_format == "plain":  # not typed: the student is asked as it was trained
-            options.data.prompt_format = format_of_student(Path(ckpt_path or adapter))
+    task, method = _origin(run, ckpt_path or adapter)
+    if adapter is not None and options.data.prompt_format == "plain":  # not typed: it is asked as it was trained
+        options.data.prompt_format = format_of_student(Path(ckpt_path or adapter))
     pipeline = _pipeline(run, method if adapter else None)
     subspace = run.folder.subspace if run.folder.subspace.is_file() else None
     suite.enter(replace(suite.context, trained_task=task, subspace=subspace))  # the student's task, not the command's

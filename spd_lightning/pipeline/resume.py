@@ -156,6 +156,8 @@ def set_damaged_aside(run: RunFolder) -> None:
 def origin_of_student(student: Path, task: Tasks, method: str, custom_task: bool) -> tuple[Tasks, str]:
     """Task, or tasks, and method that a student was trained with: those of its run folder, else those that are given.
 
+    One that method base is given for is called ``student``: that method trains none, and the base has its own scores.
+
     Args:
         student: Its folder or checkpoint.
         task: Taken where the run cannot be found.
@@ -165,9 +167,9 @@ def origin_of_student(student: Path, task: Tasks, method: str, custom_task: bool
     saved = _run_of_student(student)
     trained, by = value_of(saved, "subspace", "task"), value_of(saved, "data", "method")
     if trained is None or by is None:
-        return task, method
+        trained, by = task, method
     custom = any(name.split(":")[0] == "custom" for name in names_of(trained))
-    return (trained if not custom or custom_task else task), str(by)
+    return (trained if not custom or custom_task else task), "student" if by == "base" else str(by)
 
 
 def format_of_student(student: Path) -> PromptFormat:

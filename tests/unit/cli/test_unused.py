@@ -69,6 +69,14 @@ def test_an_option_has_an_effect_where_something_reads_it(options: str, name: st
     assert (name in found) is (why is not None) and found.get(name, "").startswith(why or "")
 
 
+def test_a_student_without_named_tasks_is_scored_on_what_it_was_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("subspace: {task: functions}\ndata: {method: spd}\n")
+    names = ["evaluation.timeout_s", "evaluation.limit.functions"]
+    for typed, idle in (("", []), ("--evaluation.tasks=[arithmetic]", names)):
+        options = make_parser().parse_args(["test", f"--evaluation.adapter={tmp_path}/adapter", *typed.split()]).test
+        assert [name for name, _ in without_effect("test", options, names)] == idle
+
+
 def test_an_option_without_effect_in_a_file_is_listed_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from spd_lightning.cli.program import main
-from spd_lightning.pipeline import preflight
+from spd_lightning.pipeline import fit, preflight
 from spd_lightning.subspace.subspace import CapabilitySubspace
 from tests.settings import in_file
 
@@ -251,3 +251,21 @@ def test_models_of_which_none_is_there_are_told_and_no_empty_report_is_written(
         f"methods={[] if methods == '[]' else ['student']} leaves nothing to score. Set methods (--evaluation.methods) "
         "to [base], say: a student is scored where one is trained, or named to `test` (--evaluation.adapter)."
     )
+
+
+def test_a_student_that_is_named_is_asked_its_own_task_whatever_the_command_would_train(
+    tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the configuration of a base run: the student stood under the name of the base, whose scores went."""
+    made = tmp_path / "made"
+    made.joinpath("adapter").mkdir(parents=True)
+    made.joinpath("config.yaml").write_text("subspace: {task: letters}\ndata: {method: psr}\n")
+    (tmp_path / "alone").mkdir()
+    seen = []
+    monkeypatch.setattr(fit, "test", lambda run, ckpt_path: seen.append(run.parts.benchmarks.suite.context))
+    for adapter in (made / "adapter", tmp_path / "alone"):
+        options = f"--data.method base --evaluation.methods [student] --evaluation.adapter {adapter}"
+        args = [f"--subspace.model_name_or_path={tiny_model_dir}", "--trainer.accelerator=cpu", *options.split()]
+        assert main(["test", *args, "--run_dir", str(tmp_path / "run")]) == 0
+        shutil.rmtree(tmp_path / "run")
+    assert [(known.trained_task, known.method) for known in seen] == [("letters", "psr"), ("arithmetic", "student")]
