@@ -14,7 +14,7 @@ from experiments.study import Contrast, Family, Study
 from spd_lightning.evaluation.across import ONE_STUDENT, Answers, compare_arms, correct_family, words
 from spd_lightning.evaluation.blocks import LEAST_BLOCKS, pooled_error
 from spd_lightning.evaluation.distributions import t_limit
-from spd_lightning.report.wording import equals_p, format_word
+from spd_lightning.report.wording import equals_p, format_interval, format_word
 
 CHANCE = {"letters": 0.25, "mmlu": 0.25, "bbh": 0.37}
 """Score of a guess, by task; 0 for all others. The six tasks of BBH have two to six options."""
@@ -179,17 +179,14 @@ def sentence(study: Study, row: Mapping[str, Any]) -> str:
     text = f"{what}: {100 * row['delta']:+.1f} points"
     if row["blocks"] == 1:
         alone = row["students"]
-        interval = f", 95% interval {_points(alone['ci95'])}, p {equals_p(alone['p_value'])}" if alone["ci95"] else ""
+        shown = format_interval(alone["ci95"], "acc", sign=True)
+        interval = f", 95% interval {shown}, p {equals_p(alone['p_value'])}" if shown else ""
         return f"{text}{interval}; one block (seed {row['seeds'][0]}), {row['n']:,} rows: {ONE_STUDENT}."
     if row["ci95"] is None:
         return f"{text}, mean of {row['blocks']} blocks of {n}; no interval from so few: {row['word']}."
-    text += f", 95% interval {_points(row['ci95'])}, {row['blocks']} blocks of {n}"
+    text += f", 95% interval {format_interval(row['ci95'], 'acc', sign=True)}, {row['blocks']} blocks of {n}"
     if row["p_holm"] is not None:
         text += f", p {equals_p(row['p_holm'])}" + (" (Holm)" if row["family"].correction == "holm" else "")
     power, margin = row["equivalence_power"], 100 * row["margin"]
     text += f": {format_word(row)}. The design shows {100 * row['smallest_effect']:.1f} points in 4 of 5 studies, "
     return f"{text}and has a power of {100 * power:.0f}% to show equivalence within {margin:.0f} points."
-
-
-def _points(interval: Sequence[float]) -> str:
-    return f"[{100 * interval[0]:+.1f}, {100 * interval[1]:+.1f}]"

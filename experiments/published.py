@@ -22,6 +22,7 @@ from spd_lightning.artifacts.files import write_atomic
 from spd_lightning.errors import UserError
 from spd_lightning.report import read_run
 from spd_lightning.report.render import Table, markdown_table, text_table
+from spd_lightning.report.wording import format_interval
 from spd_lightning.scoring.verdicts import SCRIPT, is_share
 from spd_lightning.sweep.grid import points, read_sweep
 from spd_lightning.sweep.runner import run_sweep
@@ -116,7 +117,7 @@ def published_table(results: Sequence[dict[str, Any]]) -> Table:
     table = []
     for column in COLUMNS:
         for method, published in column.published.items():
-            digits = 3 if column.n is None else 1
+            digits, scale, metric = (3, 1, "nll_per_token") if column.n is None else (1, 100, "acc")
             rows = rows_of(results, column, method)
             if not rows:
                 table.append((column.name, method, f"{published:.{digits}f}", "not run", "", "", ""))
@@ -126,14 +127,14 @@ def published_table(results: Sequence[dict[str, Any]]) -> Table:
             if column.n is not None:  # one student of theirs, of which only the examples' part is known
                 error = math.hypot(error, math.sqrt(published * (100 - published) / column.n))
             difference = ours.value - published
-            low, high = difference - Z * error, difference + Z * error
+            interval = [end / scale for end in (difference - Z * error, difference + Z * error)]
             table.append(
                 (
                     column.name,
                     method,
                     f"{published:.{digits}f}",
                     f"{ours.value:.{digits}f} +- {Z * ours.error:.{digits}f}",
-                    f"{difference:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]",
+                    f"{difference:+.{digits}f} {format_interval(interval, metric, sign=True)}",
                     str(ours.n),
                     str(ours.seeds),
                 )

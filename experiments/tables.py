@@ -9,7 +9,7 @@ from typing import Any
 from experiments.judging import NOTHING, Blocks, answers_of, base_share
 from experiments.study import Study
 from spd_lightning.report.render import Block, Table
-from spd_lightning.report.wording import format_p, format_word
+from spd_lightning.report.wording import format_interval, format_p, format_word
 
 NOTE = (
     "Equivalence (no difference) is tested row by row, without correction. Residual of all arms: second figure, wrong "
@@ -24,7 +24,7 @@ def contrasts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         return "-" if value is None else f"{100 * value:.1f}"
 
     def interval(values: Sequence[float] | None) -> str:
-        return "-" if values is None else f"[{100 * values[0]:+.1f}, {100 * values[1]:+.1f}]"
+        return format_interval(values, "acc", sign=True) or "-"
 
     table, marked = [], set()
     for i, row in enumerate(rows):

@@ -15,16 +15,31 @@ from spd_lightning.scoring.verdicts import is_share
 SHOWN_METHODS = ("base", "projected", *METHODS)  # in this order
 
 
-def format_value(value: float | None, metric: str, sign: bool = False) -> str:
-    """A score: per cent with one decimal for shares, nats with three otherwise."""
+def format_value(value: float | None, metric: str, sign: bool = False, more: int = 0) -> str:
+    """A score: per cent with one decimal for shares, nats with three otherwise; ``more`` decimals on request."""
     if value is None:
         return "-"
-    return f"{100 * value:{'+' if sign else ''}.1f}" if is_share(metric) else f"{value:{'+' if sign else ''}.3f}"
+    plus = "+" if sign else ""
+    return f"{100 * value:{plus}.{1 + more}f}" if is_share(metric) else f"{value:{plus}.{3 + more}f}"
 
 
 def format_interval(interval: Sequence[float] | None, metric: str, sign: bool = False) -> str:
-    """``[low, high]`` in the unit of the metric; empty without an interval."""
-    return "" if interval is None else "[" + ", ".join(format_value(v, metric, sign) for v in interval) + "]"
+    """``[low, high]`` in the unit of the metric; empty without an interval.
+
+    An end of a difference's interval has more decimals where it would read as 0: they say on which side of it it is.
+
+    >>> format_interval((0.0003, 0.083), "acc", sign=True), format_interval((0.0, 0.083), "acc", sign=True)
+    ('[+0.03, +8.3]', '[+0.0, +8.3]')
+    """
+    if interval is None:
+        return ""
+    return "[" + ", ".join(_end(v, metric) if sign else format_value(v, metric) for v in interval) + "]"
+
+
+def _end(value: float, metric: str) -> str:
+    """An end of a difference's interval, of at most three more decimals; what is 0 in those too is a rounding's."""
+    texts = [format_value(value, metric, sign=True, more=more) for more in range(4)]
+    return next((text for text in texts if float(text)), texts[0])
 
 
 def format_p(p: float | None) -> str:

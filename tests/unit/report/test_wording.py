@@ -39,6 +39,18 @@ def test_a_p_value_is_written_on_its_side_of_the_level() -> None:
     assert [format_p(p) for p in (0.0496, 0.04999, 0.05, 0.0504)] == ["0.0496", "0.04999", "0.050", "0.050"]
 
 
+def test_an_end_of_a_difference_s_interval_is_written_on_its_side_of_zero() -> None:
+    """What leaves out 0 never reads 0.0; what is 0 stays so, and scores, which have no sides, keep their decimals."""
+    for low in [sign * 10.0**-k for k in range(2, 7) for sign in (-1, 1)]:
+        end = float(format_interval((low, 0.2), "acc", sign=True).strip("[]").split(",")[0])
+        assert (end > 0) is (low > 0) and (end < 0) is (low < 0), low
+    assert format_interval((0.0003, 0.0829), "acc", sign=True) == "[+0.03, +8.3]"
+    assert format_interval((-0.0041, -0.000004), "acc", sign=True) == "[-0.4, -0.0004]"
+    assert format_interval((-0.00004, 0.00006), "nll_per_token", sign=True) == "[-0.00004, +0.0001]"
+    assert format_interval((0.0, 1e-12), "acc", sign=True) == "[+0.0, +0.0]"
+    assert format_interval((0.0003, 0.0829), "acc") == "[0.0, 8.3]"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
