@@ -144,6 +144,8 @@ def contamination(run_dir: str, *, tasks: list[str] | None = None, limit: int = 
 
     if limit < 0:
         raise UserError(f"limit={limit} asks nothing. Set --limit to at least 0.")
+    if tasks == []:
+        raise UserError("tasks=[] names no test set. Set --tasks to some, e.g. '[gsm8k]', or leave it out.")
     config = run_config(run := RunFolder(run_dir))
     if not run.corpus.is_file():
         if config["data"]["method"] == "base":

@@ -133,8 +133,10 @@ def system_prompt(config: dict[str, Any]) -> str:
     task_file = config["subspace"]["task_file"]
     try:
         found = {load_task(name, task_file=task_file).system_prompt for name in names_of(config["subspace"]["task"])}
-    except UserError:  # the file is not here any more, which is no reason to complete nothing
-        return system_prompt_of(task_file)
+    except UserError as error:  # the file is not here any more, which is no reason to complete nothing
+        if not (named := system_prompt_of(task_file)):  # one that is named is that of the rows, too
+            print(f"If the run's rows had a system prompt, these prompts stand without it: {error}", file=sys.stderr)
+        return named
     return found.pop() if len(found) == 1 else ""
 
 

@@ -18,11 +18,14 @@ from spd_lightning.cli.config_file import ConfigFile
 from spd_lightning.cli.typed import Typed
 from spd_lightning.errors import UserError
 from spd_lightning.pipeline.resume import origin_of_student
-from spd_lightning.tasks import TASKS
+from spd_lightning.tasks import TASKS, is_generated
 from spd_lightning.tasks.mix import label, names_of
 from spd_lightning.tasks.task import Task
 
 SWEEP = ("WANDB_SWEEP_ID", "SPD_SWEEP")  # set where the points of a sweep are run: what is typed stands in its file
+
+# Scripts and files set these for every task alike, so that they are never refused, but listed.
+TOLD = ("data_dir", "evaluation.allow_code_execution")
 
 # Read by every command, whichever stages it runs.
 ALWAYS = (
@@ -56,9 +59,7 @@ def _stages_of(name: str) -> set[str]:
         return {"fine_tune"} if name.startswith("evaluation.every_n") else {"evaluate"}
     if name in ("data.val_fraction", "data.stop_eos"):
         return {"fine_tune"}
-    if name == "data.num_prompts":  # how many of them stand in a benchmark is counted there
-        return {"generate", "evaluate"}
-    if name == "data.subspace":
+    if name in ("data.num_prompts", "data.subspace"):  # how many of the prompts stand in a benchmark is counted there
         return {"generate", "evaluate"}
     return set(setting(name).stages)
 
@@ -73,42 +74,38 @@ def _tasks(options: Any, command: str) -> list[str]:
     return names_of(task)
 
 
-def _of_some_task(options: Any, command: str, holds: Callable[[type[Task]], bool]) -> bool:
-    """Whether something holds of a task that is scored; of a file of one's own it may."""
-    known = [TASKS.get(str(name).split(":")[0]) for name in _tasks(options, command)]
-    return any(task is None or task.name == "custom" or holds(task) for task in known)
+def _named(options: Any, command: str) -> list[str]:
+    """Every task that some stage may read."""
+    other = [options.subspace.basis_task] if options.subspace.basis_task else []
+    return [*names_of(options.subspace.task), *other, *_tasks(options, command)]
 
 
-def _runs_programs(options: Any, command: str) -> bool:
-    return _of_some_task(options, command, lambda task: task.answer_type == "program")
+def _no_task(
+    holds: Callable[[type[Task], bool], bool], tasks: Callable[[Any, str], list[str]] = _tasks
+) -> Callable[[Any, str], bool]:
+    """A rule: something holds of none of the tasks, told whether the protocol is paper; of one's own file it may."""
+
+    def rule(options: Any, command: str) -> bool:
+        known = [TASKS.get(str(name).split(":")[0]) for name in tasks(options, command)]
+        paper = options.evaluation.protocol == "paper"
+        return not any(task is None or task.name == "custom" or holds(task, paper) for task in known)
+
+    return rule
 
 
-def _writes_answers(options: Any, command: str) -> bool:
-    """Whether answers are generated: the paper protocol compares no likelihoods of choices."""
-    paper = options.evaluation.protocol == "paper"
-    return paper or _of_some_task(options, command, lambda task: task.output_type != "choices")
-
-
-def _draws_answers(options: Any, command: str) -> bool:
-    """Whether they may be drawn, and several of an example: not where the likelihood of a reference is the score."""
-    kinds = ("generate", "choices") if options.evaluation.protocol == "paper" else ("generate",)
-    return _of_some_task(options, command, lambda task: task.output_type in kinds)
+def _runs_programs(task: type[Task], paper: bool) -> bool:
+    return task.answer_type == "program"
 
 
 def _scores_no_student(options: Any, command: str) -> bool:
     return command == "test" and options.evaluation.methods is not None and "student" not in options.evaluation.methods
 
 
-def _no_custom(options: Any, command: str) -> bool:
-    named = [*names_of(options.subspace.task), *_tasks(options, command)]
-    return not any(str(name).split(":")[0] == "custom" for name in named)
-
-
 # Options, when they do nothing, and why; `{...}` is an option's value.
 RULES: tuple[tuple[tuple[str, ...], Callable[[Any, str], bool], str], ...] = (
     (
         ("subspace.task_file",),
-        _no_custom,
+        _no_task(lambda task, paper: False, _named),
         "subspace.task is {subspace.task}, and no task is custom; add --subspace.task custom",
     ),
     (("subspace.span_rule",), lambda o, c: o.subspace.loss == "full", "subspace.loss full takes every token"),
@@ -184,19 +181,21 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Any, str], bool], str], ...] = (
         ),
         "no prompt is put into a chat template; add --data.prompt_format chat",
     ),
+    (("evaluation.timeout_s",), _no_task(_runs_programs), "none of the tasks that are scored runs programs"),
+    (("evaluation.allow_code_execution",), _no_task(_runs_programs, _named), "no task here runs programs"),
     (
-        ("evaluation.timeout_s",),
-        lambda o, c: not _runs_programs(o, c),
-        "none of the tasks that are scored runs programs",
+        ("data_dir",),
+        lambda o, c: all(is_generated(name) or name.split(":")[0] == "custom" for name in _named(o, c)),
+        "no task here reads a data set",
     ),
     (
         ("evaluation.num_samples", "evaluation.temperature", "evaluation.top_p", "evaluation.top_k"),
-        lambda o, c: not _draws_answers(o, c),
+        _no_task(lambda task, paper: task.output_type in (("generate", "choices") if paper else ("generate",))),
         "none of the tasks that are scored draws its answers",
     ),
     (
         ("evaluation.repetition_penalty", "evaluation.prompt_format"),
-        lambda o, c: not _writes_answers(o, c),
+        _no_task(lambda task, paper: paper or task.output_type != "choices"),
         "the tasks that are scored compare likelihoods, and generate nothing",
     ),
     (
@@ -298,8 +297,8 @@ def check_used(typed: Typed, files: Sequence[ConfigFile], options: Any, defaults
     command = str(typed.command)
     found = dict(without_effect(command, options, _spread(command, options, typed.options)))
     sweep = any(name in os.environ for name in SWEEP)
-    if found and not sweep:
-        raise UserError("\n".join(f"--{name} has no effect here: {why}. Leave it out." for name, why in found.items()))
+    if (idle := {name: why for name, why in found.items() if name not in TOLD}) and not sweep:
+        raise UserError("\n".join(f"--{name} has no effect here: {why}. Leave it out." for name, why in idle.items()))
     in_files = dict.fromkeys(name for file in files for name in file.lines if name not in typed.options)
     asked = [name for name in in_files if name in defaults and options.get(name) != defaults.get(name)]
     found |= dict(without_effect(command, options, _spread(command, options, asked)))

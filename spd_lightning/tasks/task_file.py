@@ -195,8 +195,6 @@ def _read(path: str) -> Iterator[tuple[int, str, Any]]:
     file = typed_path(path)
     if not file.is_file():
         raise UserError(f"task_file={path!r}: {missing(path)}. Set task_file (--subspace.task_file) to one.")
-    if file.stat().st_size and (what := foreign(file)) is not None:
-        raise UserError(f"{file} {what}. Set task_file (--subspace.task_file) to the file itself.")
     kind = _kind(path)
     if kind == "parquet":
         yield from _numbered(str(file), "row", _parquet(file))
@@ -215,7 +213,8 @@ def _kind(path: str) -> str:
 
 def _text(file: Path) -> str:
     try:
-        data = file.read_bytes()
+        if (data := file.read_bytes()) and (what := foreign(file)) is not None:
+            raise UserError(f"{file} {what}. Set task_file (--subspace.task_file) to the file itself.")
         return (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise UserError(
@@ -278,7 +277,7 @@ def _cell(name: str, value: str, place: str) -> Any:
 def _parquet(file: Path) -> list[Row]:
     from pyarrow.parquet import read_table
 
-    with reading(file, "Parquet", "Copy it again."):
+    with reading(file, "Parquet", "Copy it again, or set task_file (--subspace.task_file) to the file itself."):
         return list(read_table(file).to_pylist())
 
 

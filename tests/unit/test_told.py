@@ -167,6 +167,7 @@ TOLD: dict[str, Act] = {
     "compare needs at least two subspaces, found 1": lambda p: commands.compare(["a"]),
     "plot=a.jpg ends in no format of a picture. Set": lambda p: commands.compare(["a", "b"], plot="a.jpg"),
     "limit=-1 asks nothing": lambda p: commands.contamination("a", limit=-1),
+    "tasks=[] names no test set": lambda p: commands.contamination("a", tasks=[]),
     "{p}/run has no corpus": without_corpus,
     "workers=0 is below 1": lambda p: commands.sweep("a", workers=0),
     "copy needs a name": lambda p: commands.configs("copy"),

@@ -90,6 +90,9 @@ def test_a_prompt_stands_behind_the_system_prompt_of_the_rows(
     assert "data.prompt_format: plain, behind the system prompt 'a system'\n" in capsys.readouterr().out
     brief = {"path": str(tmp_path / "gone.jsonl"), "system_prompt": "Be brief."}
     assert system_prompt({"subspace": {"task": "custom", "task_file": brief}}) == "Be brief."
+    assert not capsys.readouterr().err
+    assert system_prompt({"subspace": {"task": "custom", "task_file": brief["path"]}}) == ""
+    assert "these prompts stand without it: task_file='" in capsys.readouterr().err, "as from another folder"
     named = {"task": ["custom:sums"], "task_file": {"sums": str(rows)}}
     assert system_prompt({"subspace": named}) == "a system"
     assert system_prompt({"subspace": {**named, "task": ["custom:sums", "letters"]}}) == ""

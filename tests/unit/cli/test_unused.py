@@ -38,8 +38,8 @@ def test_no_option_of_a_bare_fit_is_without_effect() -> None:
     options = parser.parse_args(["fit", "--data.val_fraction=0.1", "--evaluation.tasks=[functions]"]).fit
     idle = {name for name, _ in without_effect("fit", options, list(options.keys()))}
     assert idle == {
-        *("subspace.task_file", "data.stop_eos", "data.subspace", "evaluation.adapter", "evaluation.subspace"),
-        *("evaluation.best_decoding_rows",),
+        *("subspace.task_file", "data_dir", "data.stop_eos", "data.subspace", "evaluation.adapter"),
+        *("evaluation.subspace", "evaluation.best_decoding_rows"),
         *("evaluation.when", "trainer.limit_test_batches", "trainer.limit_predict_batches", "trainer.inference_mode"),
         *("trainer.min_epochs", "trainer.min_steps", "trainer.sync_batchnorm", "trainer.use_distributed_sampler"),
         *("trainer.reload_dataloaders_every_n_epochs", "trainer.model_registry", "evaluation.best_decoding_rows"),
@@ -61,6 +61,13 @@ def test_no_option_of_a_bare_fit_is_without_effect() -> None:
         ("", "evaluation.best_decoding_rows", "evaluation.best_decoding names no decoding to choose on them"),
         ("evaluation.best_decoding=[{temperature: 0}]", "evaluation.best_decoding_rows", None),
         ("data.temperature=0", "data.sampling_seed", "data.temperature 0 is greedy, and draws nothing"),
+        ("", "data_dir", "no task here reads a data set"),
+        ("subspace.task=custom", "data_dir", "no task here reads a data set"),
+        ("evaluation.tasks=[letters, gsm8k]", "data_dir", None),
+        ("subspace.basis=other subspace.basis_task=gsm8k", "data_dir", None),
+        ("", "evaluation.allow_code_execution", "no task here runs programs"),
+        ("evaluation.tasks=[custom:mine]", "evaluation.allow_code_execution", None),
+        ("subspace.task=functions evaluation.tasks=[letters]", "evaluation.allow_code_execution", None),  # data.keep
     ],
 )
 def test_an_option_has_an_effect_where_something_reads_it(options: str, name: str, why: str | None) -> None:
@@ -89,6 +96,17 @@ def test_an_option_without_effect_in_a_file_is_listed_once(
     assert told == [
         "Unused: data.top_p (data.method psr samples without them)",
         "Unused: subspace.rank, subspace.center (fit with data.method psr runs no stage 1)",
+    ]
+
+
+def test_what_scripts_set_for_every_task_is_listed_where_it_is_typed_too(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"), pytest.raises(SystemExit, match="0"):
+        main(["fit", "--data_dir=.", "--evaluation.allow_code_execution=true", "--print_config"])
+    assert [message for message in caplog.messages if message.startswith("Unused")] == [
+        "Unused: data_dir (no task here reads a data set)",
+        "Unused: evaluation.allow_code_execution (no task here runs programs)",
     ]
 
 

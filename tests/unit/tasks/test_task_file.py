@@ -151,6 +151,16 @@ def test_text_of_a_damaged_table_is_told(tmp_path: Path) -> None:
         load_task("custom", task_file=str(file))
 
 
+def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.csv").write_text("prompt,target\na,b\n")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"a\.csv cannot be read as UTF-8 text \(.*Permission denied"):
+        load_task("custom", task_file=str(tmp_path / "a.csv"))
+
+
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.parquet", "a.jsonl.gz"])
 def test_what_was_put_in_the_place_of_a_file_is_named(name: str, tmp_path: Path) -> None:
     for text, said in {
