@@ -48,7 +48,7 @@ from spd_lightning.artifacts.files import write_atomic, write_json
 from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.reading import reading
 from spd_lightning.artifacts.run_folder import RunFolder
-from spd_lightning.errors import UserError, disk_fault
+from spd_lightning.errors import UserError, counted, disk_fault
 from spd_lightning.report.schema import read_results
 from spd_lightning.sweep.runner import Runner, tail
 
@@ -256,7 +256,7 @@ def status(study: Study, environment: Environment | None, work: Path, results: P
         lines.append(f"{arm.name}@{seed}: {said}")
     old = sum(cell["exploratory"] for cell in kept)
     if old:
-        lines.append(f"exploratory: {old} cells of other versions of {study.path.name}")
+        lines.append(f"exploratory: {counted(old, 'cell')} of other versions of {study.path.name}")
     where = "" if environment is None else f", on {environment.device} with {environment.threads} threads"
     head = f"{study.name} ({study.content['status']}), {study.sha256[:12]}{where}: "
     lines.insert(0, f"{head}{len(done)} of {len(study.cells())} cells done, about {left / 3600:.1f} h left")

@@ -24,7 +24,7 @@ from experiments.study import FOLDER, Family, Study, read_study
 from experiments.tables import bases_line, contrasts_table, not_counted_table, students_table
 from spd_lightning.artifacts.files import write_atomic
 from spd_lightning.artifacts.reading import reading
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, counted
 from spd_lightning.evaluation.across import ONE_STUDENT
 from spd_lightning.report.html import render_html
 from spd_lightning.report.render import Block, Bullets, Heading, render_markdown
@@ -160,7 +160,7 @@ def _cost(study: Study, blocks: Blocks) -> str:
     hours, how = _hours(study, blocks, missing)
     elsewhere = "".join(f"; or {len(cells)} on {device}, which began some of its blocks" for device, cells in begun)
     command = f"python -m experiments.run {study.name}"
-    return f"{study.name}, {len(missing)} more cells, about {hours:.1f} hours ({how}){elsewhere}: {command}"
+    return f"{study.name}, {counted(len(missing), 'more cell')}, about {hours:.1f} hours ({how}){elsewhere}: {command}"
 
 
 def _source(study: Study, blocks: Blocks) -> str:
@@ -202,7 +202,7 @@ def _study(
         for row in rows:
             row["p_holm"], row["word"] = None, "exploratory" if row["blocks"] else "not tested"
             row["family"] = Family("all contrasts", "exploratory", 0.05, ())
-        page.append(contrasts_table(rows) if own.whole else f"{len(own.spare)} cells, no whole block.")
+        page.append(contrasts_table(rows) if own.whole else f"{counted(len(own.spare), 'cell')}, no whole block.")
     return page
 
 

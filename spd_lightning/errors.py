@@ -48,6 +48,11 @@ def unknown_name(kind: str, value: str, known: Iterable[str], option: str) -> Us
     return UserError(f"Unknown {kind} {value!r}.{hint} Known: {', '.join(names)}. Set {option}.")
 
 
+def counted(number: int, what: str) -> str:
+    """A number with what it counts, in the plural but for one: ``1 row``, ``2 rows``."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def cannot_write(path: object, error: OSError) -> UserError:
     """Build the error for a file or folder that could not be written: what stood in its place before still does."""
     other = error.filename if error.errno == errno.ENOENT else None  # what it was to be made from has gone

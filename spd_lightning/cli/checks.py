@@ -15,7 +15,7 @@ from types import FrameType
 from spd_lightning.artifacts.expressions import value_of
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, counted
 from spd_lightning.processes import PARENT
 
 
@@ -36,7 +36,7 @@ def check_store(store: ArtifactStore) -> None:
             f"{damaged} of {len(rows)} artifacts in {store.root} are damaged. A run that wants one sets it aside and "
             "makes it anew; `artifacts prune` removes old ones."
         )
-    print(f"{len(rows)} artifacts, none damaged")
+    print(f"{counted(len(rows), 'artifact')}, none damaged")
 
 
 def verify(run_dir: str, *, recompute: bool = False) -> None:

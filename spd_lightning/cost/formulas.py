@@ -16,6 +16,7 @@ import torch
 
 from spd_lightning.cost.machine import Machine
 from spd_lightning.cost.shape import ModelShape
+from spd_lightning.errors import counted
 from spd_lightning.finetuning.cross_entropy import logits_held
 from spd_lightning.model.anatomy import dtype_name
 
@@ -115,7 +116,7 @@ def estimate_extract(
     mean = tokens / max(len(lengths), 1)
     return StageEstimate(
         stage="extract",
-        what=f"{len(lengths)} examples of {mean:.0f} tokens, {len(layers)} layers, {dtype_name(dtype)}",
+        what=f"{counted(len(lengths), 'example')} of {mean:.0f} tokens, {len(layers)} layers, {dtype_name(dtype)}",
         flops=flops / processes,
         traffic=0.0,
         memory=shape.parameters * dtype.itemsize + kept + logits + moments,
@@ -163,7 +164,7 @@ def estimate_generate(
     logits = 6.0 * 4 * together * shape.vocab_size  # filtered, sorted and noisy copies in float32
     return StageEstimate(
         stage=stage,
-        what=f"{rows} prompts of {mean:.0f} tokens, {new_tokens} new at most, batches of {batch_size}, "
+        what=f"{counted(rows, 'prompt')} of {mean:.0f} tokens, {new_tokens} new at most, batches of {batch_size}, "
         f"{dtype_name(dtype)}",
         flops=flops * (-(-batches // processes) / max(batches, 1)),
         traffic=traffic * (-(-batches // processes) / max(batches, 1)),
@@ -245,8 +246,8 @@ def estimate_fine_tune(
     return StageEstimate(
         stage="fine_tune",
         what=(
-            f"{len(lengths)} texts of {tokens / max(len(lengths), 1):.0f} tokens, {epochs} epochs, {trained:,} trained "
-            f"weights, {dtype_name(compute)}" + (", sharded" if sharded else "")
+            f"{counted(len(lengths), 'text')} of {tokens / max(len(lengths), 1):.0f} tokens, {epochs} epochs, "
+            f"{trained:,} trained weights, {dtype_name(compute)}" + (", sharded" if sharded else "")
         ),
         flops=epochs * flops / processes,
         traffic=0.0,

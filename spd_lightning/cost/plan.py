@@ -26,7 +26,7 @@ from spd_lightning.cost.formulas import (
 )
 from spd_lightning.cost.machine import Machine, measure_machine
 from spd_lightning.cost.shape import ModelShape, model_shape
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, counted
 from spd_lightning.evaluation.decoding import samples_of
 from spd_lightning.generation.requests import DEFAULT_BATCH_SIZE
 from spd_lightning.model.anatomy import dtype_name, resolve_layers
@@ -204,7 +204,7 @@ class Plan:
         merged = 4.0 * self.shape.parameters if "student" in methods and self.device.type == "cpu" else 0.0
         return StageEstimate(
             stage="evaluate",
-            what=f"{', '.join(b.task for b in bench.benchmarks())}; {models} models, {dtype_name(dtype)}",
+            what=f"{', '.join(b.task for b in bench.benchmarks())}; {counted(models, 'model')}, {dtype_name(dtype)}",
             flops=models * sum(e.flops for e in found),
             traffic=models * sum(e.traffic for e in found),
             memory=max([merged, *(e.memory for e in found)]),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, counted
 from spd_lightning.evaluation.decoding import Decoding
 from spd_lightning.evaluation.scores import BenchmarkResult
 from spd_lightning.tasks.task import Benchmark, Task
@@ -101,4 +101,4 @@ def choose(
         tried.append({"decoding": str(decoding), "metric": score.metric, "value": score.value, "n": score.n})
     values = [row["value"] for row in tried]
     best = grid[values.index(max(values))]
-    return Choice(settings_of(best), {"grid": tried, "chosen_on": f"{len(asked.examples)} training rows"})
+    return Choice(settings_of(best), {"grid": tried, "chosen_on": counted(len(asked.examples), "training row")})

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from spd_lightning.errors import counted
 from spd_lightning.evaluation.scores import BenchmarkResult
 from spd_lightning.health import Health, commonest, fewer_than_asked
 from spd_lightning.scoring.answers import normalise_text
@@ -26,9 +27,9 @@ def benchmark_health(result: BenchmarkResult) -> Health:
     if figures["unreadable"] > MOST_UNREADABLE:
         empty = sum(not r["completion"].strip() for r in unreadable)
         found.append(
-            f"{len(unreadable)} of {len(records)} answers cannot be read ({empty} completions are empty) and count as "
-            "wrong. Look at samples/: an instruct model wants --evaluation.prompt_format chat, a base model plain, and "
-            "an answer that was cut short more tokens."
+            f"{len(unreadable)} of {len(records)} answers cannot be read ({counted(empty, 'empty completion')}) and "
+            "count as wrong. Look at samples/: an instruct model wants --evaluation.prompt_format chat, a base model "
+            "plain, and an answer that was cut short more tokens."
         )
     if result.answer_type == "letter":
         letter, figures["most_frequent"] = commonest(str(r["answer"]) for r in records)

@@ -18,6 +18,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from spd_lightning.artifacts.files import weights_sha256
+from spd_lightning.errors import counted
 from spd_lightning.evaluation.changes import answer_changes
 from spd_lightning.evaluation.context import Occasion
 from spd_lightning.evaluation.continuations import Work, tokenise, work_of_tokens
@@ -78,7 +79,7 @@ def measure_movement(
     if found["held_out"] is not None:
         found["held_out"]["of"] = f"answers of the student to {task}"
     if found["corpus"] is not None:
-        found["corpus"]["of"] = f"{len(corpus)} completions that it was trained on"
+        found["corpus"]["of"] = f"{counted(len(corpus), 'completion')} that it was trained on"
     return {"answers": answers, **found, "seconds": round(time.perf_counter() - start, 3)}
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from transformers import PreTrainedModel
 
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, counted
 from spd_lightning.finetuning.batching import BATCH_SIZE, MAX_LENGTH, LossOn, TextLoader
 from spd_lightning.finetuning.checkpoint import (
     keep_typed_rates,
@@ -178,7 +178,7 @@ class SPDFineTuningModule(LightningModule):
         self.read = loader.figures(self.trainer.num_training_batches)
         dropped = f", {loader.num_without_loss} without a token to learn left out" if loader.num_without_loss else ""
         rank_zero_info(
-            f"Training on {len(loader.rows)} texts, {loader.num_truncated} of them cut at "
+            f"Training on {counted(len(loader.rows), 'text')}, {loader.num_truncated} of them cut at "
             f"max_length={loader.max_length} tokens{dropped}."
         )
         rank_zero_info(

@@ -23,7 +23,7 @@ from spd_lightning.artifacts.reading import missing
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.store import ArtifactStore
 from spd_lightning.cost.plan import Plan
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, counted
 from spd_lightning.evaluation.callback import occasion
 from spd_lightning.evaluation.health import suite_health
 from spd_lightning.evaluation.movement import measure_movement
@@ -179,7 +179,7 @@ class Pipeline:
     def generate(self) -> Path:
         """The corpus, continued where it stopped; batches that are there are not decoded again."""
         recipe, questions = self.recipe, self.recipe.questions
-        what = f"{len(questions.prompts)} prompts of {label(questions.tasks)}, method {recipe.method}"
+        what = f"{counted(len(questions.prompts), 'prompt')} of {label(questions.tasks)}, method {recipe.method}"
         with self._stage("generate", what) as row:
             self._refuse(self.run.changed_inputs("corpus", recipe.key()))
             corpus = open_corpus(recipe, self.store, self.data.corpus_dir)

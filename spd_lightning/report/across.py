@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from spd_lightning.errors import counted
 from spd_lightning.evaluation.across import MARGIN, Answers, compare_arms, correct_family
 from spd_lightning.evaluation.blocks import clustered_variance
 from spd_lightning.evaluation.distributions import t_limit
@@ -249,7 +250,7 @@ def across_sections(rows: Sequence[Mapping[str, Any]]) -> list[Section]:
         p_value = "-" if shown["p_value"] is None else format_p(shown["p_value"])
         holm = "-" if row["p_holm"] is None else format_p(row["p_holm"])
         n = f"{row['n']} {'a block' if row['rows'] == 'fresh' and row['blocks'] > 1 else 'shared'}"
-        n += f", {row['unshared']} answers unshared" if row["unshared"] else ""
+        n += f", {counted(row['unshared'], 'answer')} unshared" if row["unshared"] else ""
         sees = "-" if row["smallest_effect"] is None else format_value(row["smallest_effect"], metric)
         power = "-" if row["equivalence_power"] is None else f"{100 * row['equivalence_power']:.0f}%"
         table.append(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spd_lightning.errors import counted
 from spd_lightning.report import figures
 from spd_lightning.report.across import trained_arms
 from spd_lightning.report.chart import Bar, Bars, Intervals, Row
@@ -110,7 +111,7 @@ def answer_of_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], unfin
     several = len({row["blocks"] for row in shown}) > 1
 
     def seeds_of(row: Mapping[str, Any]) -> str:
-        return f", {row['blocks']} seed{'s' * (row['blocks'] != 1)}" if several else ""
+        return f", {counted(row['blocks'], 'seed')}" if several else ""
 
     lines = [
         Row(
@@ -135,7 +136,7 @@ def answer_of_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], unfin
     on = f" on {next(iter(about))}" if len(students) > 1 and about else ""
     flows = _flows([row for task in about for row in _summed(students, task)], on)
     seeds = len({run.seed for run in runs})
-    facts = f"{len(runs)} runs: {len(arms)} arm{'s' * (len(arms) > 1)}, {seeds} seed{'s' * (seeds > 1)}"
+    facts = f"{counted(len(runs), 'run')}: {counted(len(arms), 'arm')}, {counted(seeds, 'seed')}"
     charts = [
         _forest(lines, caption, f" on {tasks[0]}" if len(arms) > 1 and len(tasks) == 1 else ""),
         flows,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from spd_lightning.errors import counted
 from spd_lightning.generation.lengths import length_figures
 from spd_lightning.report import figures, tables
 from spd_lightning.report.render import Block, Code, Figure, Heading, Pair, Section
@@ -55,7 +56,9 @@ def corpus_sections(run: Run) -> list[Section]:
     headline = ""
     if "completions" in facts:
         mean = f"{facts['mean length (tokens)']:.1f} tokens on average"
-        headline = f"{facts['completions']} completions, {mean}, {facts['stopped by itself']} stopped by themselves"
+        headline = (
+            f"{counted(facts['completions'], 'completion')}, {mean}, {facts['stopped by itself']} stopped by themselves"
+        )
     return [Section("Self-generated corpus", headline, blocks)]
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from spd_lightning.errors import counted
 from spd_lightning.report.across import bases_of, example_of, trained_arms
 from spd_lightning.report.examples import examples
 from spd_lightning.report.render import Explorer, Section, clean
@@ -41,8 +42,8 @@ def sample_sections(columns: Sequence[Column], left_out: Collection[str] = ()) -
     flipped = sum(task["flipped"] for task in samples["tasks"])
     alone = len({run.path for _, run, _ in columns}) == 1
     names = ", ".join(name for name, _, _ in columns)
-    headline = f"{count:,} answers side by side of {names}; right or wrong changed in {flipped:,}"
-    headline += f"; {len(left_out)} more arms in their files alone" if left_out else ""
+    headline = f"{counted(count, 'answer')} side by side of {names}; right or wrong changed in {flipped:,}"
+    headline += f"; {counted(len(left_out), 'more arm')} in their files alone" if left_out else ""
     return [Section("Samples", headline, [Explorer(samples, examples(columns[0][1]) if alone else [])])]
 
 

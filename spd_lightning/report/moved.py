@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from spd_lightning.errors import counted
 from spd_lightning.report import figures
 from spd_lightning.report.render import Block, Figure, Section, Table
 from spd_lightning.report.runs import Run
@@ -48,7 +49,7 @@ def moved_rows(moved: Mapping[str, Any]) -> list[Row]:
     rows: list[Row] = []
     for name in ("held_out", "corpus"):
         if (found := moved.get(name)) is not None:
-            n = f"{found['texts']} texts, {found['tokens']:,} tokens"
+            n = f"{counted(found['texts'], 'text')}, {counted(found['tokens'], 'token')}"
             rows.append(("KL(student || base)", found["of"], n, "-", "-", _with(found["kl"], found["kl_ci95"], _kl)))
             losses = (f"{found['base_loss']:.3f}", f"{found['student_loss']:.3f}")
             rows.append(
@@ -93,7 +94,7 @@ def _figure(figures: Mapping[str, Any], name: str) -> str:
 
 
 def _kl(value: float) -> str:
-    """Four decimals, or the first two digits of what these would make a 0, which is that of a student that stayed."""
+    """Four decimals, below 0.001 two digits: 0.0000 is that of a student that stayed."""
     return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"
 
 

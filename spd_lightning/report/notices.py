@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from spd_lightning.errors import counted
 from spd_lightning.report.across import MOST_ARMS, trained_arms
 from spd_lightning.report.runs import Run
 from spd_lightning.report.sections import health_lines
@@ -65,8 +66,11 @@ def _between(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[str
         unshared.setdefault(row["task"], set()).add(row["unshared"])
     for task, counts in unshared.items():
         if most := max(counts):
-            many = f"{'Up to ' if len(counts) > 1 else ''}{most:,} answers to {task}"
-            lines.append(f"{many} have no counterpart in the arm that theirs is compared with, and are left out there.")
+            many = f"{'Up to ' if len(counts) > 1 else ''}{counted(most, 'answer')} to {task}"
+            has, are = ("has", "is") if most == 1 else ("have", "are")
+            lines.append(
+                f"{many} {has} no counterpart in the arm that theirs is compared with, and {are} left out there."
+            )
     for task, pairs in without_common(runs, rows).items():
         if len(pairs) > 1:
             lines.append(f"{len(pairs)} pairs of arms have no example of {task} in common and are not compared.")

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from spd_lightning.errors import counted
 from spd_lightning.evaluation.power import examples_needed
 from spd_lightning.evaluation.statistics import ALPHA
 from spd_lightning.report import tables
@@ -92,7 +93,7 @@ def arithmetic_blocks(run: Run) -> list[Block]:
         if "dtype" in facts:
             dtypes.setdefault(facts["dtype"], set()).add(method)
         if (found := facts.get("rounding")) is not None:
-            text = f"{task} {found['nats_per_token']:.1e} nats a token ({found['examples']} examples)"
+            text = f"{task} {found['nats_per_token']:.1e} nats a token ({counted(found['examples'], 'example')})"
             noise.setdefault(f"{facts['dtype']}, batches of 1 and {found['batch_sizes'][1]}", []).append(text)
         if "update_kept" in facts:
             kept[method] = facts["update_kept"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.run_folder import RunFolder
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, counted
 from spd_lightning.report import figures, sweeps, tables
 from spd_lightning.report.across import across_sections, trained_arms
 from spd_lightning.report.explorer import columns_of_runs, sample_sections, students_of
@@ -34,7 +34,7 @@ def several_runs(runs: list[Run], across: Sequence[Mapping[str, Any]]) -> list[S
     """
     names = varying_options(runs)
     arms = len(trained_arms(runs))
-    sections = [Section("Scores", f"{arms} arm{'s' * (arms > 1)} of {len(runs)} runs", [sweeps.seeds_table(runs)])]
+    sections = [Section("Scores", f"{counted(arms, 'arm')} of {len(runs)} runs", [sweeps.seeds_table(runs)])]
     sections += across_sections(across)
     grid = sweeps.sweep_grid(runs)
     if grid is not None:
@@ -44,7 +44,8 @@ def several_runs(runs: list[Run], across: Sequence[Mapping[str, Any]]) -> list[S
             "Choosing the best cell and reporting its score on the same examples overstates it: confirm it on examples "
             "that the sweep did not see.",
         ]
-        others = f"; {grid.left_out} runs of other settings are not in it" if grid.left_out else ""
+        are = "is" if grid.left_out == 1 else "are"
+        others = f"; {counted(grid.left_out, 'run')} of other settings {are} not in it" if grid.left_out else ""
         headline = f"{len(grid.rows)} x {len(grid.columns)} cells: {grid.title}{others}"
         sections.append(Section("Sweep", headline, blocks))
     columns = columns_of_runs(runs)

@@ -7,6 +7,7 @@ from typing import Any
 
 from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.artifacts.settings import listed
+from spd_lightning.errors import counted
 from spd_lightning.report import figures, tables
 from spd_lightning.report.corpus import corpus_sections
 from spd_lightning.report.explorer import sample_sections
@@ -96,7 +97,7 @@ def _subspace(run: Run) -> list[Section]:
     spectrum = Figure(chart, "spectrum", "Singular values per site; the mark is the rank kept.")
     low, high = min(s.energy for s in run.spectra), max(s.energy for s in run.spectra)
     ranks = ", ".join(dict.fromkeys(f"{s.rank} of {len(s.values)}" for s in run.spectra))
-    headline = f"{len(run.spectra)} sites, rank {ranks}: {100 * low:.1f} to {100 * high:.1f}% of the energy"
+    headline = f"{counted(len(run.spectra), 'site')}, rank {ranks}: {100 * low:.1f} to {100 * high:.1f}% of the energy"
     return [Section("Capability subspace", headline, [*_calibration(run), tables.subspace_table(run), spectrum])]
 
 
@@ -107,9 +108,11 @@ def _calibration(run: Run) -> list[Block]:
         return []
     skipped = "".join(f"; {reason}: {count}" for reason, count in facts.get("skipped", {}).items())
     return [
-        f"{facts['basis']} basis from {facts['num_examples']} examples of {facts['task']} in {facts['dtype']}: "
-        f"{facts['num_tokens']:,} tokens, {facts['num_correctness_tokens']:,} of them correctness-defining. "
-        f"{facts['num_skipped']} examples skipped{skipped}; {facts['num_cut']} with a span cut by max_length.",
+        f"{facts['basis']} basis from {counted(facts['num_examples'], 'example')} of {facts['task']} in "
+        f"{facts['dtype']}: {facts['num_tokens']:,} tokens, {facts['num_correctness_tokens']:,} of them "
+        "correctness-defining. "
+        f"{counted(facts['num_skipped'], 'example')} skipped{skipped}; {facts['num_cut']} with a span cut by "
+        "max_length.",
         *tables.task_tables(facts.get("tasks", {}), CALIBRATION_COLUMNS),
     ]
 
@@ -131,7 +134,7 @@ def _what_was_run(run: Run) -> Section:
     if run.environment:
         blocks += [Heading("Environment", 3), tables.fact_table(run.environment, "Versions and hardware")]
     seconds = sum(row["seconds"] or 0 for row in run.results["stages"])
-    headline = f"{seconds / 60:,.1f} minutes in {len(run.results['stages'])} stages" if seconds else ""
+    headline = f"{seconds / 60:,.1f} minutes in {counted(len(run.results['stages']), 'stage')}" if seconds else ""
     return Section("How to reproduce", headline, blocks)
 
 

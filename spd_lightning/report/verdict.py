@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spd_lightning.errors import counted
 from spd_lightning.evaluation.across import ONE_STUDENT
 from spd_lightning.evaluation.statistics import ALPHA, holm
 from spd_lightning.report.across import is_base, trained_arms
@@ -94,7 +95,7 @@ def sentence_of_run(run: Run) -> str:
     if is_shown(main):
         word = "Shown for this student" if better(main) else "It hurts, shown for this student"
     text = f"{word}: {points(main['delta'], main['ci95'], main['metric'])} on {benchmark_name(main)}, "
-    text += f"1 student x {main['n']:,} examples{_changed([run], main['task'])}"
+    text += f"1 student x {counted(main['n'], 'example')}{_changed([run], main['task'])}"
     for c in others[:MOST_BESIDE]:
         text += f"; on {benchmark_name(c)} {points(c['delta'], c['ci95'], c['metric'])}"
         text += " (shown)" if is_shown(c) else ""
@@ -213,7 +214,7 @@ def _student_differs(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
 
 
 def _size(row: Mapping[str, Any]) -> str:
-    return f"{row['blocks']} seed{'s' * (row['blocks'] != 1)} x {row['n']:,} examples"
+    return f"{counted(row['blocks'], 'seed')} x {counted(row['n'], 'example')}"
 
 
 def _several_arms(

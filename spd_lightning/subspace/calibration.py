@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, counted
 from spd_lightning.health import Health, fewer_than_asked
 from spd_lightning.model.anatomy import cache_layers, context_of, decoder_layers, dtype_name, resolve_layers
 from spd_lightning.model.load import load_config
@@ -217,6 +217,6 @@ def calibration_health(asked: int | None, facts: Mapping[str, Any], task: str = 
             "the spans of these examples."
         )
     if cut > lost:
-        found.append(f"{cut - lost} examples used lose a part of their spans. Raise --subspace.max_length.")
+        found.append(f"Spans of {counted(cut - lost, 'example')} used are cut. Raise --subspace.max_length.")
     figures = {"examples": used, "lost": lost / max(used + lost, 1), "tokens_in_S": facts["num_correctness_tokens"]}
     return Health(f"extract {task}".rstrip(), figures, tuple(found))

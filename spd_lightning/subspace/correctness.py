@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, counted
 from spd_lightning.model.chat_template import PromptFormat, plain_prompt, prompt_turns, render_prompts
 from spd_lightning.tasks.task import Example
 
@@ -73,8 +73,8 @@ class CalibrationStatistics:
 
     def __str__(self) -> str:
         text = (
-            f"{self.num_examples} examples, {self.num_tokens} tokens, {self.num_correctness_tokens} of them in S; "
-            f"{self.num_skipped} skipped, {len(self.cut)} with a span cut by max_length"
+            f"{counted(self.num_examples, 'example')}, {self.num_tokens} tokens, {self.num_correctness_tokens} of them "
+            f"in S; {self.num_skipped} skipped, {len(self.cut)} with a span cut by max_length"
         )
         for reason, ids in self.skipped.items():
             shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")

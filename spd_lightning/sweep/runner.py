@@ -26,7 +26,7 @@ from pathlib import Path
 from spd_lightning.artifacts.files import write_json
 from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.reading import or_nothing, read_object
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, counted
 from spd_lightning.processes import PARENT
 from spd_lightning.report import read_run, render, sweeps, write_report
 from spd_lightning.sweep.grid import Point, Sweep, cover, points, waves
@@ -157,7 +157,10 @@ def run_sweep(sweep: Sweep, out: Path, workers: int) -> Path:
     with file_lock(state / "lock", f"Sweep folder {out}"):
         every = points(sweep)
         todo = [p for p in every if not is_done(p, out)]
-        print(f"{len(every)} points, {len(every) - len(todo)} already done, {workers} at a time, in {out}", flush=True)
+        print(
+            f"{counted(len(every), 'point')}, {len(every) - len(todo)} already done, {workers} at a time, in {out}",
+            flush=True,
+        )
         failed: list[Point] = []
         if todo:
             check(sweep, runner, state)
@@ -171,8 +174,7 @@ def run_sweep(sweep: Sweep, out: Path, workers: int) -> Path:
                 print(f"{point.name}: {'done' if status == 0 else f'failed ({status})'}", flush=True)
                 if status != 0:
                     failed.append(point)
-            what = "point" if len(wave) == 1 else "points"
-            print(f"{len(wave)} {what} in {time.monotonic() - started:.0f} s", flush=True)
+            print(f"{counted(len(wave), 'point')} in {time.monotonic() - started:.0f} s", flush=True)
         done = [out / p.name for p in every if is_done(p, out)]
         page = write_report(done, out / "report") if done else None
     if failed or page is None:

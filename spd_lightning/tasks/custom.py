@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, get_args
 
-from spd_lightning.errors import UserError
+from spd_lightning.errors import UserError, counted
 from spd_lightning.tasks.coding import program_meta
 from spd_lightning.tasks.golds import NUMBER_WANTED, is_comparable, parses
 from spd_lightning.tasks.math_word import number_text
@@ -86,8 +86,8 @@ class Custom(Task):
     def docs(self, split: Split, limit: int | None = None) -> list[dict[str, Any]]:
         if not self._asked[split]:
             raise UserError(
-                f"{self.file.name} has {len(self._docs)} rows and none of them is a {split} row. Give some rows "
-                f"`split: {split}`, or leave the field `split` out: of five such rows the last is a test row, the "
+                f"{self.file.name} has {counted(len(self._docs), 'row')} and none of them is a {split} row. Give some "
+                f"rows `split: {split}`, or leave the field `split` out: of five such rows the last is a test row, the "
                 "others train."
             )
         return self._asked[split]

@@ -284,7 +284,7 @@ def test_results_of_another_version_of_the_file_are_exploratory(study: Study, tm
     assert done_cells(changed, HERE, results) == set()
     finish(changed, results, tmp_path, "base", 1)
     assert [cell["exploratory"] for cell in read_cells(changed, results)] == [False, True]
-    assert "exploratory: 1 cells of other versions" in status(changed, HERE, tmp_path / "work", results)
+    assert "exploratory: 1 cell of other versions" in status(changed, HERE, tmp_path / "work", results)
 
 
 def test_a_damaged_result_is_named(study: Study, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from spd_lightning.errors import UserError, unknown_name
+from spd_lightning.errors import UserError, counted, unknown_name
 from tests.conftest import LISTENER
 from tests.mistakes import PACKAGE, ROOT, Listener, Site, is_test, read_table, renewed, sites, sites_of, words_of
 
@@ -110,3 +110,7 @@ def test_a_row_goes_with_its_error_and_units_come_first() -> None:
     noted = [(site.file, site.text, test) for test in ("tests/integration/a.py::b", "tests/unit/test_errors.py::c")]
     table, missing = renewed({"gone.py": {"x": "y"}}, noted)
     assert table == {site.file: {site.text: "tests/unit/test_errors.py::c"}} and len(missing) == len(sites()) - 1
+
+
+def test_one_is_not_told_in_the_plural() -> None:
+    assert [counted(n, "more row") for n in (0, 1, 1200)] == ["0 more rows", "1 more row", "1,200 more rows"]

@@ -79,7 +79,7 @@ def test_lost_calibration_examples_are_told() -> None:
     assert [w.split(".")[0] for w in health.warnings] == [
         "subspace",
         "1 of 4 calibration examples are lost (cut off: 1)",
-        "1 examples used lose a part of their spans",
+        "Spans of 1 example used are cut",
     ]
     sound = {"num_examples": 4, "num_skipped": 0, "skipped": {}, "cut": [], "num_correctness_tokens": 7}
     assert calibration_health(4, sound).warnings == ()
@@ -94,9 +94,7 @@ def result(answer_type: Any, rows: list[tuple[str, str | None, str, bool]], task
 def test_answers_that_cannot_be_read() -> None:
     rows = [("", None, "3", False), ("3", "3", "3", True)]
     health = benchmark_health(result("number", rows, "gsm8k"))
-    assert (
-        warned(health, "1 of 2 answers cannot be read (1 completions are empty)") and not health.figures["answers"] - 2
-    )
+    assert warned(health, "1 of 2 answers cannot be read (1 empty completion)") and not health.figures["answers"] - 2
     assert benchmark_health(result("number", rows[1:] * 9)).warnings == ()
 
 

@@ -213,7 +213,7 @@ def test_options_of_another_kind_are_refused(name: str, value: Any) -> None:
 
 
 def test_no_test_rows(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"1 rows and none of them is a test row\. Give some rows `split: test`"):
+    with pytest.raises(UserError, match=r"1 row and none of them is a test row\. Give some rows `split: test`"):
         load(tmp_path, ROW).benchmark()
     with pytest.raises(UserError, match=r"none of them is a train row\. Give some rows `split: train`"):
         load(tmp_path, {**ROW, "split": "test"}).examples("train")
