@@ -137,11 +137,11 @@ def _explain_value(text: str, typed: Typed, files: Sequence[ConfigFile], known: 
 def _spaced(text: str) -> str | None:
     """A mapping with the spaces behind its colons without which it is text; None for what has them, or is none.
 
-    >>> _spaced("{letters:3, custom:mine: 2}"), _spaced("[{'temperature:0': None}]"), _spaced("{letters: x}")
+    >>> _spaced("{letters:3, custom:mine: 2}"), _spaced("[{'temperature:0': None}]"), _spaced("{save_dir: s3://b}")
     ('{letters: 3, custom:mine: 2}', '[{temperature: 0}]', None)
     """
     plain = re.sub(r"'([^']*)': None", r"\1", text)
-    spaced = re.sub(r":(?=[^\s:,{}]+\s*[,}])", ": ", plain)
+    spaced = re.sub(r":(?=[^\s:,{}'/\\][^\s:,{}']*\s*[,}])", ": ", plain)  # not in text, of an address say
     return spaced if spaced != plain and plain.lstrip("[").startswith("{") else None
 
 

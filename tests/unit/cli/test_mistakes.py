@@ -59,6 +59,9 @@ MISTAKES: dict[str, str] = {
         "evaluation.best_decoding=\"[{'temperature:0': None}]\" lacks a space behind a colon. Set "
         "--evaluation.best_decoding '[{temperature: 0}]'."
     ),
+    'fit --evaluation.limit {"letters":"s3://b"}': (
+        "evaluation.limit=\"{'letters': 's3://b'}\" is not possible. Set --evaluation.limit to a whole number or null."
+    ),
     "fit --data_revision abc": "data_revision='abc' is not possible. Set --data_revision to '{name: value}' or null.",
     "fit --data.stop=": "data.stop='' is not a list. Set --data.stop '[]'.",
     "fit gsm8k": (f"'gsm8k' belongs to no option. Options are typed as --section.option VALUE; {HELP}"),

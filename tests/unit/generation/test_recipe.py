@@ -7,8 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from spd_lightning.errors import UserError
+from spd_lightning.finetuning.datamodule import SelfGenerationDataModule
 from spd_lightning.generation.questions import Questions
 from spd_lightning.generation.recipe import Recipe
 from spd_lightning.generation.requests import form_batches
@@ -46,6 +49,17 @@ def test_what_cuts_nothing_of_a_greedy_choice_parts_no_corpora(tiny_model_dir: s
             for cut in ({}, *cuts[:3])
         ]
     assert all(found == logits.argmax(-1).tolist() for found in tokens)
+
+
+def test_several_completions_of_a_greedy_choice_are_refused_in_python_too(tiny_model_dir: str) -> None:
+    several = small(tiny_model_dir, num_generations=2)
+    makes: list[Any] = [
+        lambda: dataclasses.replace(several, temperature=0.0),
+        lambda: SelfGenerationDataModule(tiny_model_dir, num_generations=2, temperature=0),
+    ]
+    for make in makes:
+        with pytest.raises(UserError, match="num_generations=2 at temperature 0 is one completion 2 times"):
+            make()
 
 
 def test_a_settled_recipe_keeps_the_questions_that_were_read(tiny_model_dir: str) -> None:
