@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import counted
 from spd_lightning.report import figures
 from spd_lightning.report.render import Block, Figure, Section, Table
@@ -34,6 +35,8 @@ def moved_sections(run: Run) -> list[Section]:
         "mean squared cosine between the subspaces that two halves of the calibration examples give, beside that of "
         "two random ones."
     )
+    if RunFolder(run.path).rounds():
+        note += " Of several rounds: the completions that it was trained on, and the overlap, are those of the first."
     header = ("figure", "of", "n", "base", "student", "difference")
     table = Table(header, rows, text_columns=frozenset({0, 1, 5}), note=note, caption="Student against base")
     chart = figures.moved(moved.get("answers") or [])

@@ -63,6 +63,14 @@ def test_a_small_divergence_is_not_written_as_that_of_a_student_that_stayed() ->
         assert section.headline.startswith(f"KL(student || base) {shown.split(' ')[0]} nats")
 
 
+def test_what_is_of_the_first_round_is_told_where_there_are_later_ones(tmp_path: Path) -> None:
+    run = Run(tmp_path, {}, {}, {"moved": {"held_out": TEXTS, "corpus": TEXTS, "answers": []}}, {}, ())
+    words = "the completions that it was trained on, and the overlap, are those of the first."
+    assert [words in str(section.blocks[0]) for section in moved_sections(run)] == [False]
+    (tmp_path / "round-2").mkdir()
+    assert [words in str(section.blocks[0]) for section in moved_sections(run)] == [True]
+
+
 def test_what_was_not_measured_is_not_shown() -> None:
     letters = {**ANSWERS, "base": {**BASE, "tokens": None}, "student": {**STUDENT, "tokens": None}, "other_text": None}
     words = [row[0] for row in moved_rows({"held_out": None, "answers": [letters]})]
