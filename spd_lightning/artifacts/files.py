@@ -183,6 +183,9 @@ def numbered_jsonl(path: str | Path, writable: bool = False) -> Iterator[tuple[i
     Args:
         path: The file.
         writable: See `parse_json`.
+
+    Raises:
+        UserError: If the file cannot be read, or a line is no JSON object.
     """
     import gzip
 

@@ -26,6 +26,7 @@ from spd_lightning.errors import UserError
 
 ANEW = "Put it back as it was, or remove it to have it written anew."
 AGAIN = "Put it back as it was, or set --run_dir to a new folder; what the store holds is not computed again."
+REPORT = ("plots", "tables", "report.md", "report.html")  # what `report` writes
 
 
 class RunFolder:
@@ -39,13 +40,13 @@ class RunFolder:
         self.path = path = Path(path)
         self.config_file, self.environment_file = path / "config.yaml", path / "environment.json"
         self.keys_file, self.lock_file = path / "keys.json", path / ".lock"
-        self.subspace = path / "subspace" / "subspace.safetensors"
-        self.corpus = path / "corpus" / "generations.jsonl"
+        self.subspace, self.corpus = path / "subspace" / "subspace.safetensors", path / "corpus" / "generations.jsonl"
         self.adapter = path / "adapter"  # a PEFT folder, or a checkpoint after full fine-tuning; there once it is whole
         self.adapter_weights = self.adapter / "adapter_model.safetensors"
         self.checkpoints, self.checkpoint = path / "checkpoints", path / "checkpoints" / "last.ckpt"
         self.samples, self.results, self.logs = path / "samples", path / "results.json", path / "logs"
         self.metrics = self.logs / "metrics.csv"  # of every step of the training, from which the report draws
+        self.plots, self.tables, self.report, self.page = (path / name for name in REPORT)
         self.manifest = Manifest(path, (self.logs.name, self.checkpoints.name), (self.metrics,))
         self.round_base, self.round_student = path / "base", path / "student"  # of a later round's own folder
         self._is_anothers: Callable[[], bool] | None = None
@@ -285,8 +286,7 @@ class RunFolder:
         Ranks:
             Rank 0 only.
         """
-        known = set(self.artifacts())
-        if not known.issuperset(names := set(names)):
+        if not (known := set(self.artifacts())).issuperset(names := set(names)):
             write_json(self.keys_file, sealed({**self.keys(), "artifacts": sorted(known | names)}))
 
     def artifacts(self) -> list[str]:

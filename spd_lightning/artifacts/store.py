@@ -157,11 +157,6 @@ class ArtifactStore:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             os.utime(folder / COMPLETE)
 
-    def in_use(self, folder: Path) -> bool:
-        """Whether a run holds an artifact (`take`), or writes it."""
-        with self._unless_used(folder) as free:
-            return not free
-
     @contextlib.contextmanager
     def _unless_used(self, folder: Path) -> Iterator[bool]:
         """Whether no run holds an artifact or writes it; none can begin to meanwhile."""

@@ -186,7 +186,7 @@ def sweep(file: str, *, workers: int = 1, out: str | None = None, check: bool = 
     found = read_sweep(file)
     folder = Path(out or Path("runs") / "sweeps" / found.path.stem)
     if check:
-        runner.check(found, runner.Runner(workers), folder / ".sweep")
+        runner.check(found, runner.Runner(workers), folder)
         print(f"{found.path}: all {len(grid(found.parameters))} points are accepted")
         return
     page = runner.run_sweep(found, folder, workers)

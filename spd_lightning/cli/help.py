@@ -19,6 +19,12 @@ HEADINGS = {
 }
 
 
+def actions_of(parser: Any) -> list[Any]:
+    """What a parser takes, an entry for each option. argparse tells by no public name (Python 3.11)."""
+    found: list[Any] = parser._actions
+    return found
+
+
 def tidy(parser: Any, name: str, stage: bool) -> None:
     """Give a command's help its usage line and headings, and take markup out of it.
 
@@ -37,7 +43,7 @@ def tidy(parser: Any, name: str, stage: bool) -> None:
         parser.description = f"{str(parser.description).rstrip('.')}; or, given a RUN_DIR, {more}."
     for key, group in parser.groups.items():
         group.title = HEADINGS.get(key, f"{key}: options of this command alone")
-    for action in parser._actions:
+    for action in actions_of(parser):
         if action.option_strings and action.option_strings[0].lstrip("-") in HEADINGS:
             action.help = argparse.SUPPRESS  # a file for one section; --config is the way
         elif isinstance(action.help, str) and action.help is not argparse.SUPPRESS:

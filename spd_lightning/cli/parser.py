@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from spd_lightning.artifacts.expressions import Place
 from spd_lightning.cli.commands import COMMANDS, check_read, command_help, command_parser
 from spd_lightning.cli.config_file import ConfigFile, config_path, read_config
-from spd_lightning.cli.help import section_help, tidy
+from spd_lightning.cli.help import actions_of, section_help, tidy
 from spd_lightning.cli.kinds import RULES, check_rules, kind_of
 from spd_lightning.cli.messages import explain, place, unresolved
 from spd_lightning.cli.names import FOLLOWS, STAGE_COMMANDS, check_names, file_options
@@ -94,7 +94,7 @@ class CommandLine(StageLine):
             check_read(typed.command, vars(config[typed.command]).get("action"), typed.rest)
 
     def _parse_ckpt_path(self) -> None:
-        """Keep what the user typed: Lightning would silently put a checkpoint's options over it."""
+        """Keep what the user typed: Lightning (2.6.6) would silently put a checkpoint's options over it."""
 
 
 def make_parser() -> LightningArgumentParser:
@@ -125,12 +125,12 @@ def option_names(command: str | None, parsers: Mapping[str, Any] | None = None) 
 
 def options_of(parser: Any) -> list[str]:
     """Every option of one command's parser, with its dashes."""
-    # argparse has no public way to its options; the name is as old as the module.
-    return [o for action in parser._actions for o in action.option_strings if o.startswith("--")]
+    return [o for action in actions_of(parser) for o in action.option_strings if o.startswith("--")]
 
 
 def kinds_of(parser: Any) -> dict[str, str]:
     """Kind of each option of one command's parser that is a number, a truth value or a choice, by its name."""
-    hints = {a.option_strings[0]: getattr(a, "_typehint", None) for a in parser._actions if a.option_strings}
+    # the type of an option, jsonargparse 4.53.0 tells by no public name
+    hints = {a.option_strings[0]: getattr(a, "_typehint", None) for a in actions_of(parser) if a.option_strings}
     kinds = {name.removeprefix("--"): kind_of(hint) for name, hint in hints.items() if hint is not None}
     return {name: kind for name, kind in kinds.items() if kind}

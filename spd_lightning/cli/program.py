@@ -208,7 +208,7 @@ class SPDCLI(CommandLine):
 
     # -- the command -----------------------------------------------------------------------------------------------
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def _run_subcommand(self, subcommand: str) -> None:  # a name of Lightning 2.6.6, see `StageLine`
         options = self.config[subcommand]
         if subcommand in COMMANDS:
             COMMANDS[subcommand](**vars(options))

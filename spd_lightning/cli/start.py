@@ -95,7 +95,7 @@ def leave(status: int) -> NoReturn:
         late = threading.Timer(AT_EXIT_S, os._exit, [status])
         late.daemon = True
         late.start()
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # of Python 3.11: nothing public does it now
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
                 stream.flush()
@@ -158,7 +158,7 @@ def _small_command(name: str, rest: list[str]) -> bool:
     from jsonargparse import ArgumentError
 
     from spd_lightning.cli.commands import COMMANDS, check_read, command_parser, options_last
-    from spd_lightning.cli.help import tidy
+    from spd_lightning.cli.help import actions_of, tidy
     from spd_lightning.cli.names import STAGE_COMMANDS
     from spd_lightning.cli.typed import Typed
 
@@ -167,7 +167,7 @@ def _small_command(name: str, rest: list[str]) -> bool:
     try:
         options = parser.parse_args(options_last(name, rest))
     except ArgumentError as error:
-        known = [option for action in parser._actions for option in action.option_strings]
+        known = [option for action in actions_of(parser) for option in action.option_strings]
         _refuse(str(error), Typed(name, rest=rest), known, [*STAGE_COMMANDS, *COMMANDS])
     check_read(name, vars(options).get("action"), rest)
     if name not in LIGHT:

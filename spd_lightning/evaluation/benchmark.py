@@ -31,7 +31,7 @@ from spd_lightning.evaluation.portion import (
 )
 from spd_lightning.evaluation.scores import (
     BenchmarkResult,
-    group_table,
+    group_scores,
     program_facts,
     reasons,
     score_records,
@@ -227,7 +227,7 @@ def complete_result(result: BenchmarkResult, benchmark: Benchmark, seed: int, sp
     for key in ("subject", "category"):
         group_of = {e.id: e.meta[key] for e in benchmark.examples if key in e.meta}
         if group_of:
-            facts[f"by_{key}"] = group_table(result.records, metric_names(benchmark.answer_type, samples)[0], group_of)
+            facts[f"by_{key}"] = group_scores(result.records, metric_names(benchmark.answer_type, samples)[0], group_of)
 
 
 def _isolation(allow: bool | None) -> tuple[str | None, str | None]:
@@ -238,6 +238,7 @@ def _isolation(allow: bool | None) -> tuple[str | None, str | None]:
     if not may_execute(allow):
         return None, (
             f"no sandbox works here (tier {isolation.tier}, {isolation.name}) and nobody consented to run programs "
-            "that a model wrote without one; set HF_ALLOW_CODE_EVAL=1 or --evaluation.allow_code_execution=true"
+            "that a model wrote without one; set allow_code_execution=true (--evaluation.allow_code_execution), or "
+            "HF_ALLOW_CODE_EVAL=1"
         )
     return isolation.label, None

@@ -28,8 +28,8 @@ def benchmark_health(result: BenchmarkResult) -> Health:
         empty = sum(not r["completion"].strip() for r in unreadable)
         found.append(
             f"{len(unreadable)} of {len(records)} answers cannot be read ({counted(empty, 'empty completion')}) and "
-            "count as wrong. Look at samples/: an instruct model wants --evaluation.prompt_format chat, a base model "
-            "plain, and an answer that was cut short more tokens."
+            "count as wrong. Look at samples/: an instruct model wants prompt_format=chat "
+            "(--evaluation.prompt_format), a base model plain, and an answer that was cut short more tokens."
         )
     if result.answer_type == "letter":
         letter, figures["most_frequent"] = commonest(str(r["answer"]) for r in records)

@@ -5,6 +5,7 @@ Each takes texts (or verdicts, or sums) of all examples at once and returns plai
 >>> ExactMatchNumber("flexible").compute(predictions=["It is $18."], references=["18"])
 {'exact_match_flexible': 1.0}
 
+`_info` and `_compute` are what evaluate 0.4.6 has its subclasses write.
 What is right, and what each metric is, stands in the table of ``scoring/verdicts.py``, from which the scores of a
 benchmark are computed too.
 """

@@ -213,7 +213,7 @@ def unique_records(records: Iterable[Record], order: Sequence[str]) -> list[Reco
     return [found[key] for key in sorted(found, key=lambda key: (position[key[0]], key[1]))]
 
 
-def group_table(records: Sequence[Record], metric: str, group_of: dict[str, str]) -> dict[str, dict[str, Any]]:
+def group_scores(records: Sequence[Record], metric: str, group_of: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Score, n and 95% interval of each group of examples (subject, category), groups by name."""
     values: dict[str, list[tuple[float, float]]] = {}
     for example_id, pair in example_values(records, metric).items():

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spd_lightning.model.anatomy import hook_of
+
 Head = Callable[[Tensor], Tensor]
 
 # Logits that are held at once, and those whose softmax is in float32 at once: on a CPU, so that they stay in its cache.
@@ -41,7 +43,7 @@ def logits_or_hidden(model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, Hea
         ``[..., v]`` and None, or ``[..., d]`` and what makes logits of it.
     """
     head = model.get_output_embeddings()
-    plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter and not hasattr(head, "_hf_hook")
+    plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter and hook_of(head) is None
     if plain and model not in _changes_its_logits and not any(p.requires_grad for p in head.parameters()):
         state = _random_state(head.weight)
         with _left_out(head) as left:

@@ -221,7 +221,7 @@ class SelfGenerationDataModule(Shown, LightningDataModule):
         """For ``fit``: read the corpus, generating what is missing of it first.
 
         Raises:
-            UserError: If every completion is empty, or nothing is left to train on.
+            UserError: If fewer completions than ``min_completions`` hold text, or nothing is left to train on.
         """
         if stage != "fit" or self.train_texts:
             return

@@ -22,7 +22,7 @@ def training_health(read: Mapping[str, int]) -> Health:
     found = []
     if cut > MOST_CUT or left_out:
         lost = f", and {read['left_out']} have no token left to learn" if left_out else ""
-        found.append(f"{read['cut']} of {all_texts} texts lose their end{lost}. Raise --model.max_length.")
+        found.append(f"{read['cut']} of {all_texts} texts lose their end{lost}. Raise max_length (--model.max_length).")
     if "batches" in read:
         found.append(
             f"{read['batches']} of the {read['of_batches']} batches of an epoch are taken: "
@@ -31,11 +31,12 @@ def training_health(read: Mapping[str, int]) -> Health:
     if "steps" in read:
         found.append(
             f"The training ended at step {read['steps']} of {read['of_steps']}, before its learning rate fell to 0: "
-            "trainer.max_time or a callback ended it. Give it more, or plan fewer --trainer.max_epochs."
+            "trainer.max_time or a callback ended it. Give it more, or plan fewer max_epochs (--trainer.max_epochs)."
         )
     if "warmup" in read:
         found.append(
-            f"The learning rate never reached model.learning_rate: its warm-up is {read['warmup']} steps and the "
-            f"training {read['in_steps']}. Lower --model.warmup_epochs, or train for longer."
+            f"The learning rate never reached learning_rate (--model.learning_rate): its warm-up is {read['warmup']} "
+            f"steps and the training {read['in_steps']}. Lower warmup_epochs (--model.warmup_epochs), or train for "
+            "longer."
         )
     return Health("fine_tune", {"texts": read["texts"], "cut": cut, "left_out": left_out}, tuple(found))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from spd_lightning.errors import UserError
 from spd_lightning.finetuning.batching import IGNORE_INDEX, packed_mask
 from spd_lightning.finetuning.cross_entropy import head_loss_sum, logits_or_hidden, loss_and_gradient
-from spd_lightning.model.anatomy import head_at, recurrent_layers
+from spd_lightning.model.anatomy import attention_of, head_at, recurrent_layers
 from spd_lightning.model.short_attention import short_attention, without_plans
 
 
@@ -88,7 +88,7 @@ def check_packing(model: Any, longest: int) -> None:
         )
     windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
     window = next((tokens for tokens in windows if tokens is not None), None)
-    if window is not None and longest > window and "flash" not in (getattr(config, "_attn_implementation", "") or ""):
+    if window is not None and longest > window and "flash" not in attention_of(config):
         raise UserError(
             f"packing=True would lose the sliding window of {window} tokens of this {config.model_type} model: the "
             f"longest text has {longest}. Set --model.packing=false, or max_length={window} (--model.max_length)."
@@ -104,7 +104,7 @@ def _packing(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """Positions and the block-diagonal mask of packed rows, in the form that the model's attention takes."""
     if "segment_ids" not in batch:
         return {}
-    attention = getattr(model.config, "_attn_implementation", "eager")
+    attention = attention_of(model.config)
     if "flash" in attention:  # finds the texts of a row by their positions
         return {"position_ids": batch["position_ids"]}
     mask = packed_mask(batch["segment_ids"])

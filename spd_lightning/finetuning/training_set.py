@@ -89,7 +89,7 @@ def training_set(
         train += repeated(own, round(budget * share), round(mean * budget * share), seed)
         wanted += budget
     if wanted > len(texts):
-        say(f"[fine_tune] data.keep={keep} leaves {len(texts)} texts; they repeat up to {wanted}, the budget of all")
+        say(f"[fine_tune] keep={keep} leaves {len(texts)} texts; they repeat up to {wanted}, the budget of all")
     facts["budget"] = {
         "generated_tokens": sum(record["num_tokens"] for record in records),
         "texts": len(train),

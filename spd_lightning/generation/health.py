@@ -12,6 +12,7 @@ from spd_lightning.tasks.mix import shares, weights_of
 
 MOST_EMPTY, MOST_CUT, MOST_LOOPING, MOST_EQUAL = 0.1, 0.5, 0.2, 0.5  # shares from which on a warning is given
 FEW = 4  # fewer completions than this are never called all alike
+WEAKER = "a larger rank (--subspace.rank) or a smaller strength (--subspace.strength)"  # of the projection
 
 
 def corpus_lines(records: Sequence[Mapping[str, Any]], questions: Questions) -> list[Health]:
@@ -56,20 +57,21 @@ def corpus_health(records: Sequence[Mapping[str, Any]], questions: Questions, ta
         found.append(f"{lost} and would be trained as they were sampled. {_fuller(questions)}")
     if figures["cut"] > MOST_CUT:
         found.append(
-            f"{figures['cut']:.0%} of the completions are cut at {limit} tokens. Raise "
-            "--data.max_new_tokens, or end them with --data.stop."
+            f"{figures['cut']:.0%} of the completions are cut at {limit} tokens. Raise max_new_tokens "
+            "(--data.max_new_tokens), or end them with stop (--data.stop)."
         )
     if figures["looping"] > MOST_LOOPING:
         found.append(
-            f"{figures['looping']:.0%} of the completions repeat themselves. Try --data.repetition_penalty 1.1, "
-            "another --data.temperature, a larger --subspace.rank or a smaller --subspace.strength."
+            f"{figures['looping']:.0%} of the completions repeat themselves. Try repetition_penalty=1.1 "
+            f"(--data.repetition_penalty), another temperature (--data.temperature), {WEAKER}."
         )
     text, share = commonest(held)
     if len(held) >= FEW and share > MOST_EQUAL and commonest(e.expected for e in prompts)[1] < share / 2:
         alike = "All" if share == 1 else f"{share:.0%} of the"
         found.append(
-            f"{alike} completions are alike ({text[:40]!r}), the expected answers are not. Raise --data.temperature or "
-            "--subspace.rank, or look at the prompts: they may not reach the model as they were meant."
+            f"{alike} completions are alike ({text[:40]!r}), the expected answers are not. Raise temperature "
+            "(--data.temperature) or rank (--subspace.rank), or look at the prompts: they may not reach the model as "
+            "they were meant."
         )
     return Health(f"generate {task}".rstrip(), figures, tuple(found))
 
@@ -81,8 +83,8 @@ def loops(ids: Sequence[int]) -> bool:
 
 
 def _fuller(questions: Questions) -> str:
-    chat = "Try --data.prompt_format chat, " if questions.prompt_format == "plain" else "Try "
-    return f"{chat}prompts that end where an answer begins, a larger --subspace.rank or a smaller --subspace.strength."
+    chat = "prompt_format=chat (--data.prompt_format), " if questions.prompt_format == "plain" else ""
+    return f"Try {chat}prompts that end where an answer begins, {WEAKER}."
 
 
 def refuse_few(records: Sequence[Mapping[str, Any]], questions: Questions, least: float) -> None:
@@ -100,8 +102,8 @@ def refuse_few(records: Sequence[Mapping[str, Any]], questions: Questions, least
     held = sum(bool(str(r["completion"]).strip()) for r in records)
     if held >= least * asked:
         return
-    lost = asked - len(records)
-    why = f"{len(records) - held} are empty" + (f", {lost} were left out (--data.long_prompts)" if lost else "")
+    lost, why = asked - len(records), f"{len(records) - held} are empty"
+    why += f", {lost} were left out by long_prompts (--data.long_prompts)" if lost else ""
     raise UserError(
         f"Only {held} of {asked} completions hold text ({why}), and min_completions={least} wants "
         f"{least:.0%} of them. {_fuller(questions)} --data.min_completions 0 trains on them all the same."

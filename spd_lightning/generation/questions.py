@@ -226,13 +226,13 @@ class Questions:
         if counts["truncated"]:
             self.say(
                 f"[generate] {counts['truncated']} of {counts['prompts']} prompts are longer than "
-                f"{self.max_prompt_length} tokens and lose the {self.truncation} of their text "
-                "(--data.max_prompt_length, --data.truncation)"
+                f"{self.max_prompt_length} tokens and lose the {self.truncation} of their text: max_prompt_length "
+                "(--data.max_prompt_length) and truncation (--data.truncation)"
             )
         if counts["rejected"]:
             self.say(
                 f"[generate] {counts['rejected']} of {counts['prompts']} prompts are longer than "
-                f"{self.max_prompt_length} tokens and are left out (--data.long_prompts reject)"
+                f"{self.max_prompt_length} tokens and are left out: long_prompts=reject (--data.long_prompts)"
             )
 
     def solved_tokens(self) -> dict[str, int]:

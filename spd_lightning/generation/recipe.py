@@ -190,7 +190,7 @@ def open_corpus(recipe: Recipe, store: ArtifactStore, folder: Path | None = None
     """The corpus of a recipe: in a folder that was named, else in its folder of the artifact store.
 
     Raises:
-        UserError: If the named folder holds a finished corpus of another recipe.
+        UserError: If the named folder holds a finished corpus of another recipe, a damaged one, or one without record.
 
     Ranks:
         Collective where a folder is named.
@@ -210,12 +210,12 @@ def _foreign(corpus: Corpus, key: dict[str, Any], store: ArtifactStore) -> str |
         if corpus.parts():  # the parts are still there: it was being finished
             return None
         return (
-            f"data.corpus_dir={corpus.folder} holds a generations.jsonl without the record of what it was made "
+            f"corpus_dir={corpus.folder} holds a generations.jsonl without the record of what it was made "
             f"from ({COMPLETE}). Set --data.corpus_dir to a folder that this program wrote whole, or to a new one."
         )
     if damage := store.damage(corpus.folder):
         return (
-            f"data.corpus_dir={corpus.folder} holds a corpus that is not as it was written ({'; '.join(damage)}). "
+            f"corpus_dir={corpus.folder} holds a corpus that is not as it was written ({'; '.join(damage)}). "
             "Remove that folder to have it generated anew, or set --data.corpus_dir to another."
         )
     made = store.facts(corpus.folder)
@@ -225,7 +225,7 @@ def _foreign(corpus: Corpus, key: dict[str, Any], store: ArtifactStore) -> str |
     if not differ:
         return None
     return (
-        f"data.corpus_dir={corpus.folder} holds a corpus of other settings ({'; '.join(differ)}). Set "
+        f"corpus_dir={corpus.folder} holds a corpus of other settings ({'; '.join(differ)}). Set "
         "--data.corpus_dir to a new folder, leave it out, or set the options to those of the corpus."
     )
 

@@ -27,10 +27,20 @@ OWN_STATE = {
 }
 
 
+def hook_of(module: nn.Module) -> Any:
+    """What accelerate put on a module to bring tensors to it, or None. No public name tells (accelerate 1.15.0)."""
+    return getattr(module, "_hf_hook", None)
+
+
+def attention_of(config: Any) -> str:
+    """How a model computes attention: ``sdpa``, ``eager``, ... No public name tells (transformers 5.23.0)."""
+    return getattr(config, "_attn_implementation", None) or "eager"
+
+
 def input_device(model: PreTrainedModel) -> torch.device:
     """Where a model wants its token ids: the device of its embeddings, or that to which accelerate brings them."""
     embedding: Any = model.get_input_embeddings()
-    device = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
+    device = getattr(hook_of(embedding), "execution_device", None)
     return embedding.weight.device if device is None else torch.device(device)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,11 @@ def weight_entry(names: Iterable[str], config: dict[str, Any] | None = None) -> 
 
 
 def weight_names(folder: Path) -> list[str]:
-    """Names of the weight files of a local folder that transformers would load, the index of shards included."""
+    """Names of the weight files of a local folder that transformers would load, the index of shards included.
+
+    Raises:
+        UserError: If that index is none.
+    """
     config = folder / "config.json"
     entry = weight_entry(_names(folder), read_object(config) if config.is_file() else None)
     if entry is None or not entry.endswith(".index.json"):
@@ -110,8 +113,3 @@ def split_revision(name: str) -> tuple[str, str | None]:
     """
     hub_id, at, revision = name.rpartition("@")
     return (hub_id, revision) if at and hub_id and revision and not typed_path(name).exists() else (name, None)
-
-
-def is_commit(revision: str | None) -> bool:
-    """Whether a revision is the full hash of a commit, which never moves."""
-    return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None

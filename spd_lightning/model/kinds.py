@@ -82,6 +82,7 @@ def check_kind(name: str, config: Any) -> None:
         UserError: Naming what it is.
     """
     kind = config.model_type
+    # which classes a config has, the automatic ones of transformers 5.23.0 tell by no public name
     if getattr(config, "is_encoder_decoder", False):
         what = "an encoder-decoder model"
     elif type(config) not in model_class(config)._model_mapping:

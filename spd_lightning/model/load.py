@@ -37,7 +37,10 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 def resolve_dtype(dtype: Dtype, device: torch.device | str = "cpu") -> torch.dtype:
     """The torch dtype of a name; ``auto`` is bf16 where the device computes it fast, else float32.
 
-    A CPU is fast in bf16 if it has AVX512-BF16 or AMX instructions, a GPU from compute capability 8.0 on.
+    A CPU is fast in bf16 with AVX512-BF16 instructions, as those with AMX have; a GPU from compute capability 8.0 on.
+
+    Raises:
+        UserError: For another name.
     """
     if dtype == "auto":
         if torch.device(device).type == "cuda":
@@ -202,7 +205,11 @@ def load_student(
 
 
 def spread(model: PreTrainedModel, device_map: str) -> PreTrainedModel:
-    """Spread a model in memory over the devices of this process, as ``load_model(device_map="auto")`` does."""
+    """Spread a model in memory over the devices of this process, as ``load_model(device_map="auto")`` does.
+
+    Raises:
+        UserError: For another ``device_map``, or if they and the host's memory together do not hold it.
+    """
     from accelerate import dispatch_model, infer_auto_device_map
 
     if device_map != "auto":

@@ -3,6 +3,7 @@
 torch sends float32 products on a CPU to MKL, which on an AMD EPYC (AVX-512, 2 cores) ran at 228 GFLOP/s, and with few
 rows at a quarter of the memory's rate; oneDNN, which comes with torch as well, ran at 525. With weights packed once it
 was 2 to 4 times as fast in float32 there and up to 2 times in bf16. Results differ from torch's own by rounding.
+The operators' names are those of torch 2.13.0; where one is missing, layers stay as they are.
 """
 
 from __future__ import annotations

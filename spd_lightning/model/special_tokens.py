@@ -93,6 +93,7 @@ def _leave_out(tokenizer: PreTrainedTokenizerBase, rows: int, name: str) -> None
         ", ".join(sorted(beyond)[:3]),
     )
     core["added_tokens"] = kept
+    # of transformers 5.23.0; `backend_tokenizer` gives it, and nothing sets it
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(core))
 
 

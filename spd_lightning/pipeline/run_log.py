@@ -33,7 +33,7 @@ class RunLog(ExperimentWriter):
         self.save()
 
     def _check_log_dir_exists(self) -> None:
-        """What is there stays."""
+        """What is there stays. (A name of Lightning 2.6.6.)"""
 
     def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
         """Add a row, or put it in the place of the one of the same step and names."""

@@ -151,7 +151,7 @@ class Pipeline:
 
     def _save_subspace(self, module: SubspaceExtractionModule) -> Path:
         key = module.subspace_key()
-        path = (folder := self.store.folder("subspace", key)) / "subspace.safetensors"
+        path = (folder := self.store.folder("subspace", key)) / self.run.subspace.name
         if is_rank_zero():
             with self.store.writing(folder) as wanted:
                 if wanted:

@@ -39,7 +39,7 @@ MOST_ARMS = 12
 """With more arms than this each is compared with the base alone (or the first arm, where no base was scored): all pairs
 would be 66 a benchmark and more, and the correction would leave none of them a chance. The report says so."""
 
-Benchmark = tuple[str, str, str]
+TaskMetric = tuple[str, str, str]
 """Task, protocol, and the metric that stands for it."""
 
 
@@ -49,7 +49,7 @@ HOW_ASKED = (
 """What a run notes of a benchmark and its base's answers depend on, beside options of evaluation."""
 
 
-def arms_of(runs: Sequence[Run]) -> dict[Benchmark, dict[str, dict[Any, Answers]]]:
+def arms_of(runs: Sequence[Run]) -> dict[TaskMetric, dict[str, dict[Any, Answers]]]:
     """Benchmark to arm to seed to answers; the base first, then arms in the order of the runs.
 
     Bases are one arm where all runs scored theirs alike, see `bases_of`. Of several runs with one seed and
@@ -59,9 +59,9 @@ def arms_of(runs: Sequence[Run]) -> dict[Benchmark, dict[str, dict[Any, Answers]
     return _arms(runs)[0]
 
 
-def _arms(runs: Sequence[Run]) -> tuple[dict[Benchmark, dict[str, dict[Any, Answers]]], dict[tuple[str, str], str]]:
+def _arms(runs: Sequence[Run]) -> tuple[dict[TaskMetric, dict[str, dict[Any, Answers]]], dict[tuple[str, str], str]]:
     """See `arms_of`; and by task and arm the arm that is its base."""
-    found: dict[Benchmark, dict[str, dict[Any, Answers]]] = {}
+    found: dict[TaskMetric, dict[str, dict[Any, Answers]]] = {}
     own: dict[tuple[str, str], str] = {}
     bases = {task: bases_of(runs, task) for run in runs for task, _ in run.sample_files}
     for trained_arm, group in trained_arms(runs).items():

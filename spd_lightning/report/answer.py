@@ -13,7 +13,7 @@ from spd_lightning.report.chart import Bar, Bars, Intervals, Row
 from spd_lightning.report.notices import first_lines, notices
 from spd_lightning.report.render import Block, Bullets, Figure, Heading
 from spd_lightning.report.runs import Run
-from spd_lightning.report.tables import benchmark_key, is_shown
+from spd_lightning.report.tables import is_shown, task_metric
 from spd_lightning.report.verdict import (
     against_base,
     arms_against_base,
@@ -72,7 +72,7 @@ def answer_of_run(run: Run, unfinished: Mapping[str, str] | None = None) -> Answ
         Row(
             f"{benchmark_name(c)}, n={c['n']}",
             (figures.point(c["delta"], c["ci95"], c["metric"], strong=is_shown(c), sign=True),),
-            figures.GROUPS[splits.get(benchmark_key(c))],
+            figures.GROUPS[splits.get(task_metric(c))],
         )
         for c in found
         if is_share(c["metric"])
@@ -102,7 +102,7 @@ def answer_of_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], unfin
     """
     found, arms = arms_against_base(runs, rows), trained_arms(runs)
     shown = [row for row in found if is_share(row["metric"])]
-    main = [row for row in shown if benchmark_key(row) == benchmark_key(shown[0])]
+    main = [row for row in shown if task_metric(row) == task_metric(shown[0])]
     students = {row["b"]: arms[row["b"]] for row in shown}
     if len(students) > 1 and len(shown) > MOST_ROWS:
         shown = main = sorted(main, key=lambda row: -row["delta"])[:MOST_ROWS]

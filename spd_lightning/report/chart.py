@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+PLOTS = ("png", "svg", "pdf")  # formats of the files that `plots` writes
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Those of Okabe and Ito, which colour-blind readers can tell apart; markers and line styles differ as well."""
 

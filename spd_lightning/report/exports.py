@@ -10,7 +10,7 @@ from typing import Any
 from spd_lightning.report.across import trained_arms
 from spd_lightning.report.render import Section, Table, clean
 from spd_lightning.report.runs import Run
-from spd_lightning.report.tables import benchmark_key
+from spd_lightning.report.tables import task_metric
 from spd_lightning.report.verdict import SPLITS, against_base, arms_against_base, interval_of, model_of, splits_of
 from spd_lightning.report.wording import benchmark_name, format_interval, format_value
 
@@ -107,19 +107,19 @@ def one_line(runs: Sequence[Run], across: Sequence[Mapping[str, Any]]) -> str:
     """
     if len(runs) == 1:
         of_run = splits_of(runs)
-        found = [{**row, "b": "", "split": of_run.get(benchmark_key(row))} for row in against_base(runs[0])]
+        found = [{**row, "b": "", "split": of_run.get(task_metric(row))} for row in against_base(runs[0])]
         arms = {"": list(runs)}
     else:
         found, arms = arms_against_base(runs, across), trained_arms(runs)
     splits: dict[Any, set[str | None]] = {}
     for row in found:
-        splits.setdefault(benchmark_key(row), set()).add(row["split"])
-    keys = list(dict.fromkeys(map(benchmark_key, found)))
+        splits.setdefault(task_metric(row), set()).add(row["split"])
+    keys = list(dict.fromkeys(map(task_metric, found)))
     if not keys:
         return ""
     lines = []
     for name, members in arms.items():
-        of = {benchmark_key(row): row for row in found if row["b"] == name}
+        of = {task_metric(row): row for row in found if row["b"] == name}
         if not of:  # the base alone
             continue
         seeds = str(len({run.seed for run in members}))
@@ -140,7 +140,7 @@ def _cell(runs: Sequence[Run], row: Mapping[str, Any]) -> str:
     change = f"{format_value(row['delta'], metric, sign=True)} {format_interval(interval, metric, sign=True)}".strip()
     if len(runs) > 1 or "students" in row:
         return f"{change}, n={row['n']}"
-    own = [s for s in runs[0].scores if benchmark_key(s) == benchmark_key(row) and s["n"] == row["n"]]
+    own = [s for s in runs[0].scores if task_metric(s) == task_metric(row) and s["n"] == row["n"]]
     values = {s["method"]: s["value"] for s in own}
     if not {"base", str(runs[0].results["method"])} <= set(values):  # of more examples than both answered
         return f"{change}, n={row['n']}"

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from spd_lightning.artifacts.files import write_atomic, write_json
-from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.artifacts.run_folder import REPORT, RunFolder
 from spd_lightning.errors import UserError
 from spd_lightning.report.across import across_rows
 from spd_lightning.report.answer import Answer, answer_of_run, answer_of_runs
+from spd_lightning.report.chart import PLOTS
 from spd_lightning.report.exports import csv_tables, latex_tables, one_line
 from spd_lightning.report.html import render_page
 from spd_lightning.report.notices import MOST_LINES, THE_REST
@@ -20,8 +21,6 @@ from spd_lightning.report.single import one_run
 from spd_lightning.report.unfinished import read_runs
 
 FORMATS = ("md", "html", "json", "csv", "latex")
-PLOTS = ("png", "svg", "pdf")
-WRITTEN = ("plots", "tables", "report.md", "report.html")  # in a run's own folder
 
 
 def write_report(
@@ -49,7 +48,7 @@ def write_report(
     Ranks:
         Call it on rank zero only.
     """
-    out = Path(out)
+    out, folder = Path(out), RunFolder(out)
     for option, given, known in (("format", formats, FORMATS), ("plots", plots, PLOTS)):
         if unknown := [name for name in given if name not in known]:
             raise UserError(f"{option}={','.join(unknown)} (--{option}) is not known. Choose from {','.join(known)}.")
@@ -61,7 +60,7 @@ def write_report(
     inside = out.resolve() in folders
     if inside and len(folders) > 1:
         raise UserError(
-            f"--out {out} is one of the {len(folders)} runs; its results would be overwritten. Choose another."
+            f"out={out} (--out) is one of the {len(folders)} runs; its results would be overwritten. Choose another."
         )
     runs, missing = read_runs(folders)
     if not runs:
@@ -79,16 +78,16 @@ def write_report(
     if line := one_line(runs, across):
         sections[0] = Section(sections[0].title, sections[0].headline, [*sections[0].blocks, Code(line, "To paste")])
     if "json" in formats and not inside and not runs[0].half_done:
-        write_json(RunFolder(out).results, results)
+        write_json(folder.results, results)
     if "csv" in formats:
         for name, text in csv_tables(results).items():
-            write_atomic(out / "tables" / f"{name}.csv", text)
+            write_atomic(folder.tables / f"{name}.csv", text)
     if "latex" in formats:
-        write_atomic(out / "tables" / "report.tex", latex_tables(sections))
-    _write_plots([*answer.figures, *flat(sections)], out / "plots", plots)
-    page = _write_pages(answer, sections, out, formats, plots)
+        write_atomic(folder.tables / "report.tex", latex_tables(sections))
+    _write_plots([*answer.figures, *flat(sections)], folder.plots, plots)
+    page = _write_pages(answer, sections, folder, formats, plots)
     if inside:
-        RunFolder(out).manifest.wrote(WRITTEN)
+        folder.manifest.wrote(REPORT)
     return page
 
 
@@ -102,13 +101,13 @@ def _write_plots(blocks: Sequence[Block], folder: Path, plots: Collection[str]) 
 
 
 def _write_pages(
-    answer: Answer, sections: Sequence[Section], out: Path, formats: Collection[str], plots: Collection[str]
+    answer: Answer, sections: Sequence[Section], folder: RunFolder, formats: Collection[str], plots: Collection[str]
 ) -> Path:
     """Markdown and page."""
     if "md" in formats:
         kind = next((kind for kind in ("png", "svg") if kind in plots), None)
         blocks = [*answer.blocks(), *flat(sections)]
-        write_atomic(out / "report.md", render_markdown(answer.question, blocks, kind))
+        write_atomic(folder.report, render_markdown(answer.question, blocks, kind))
     if "html" in formats:
-        return write_atomic(out / "report.html", render_page(answer, sections))
-    return out
+        return write_atomic(folder.page, render_page(answer, sections))
+    return folder.path

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from spd_lightning.subspace.compare import SiteComparison
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-FORMATS = ("png", "svg", "pdf")
 NO_DATE: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
     "svg": {"Date": None, "Creator": None},

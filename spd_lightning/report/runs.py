@@ -17,14 +17,13 @@ import numpy as np
 from spd_lightning.artifacts.expressions import marked
 from spd_lightning.artifacts.files import read_jsonl
 from spd_lightning.artifacts.reading import absent, reading
-from spd_lightning.artifacts.run_folder import RunFolder
+from spd_lightning.artifacts.run_folder import REPORT, RunFolder
 from spd_lightning.artifacts.settings import flatten, is_compared
 from spd_lightning.errors import UserError
 from spd_lightning.report.schema import read_results
 from spd_lightning.subspace.files import read_safetensors, site_keys
 from spd_lightning.tasks import is_generated
 
-NOT_READ = ("adapter", "plots", "tables", "report.md", "report.html")  # of what a run's manifest lists, by a report
 COMPUTE = ("spd_lightning", "torch", "lightning", "transformers", "tokenizers", "peft", "numpy")  # what numbers need
 
 
@@ -218,7 +217,8 @@ def assemble(folder: RunFolder, results: dict[str, Any], half_done: str = "") ->
     """
     metadata, spectra = _read_subspace(folder.subspace)
     small = (folder.configuration(), folder.environment(), results, metadata, spectra, folder.keys())
-    changed = folder.manifest.changed(left_out={*NOT_READ, *(p.path.name for p in folder.rounds())}) or ()
+    not_read = {folder.adapter.name, *REPORT, *(p.path.name for p in folder.rounds())}  # by a report
+    changed = folder.manifest.changed(left_out=not_read) or ()
     return Run(folder.path, *small, half_done, tuple(changed))
 
 

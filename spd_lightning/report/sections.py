@@ -102,12 +102,12 @@ def arithmetic_blocks(run: Run) -> list[Block]:
         lines.append(
             f"Rounding noise of the base, measured between two batch sizes ({how}): {'; '.join(texts)}. On a single "
             "text a difference of that size is rounding"
-            + ("; --evaluation.dtype float32 makes it small." if how.startswith("bf") else ".")
+            + ("; dtype=float32 (--evaluation.dtype) makes it small." if how.startswith("bf") else ".")
         )
     for method, share in kept.items():
         lines.append(
             f"All weights of {method} were trained, and its dtype keeps {100 * share:.1f}% of what they learned. Score "
-            "it with --evaluation.dtype float32 for all of it."
+            "it with dtype=float32 (--evaluation.dtype) for all of it."
         )
     return [Bullets(lines)] if lines else []
 

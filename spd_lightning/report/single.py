@@ -71,7 +71,7 @@ def _scores(run: Run) -> Section:
 def _first_scores(run: Run) -> str:
     """All methods on the benchmark that the run is about."""
     first = next((s for s in run.scores if s["split"] == "in"), run.scores[0])
-    same = [s for s in run.scores if tables.benchmark_key(s) == tables.benchmark_key(first)]
+    same = [s for s in run.scores if tables.task_metric(s) == tables.task_metric(first)]
     unit = "%" if is_share(first["metric"]) else " nats"
     shown = ", ".join(f"{s['method']} {format_value(s['value'], s['metric'])}{unit}" for s in same)
     others = len({s["task"] for s in run.scores}) - 1

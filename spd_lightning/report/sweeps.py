@@ -12,10 +12,12 @@ from typing import Any
 from spd_lightning.evaluation.statistics import over_seeds
 from spd_lightning.report.render import Table
 from spd_lightning.report.runs import Run
-from spd_lightning.report.tables import benchmark_key
+from spd_lightning.report.tables import task_metric
 from spd_lightning.report.wording import benchmark_name, format_interval, format_value, metric_name
 from spd_lightning.scoring.verdicts import is_share
 from spd_lightning.tasks import is_generated
+
+ROW, COLUMN = "subspace.rank", "subspace.layers"  # options of a grid's rows and columns
 
 LONGEST_LABEL = 80  # characters; the table of runs has every option in which runs differ
 
@@ -190,9 +192,7 @@ def _order(values: set[Any]) -> list[Any]:
     return sorted(values, key=lambda v: (not is_number[v], v if is_number[v] else math.inf, str(v)))
 
 
-def sweep_grid(
-    runs: Sequence[Run], row_option: str = "subspace.rank", column_option: str = "subspace.layers"
-) -> Grid | None:
+def sweep_grid(runs: Sequence[Run]) -> Grid | None:
     """The trained method's in-domain score over rank and layers, averaged over the seeds of a cell.
 
     Runs of another method, task or model are none of its cells, nor are those that would share a cell and differ in
@@ -207,24 +207,24 @@ def sweep_grid(
         families.setdefault(json.dumps(kind, default=str), []).append(run)
 
     def cells_of(found: Sequence[Run]) -> int:
-        return len({(str(run.option(row_option)), str(run.option(column_option))) for run in found})
+        return len({(str(run.option(ROW)), str(run.option(COLUMN))) for run in found})
 
     several, runs = len(families) > 1, max(families.values(), key=cells_of)
     shared: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        shared.setdefault((str(run.option(row_option)), str(run.option(column_option))), []).append(run)
+        shared.setdefault((str(run.option(ROW)), str(run.option(COLUMN))), []).append(run)
     mixed = sorted({name for cell in shared.values() for name in varying_options(cell)})
     settings: dict[str, list[Run]] = {}
     for run in runs:
         settings.setdefault(json.dumps([run.conditions.get(name) for name in mixed], default=str), []).append(run)
     runs = max(settings.values(), key=cells_of)
-    if not {row_option, column_option} & set(varying_options(runs)):
+    if not {ROW, COLUMN} & set(varying_options(runs)):
         return None
     target = None
     for run in runs:
         trained = [s for s in run.scores if s["method"] == run.results["method"]] or run.scores
         target = next(
-            (benchmark_key(s) for s in trained if s["split"] == "in"), benchmark_key(trained[0]) if trained else None
+            (task_metric(s) for s in trained if s["split"] == "in"), task_metric(trained[0]) if trained else None
         )
         if target is not None:
             break
@@ -238,8 +238,8 @@ def sweep_grid(
     cells: dict[tuple[Any, Any], list[tuple[Any, dict[str, Any]]]] = {}
     for run in runs:
         for s in run.scores:
-            if benchmark_key(s) == target and s["method"] == run.results["method"]:
-                cells.setdefault((place(run, row_option), place(run, column_option)), []).append((run.seed, s))
+            if task_metric(s) == target and s["method"] == run.results["method"]:
+                cells.setdefault((place(run, ROW), place(run, COLUMN)), []).append((run.seed, s))
     rows, columns = _order({k[0] for k in cells}), _order({k[1] for k in cells})
     found = [[_cell(cells.get((r, c), []), target[2]) for c in columns] for r in rows]
     title = f"{benchmark_name({'task': target[0], 'protocol': target[1]})}, {metric_name(target[2])}"
@@ -252,7 +252,7 @@ def sweep_grid(
     names = [str(r) for r in rows], [str(c) for c in columns]
     widths = sorted(cell[2] for line in found for cell in line if cell[2] is not None)
     noise = widths[len(widths) // 2] if widths else 0.0
-    return Grid(title, target[2], row_option, column_option, *names, values, intervals, noise, given - len(runs))
+    return Grid(title, target[2], ROW, COLUMN, *names, values, intervals, noise, given - len(runs))
 
 
 def _cell(found: Sequence[tuple[Any, Mapping[str, Any]]], metric: str) -> tuple[Any, Any, Any]:

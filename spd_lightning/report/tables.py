@@ -35,7 +35,7 @@ MARK = "†"
 SMALLEST = "smallest effect seen"  # the true difference that a comparison shows in 4 of 5 trials
 
 
-def benchmark_key(row: Mapping[str, Any]) -> tuple[str, str, str]:
+def task_metric(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """What a row is of: task, protocol and metric."""
     return row["task"], row["protocol"], row["metric"]
 
@@ -60,7 +60,7 @@ def _best(run: Run, key: tuple[str, str, str], scores: Mapping[str, Mapping[str,
         return None
     pick = max if is_share(key[2]) else min
     best = pick(scores, key=lambda m: scores[m]["value"])
-    shown = {frozenset((c["a"], c["b"])) for c in run.comparisons if benchmark_key(c) == key and is_shown(c)}
+    shown = {frozenset((c["a"], c["b"])) for c in run.comparisons if task_metric(c) == key and is_shown(c)}
     return best if all(frozenset((best, other)) in shown for other in scores if other != best) else None
 
 
@@ -69,8 +69,8 @@ def score_table(run: Run) -> Table:
     methods = method_order(s["method"] for s in run.scores)
     rows: list[tuple[str, ...]] = []
     marked = set()
-    for key in dict.fromkeys(benchmark_key(s) for s in run.scores):
-        scores = {s["method"]: s for s in run.scores if benchmark_key(s) == key}
+    for key in dict.fromkeys(task_metric(s) for s in run.scores):
+        scores = {s["method"]: s for s in run.scores if task_metric(s) == key}
         first = next(iter(scores.values()))
         counts = dict.fromkeys(str(scores[m]["n"]) for m in methods if m in scores)
         cells = [

@@ -12,6 +12,8 @@ from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.report.runs import Run, assemble, read_run
 from spd_lightning.report.schema import SCHEMA
 
+SWEEP = ".sweep"  # in a sweep's folder: how each of its points ended
+
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[Run], dict[str, str]]:
     """The finished runs among some folders, and why others are not among them.
@@ -41,7 +43,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], dict[str, str]]:
 def failed_points(parent: Path) -> dict[str, str]:
     """Points of the sweep in a folder whose command failed: name to reason."""
     failed = {}
-    for record in sorted((parent / ".sweep").glob("*.json")):
+    for record in sorted((parent / SWEEP).glob("*.json")):
         if status := or_nothing(read_object, record).get("status"):
             log = record.with_suffix(".log")
             with contextlib.suppress(OSError):

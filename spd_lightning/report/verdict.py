@@ -16,7 +16,7 @@ from spd_lightning.evaluation.statistics import ALPHA, holm
 from spd_lightning.report.across import is_base, trained_arms
 from spd_lightning.report.runs import Run
 from spd_lightning.report.sweeps import varying_options
-from spd_lightning.report.tables import benchmark_key, is_shown
+from spd_lightning.report.tables import is_shown, task_metric
 from spd_lightning.report.wording import benchmark_name, format_interval, format_value
 from spd_lightning.scoring.verdicts import is_share
 
@@ -60,7 +60,7 @@ def listing(words: Sequence[str]) -> str:
 
 def splits_of(runs: Iterable[Run]) -> dict[tuple[str, str, str], str | None]:
     """Benchmark to its split for what these runs, of one arm, were trained on."""
-    return {benchmark_key(s): s["split"] for run in runs for s in run.scores if s["split"] is not None}
+    return {task_metric(s): s["split"] for run in runs for s in run.scores if s["split"] is not None}
 
 
 def points(delta: float, interval: Sequence[float] | None, metric: str) -> str:
@@ -82,7 +82,7 @@ def against_base(run: Run) -> list[dict[str, Any]]:
     splits = splits_of([run])
     rows = [c for c in run.comparisons if (c["a"], c["b"]) == ("base", run.results["method"])]
     rows = [c for c in rows if c["p_holm"] is not None]
-    return sorted(rows, key=lambda c: SPLITS.index(splits.get(benchmark_key(c))))
+    return sorted(rows, key=lambda c: SPLITS.index(splits.get(task_metric(c))))
 
 
 def sentence_of_run(run: Run) -> str:
@@ -145,7 +145,7 @@ def arms_against_base(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) ->
     """Of the comparisons across runs those of a trained arm with a base, each with its ``split``: in domain first."""
     splits = {name: splits_of(members) for name, members in trained_arms(runs).items()}
     found = [
-        {**row, "split": splits[row["b"]].get(benchmark_key(row))}
+        {**row, "split": splits[row["b"]].get(task_metric(row))}
         for row in rows
         if is_base(row["a"]) and row["b"] in splits
     ]
@@ -168,16 +168,16 @@ def sentence_of_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> 
     found, arms = arms_against_base(runs, rows), trained_arms(runs)
     between = [row for row in rows if row["a"] in arms and row["b"] in arms]
     if not found and between:
-        main = [row for row in between if benchmark_key(row) == benchmark_key(between[0])]
+        main = [row for row in between if task_metric(row) == task_metric(between[0])]
         return f"No student was compared with its base. On {benchmark_name(main[0])}: {_pairs(main)}{_alone(main)}."
     if not found:
         return _not_compared(runs)
-    main = [row for row in found if benchmark_key(row) == benchmark_key(found[0])]
+    main = [row for row in found if task_metric(row) == task_metric(found[0])]
     if len({row["b"] for row in found}) == 1:
         return _one_arm(main[0], found[1:], rows, arms[main[0]["b"]])
     others: dict[str, list[Mapping[str, Any]]] = {}
     for row in found:
-        if benchmark_key(row) != benchmark_key(main[0]):
+        if task_metric(row) != task_metric(main[0]):
             others.setdefault(benchmark_name(row), []).append(row)
     return _several_arms(main, others, between, arms)
 
@@ -232,7 +232,7 @@ def _several_arms(
     best = max(main, key=lambda row: sign * row["delta"])
     text += f". Best: {best['b']}, {points(best['delta'], interval_of(best), best['metric'])}, {_size(best)}"
     text += _changed(arms[best["b"]], best["task"])
-    pairs = [row for row in between if benchmark_key(row) == benchmark_key(best)]
+    pairs = [row for row in between if task_metric(row) == task_metric(best)]
     text += f". {_pairs(pairs)}" if pairs else ""
     said = []
     for name, rows in list(others.items())[:MOST_BESIDE]:

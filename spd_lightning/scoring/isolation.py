@@ -277,13 +277,13 @@ def consent_message() -> str:
     return (
         f"Not run: scoring executes programs that a model wrote, and this machine offers only isolation tier "
         f"{isolation.tier} ({isolation.name}), which is not a sandbox (docs/sandbox.md). Install bubblewrap, or set "
-        f"--evaluation.allow_code_execution=true (or {CONSENT_VARIABLE}=1) to run them."
+        f"allow_code_execution=true (--evaluation.allow_code_execution), or {CONSENT_VARIABLE}=1, to run them."
     )
 
 
 def _settings(isolation: Isolation) -> dict[str, Any]:
     """What a supervisor must know."""
-    python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+    python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)  # of Python 3.11
     if isolation.tier in (LANDLOCK, 3) and os.getuid() == 0 and not _open_to_all(python):
         # an interpreter in root's home; look for its like
         name = f"python{sys.version_info.major}.{sys.version_info.minor}"

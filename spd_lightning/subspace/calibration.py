@@ -213,10 +213,11 @@ def calibration_health(asked: int | None, facts: Mapping[str, Any], task: str = 
     if lost:
         reasons = "; ".join(f"{reason}: {len(ids)}" for reason, ids in facts["skipped"].items())
         found.append(
-            f"{lost} of {used + lost} calibration examples are lost ({reasons}). Raise --subspace.max_length, or mend "
-            "the spans of these examples."
+            f"{lost} of {used + lost} calibration examples are lost ({reasons}). Raise max_length "
+            "(--subspace.max_length), or mend the spans of these examples."
         )
     if cut > lost:
-        found.append(f"Spans of {counted(cut - lost, 'example')} used are cut. Raise --subspace.max_length.")
+        spans = f"Spans of {counted(cut - lost, 'example')} used"
+        found.append(f"{spans} are cut. Raise max_length (--subspace.max_length).")
     figures = {"examples": used, "lost": lost / max(used + lost, 1), "tokens_in_S": facts["num_correctness_tokens"]}
     return Health(f"extract {task}".rstrip(), figures, tuple(found))

@@ -114,7 +114,7 @@ def choice_problems(basis: str, strength: float) -> list[str]:
 def other_problems(basis: str, task: Tasks, basis_task: str | None) -> list[str]:
     """What is wrong with the task of basis ``other``, one sentence each; empty if nothing is."""
     if basis == "other" and basis_task in (None, *names_of(task)):
-        return [f"basis=other needs another task than {label(task)}. Set --subspace.basis_task to one."]
+        return [f"basis=other needs a basis_task other than {label(task)}. Set --subspace.basis_task to one."]
     if basis != "other" and basis_task is not None:
         return [f"basis_task={basis_task} is the task of basis other, and basis={basis}. Set --subspace.basis other."]
     return []

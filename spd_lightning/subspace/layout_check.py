@@ -101,7 +101,8 @@ def _eager(model: PreTrainedModel) -> Iterator[None]:
     config: Any = model.config
     parts = [config, *(part for name in config.sub_configs if (part := getattr(config, name, None)) is not None)]
     before = [part._attn_implementation for part in parts]
-    # Layers read it at each call. set_attn_implementation refuses those that do not go through its interface (Falcon).
+    # Layers read it at each call. set_attn_implementation refuses those that do not go through its interface (Falcon),
+    # and of transformers 5.23.0 there is no other way.
     config._attn_implementation = "eager"
     try:
         yield

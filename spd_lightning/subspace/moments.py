@@ -170,7 +170,8 @@ class Moments:
         """
         for (layer, side), site in self.sites.items():
             where = f"layer {layer}, side {side}, forward in {dtype}"
-            advice = "Set --subspace.dtype=float32" + (" (it is: look at the weights)." if dtype == "float32" else ".")
+            is_float32 = dtype == "float32"
+            advice = "Look at its weights." if is_float32 else "Set dtype=float32 (--subspace.dtype)."
             if not torch.isfinite(site.second_moment).all():
                 raise UserError(f"The gradients at {where} are not finite. {advice}")
             if site.count and not site.second_moment.any():

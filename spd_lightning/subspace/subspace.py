@@ -146,7 +146,10 @@ class CapabilitySubspace(Shown):
             UserError: If the model is another one, or lacks a target site, or its kv_dim differs.
         """
         name = self.metadata.get("model", "another model")
-        advice = "Extract again with --subspace.model_name_or_path set to this model, or load the model it belongs to."
+        advice = (
+            "Extract again with model_name_or_path (--subspace.model_name_or_path) set to this model, or load the "
+            "model it belongs to."
+        )
         if isinstance(model, str):
             known = self.metadata.get("fingerprint")
             if known is not None and known != model:

@@ -96,7 +96,11 @@ def render_command(command: Sequence[str], options: dict[str, Any]) -> list[str]
 
 
 def points(sweep: Sweep) -> list[Point]:
-    """The points of a sweep, each with a name that covers its command and the content of its config files."""
+    """The points of a sweep, each with a name that covers its command and the content of its config files.
+
+    Raises:
+        UserError: If such a file is not there.
+    """
     found = []
     for options in grid(sweep.parameters):
         command = render_command(sweep.command, options)

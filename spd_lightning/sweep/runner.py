@@ -26,9 +26,11 @@ from pathlib import Path
 from spd_lightning.artifacts.files import write_json
 from spd_lightning.artifacts.locks import file_lock
 from spd_lightning.artifacts.reading import or_nothing, read_object
+from spd_lightning.artifacts.run_folder import RunFolder
 from spd_lightning.errors import UserError, counted
 from spd_lightning.processes import PARENT
 from spd_lightning.report import read_run, render, sweeps, write_report
+from spd_lightning.report.unfinished import SWEEP
 from spd_lightning.sweep.grid import Point, Sweep, cover, points, waves
 
 
@@ -117,14 +119,14 @@ def _visible_devices() -> list[str]:
     return [str(i) for i in range(torch.cuda.device_count())]
 
 
-def check(sweep: Sweep, runner: Runner, logs: Path) -> None:
+def check(sweep: Sweep, runner: Runner, out: Path) -> None:
     """Parse every key and value with the command's own parser; nothing is loaded or run.
 
     Raises:
         UserError: With the parser's own message, if it refuses one.
     """
     chosen = cover(points(sweep))
-    commands = [([*p.command, "--print_config"], logs / f"check-{i}.log") for i, p in enumerate(chosen)]
+    commands = [([*p.command, "--print_config"], out / SWEEP / f"check-{i}.log") for i, p in enumerate(chosen)]
     for point, (_, log), status in zip(chosen, commands, runner.map(commands)):
         if status != 0:
             shown = " ".join(f"--{k}={v}" for k, v in point.options.items())
@@ -138,8 +140,8 @@ def tail(log: Path, lines: int = 8) -> str:
 
 def is_done(point: Point, out: Path) -> bool:
     """Whether a point finished before: its record says status 0, and its results are there."""
-    record = out / ".sweep" / f"{point.name}.json"
-    return (out / point.name / "results.json").is_file() and or_nothing(read_object, record).get("status") == 0
+    record = out / SWEEP / f"{point.name}.json"
+    return RunFolder(out / point.name).results.is_file() and or_nothing(read_object, record).get("status") == 0
 
 
 def run_sweep(sweep: Sweep, out: Path, workers: int) -> Path:
@@ -153,7 +155,7 @@ def run_sweep(sweep: Sweep, out: Path, workers: int) -> Path:
     Raises:
         UserError: If another process runs this sweep, the check fails, or points failed (with the end of their logs).
     """
-    runner, state = Runner(workers), out / ".sweep"
+    runner, state = Runner(workers), out / SWEEP
     with file_lock(state / "lock", f"Sweep folder {out}"):
         every = points(sweep)
         todo = [p for p in every if not is_done(p, out)]
@@ -163,7 +165,7 @@ def run_sweep(sweep: Sweep, out: Path, workers: int) -> Path:
         )
         failed: list[Point] = []
         if todo:
-            check(sweep, runner, state)
+            check(sweep, runner, out)
         for wave in waves(todo):
             started = time.monotonic()
             commands = [([*p.command, f"--run_dir={out / p.name}"], state / f"{p.name}.log") for p in wave]

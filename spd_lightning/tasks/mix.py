@@ -41,7 +41,7 @@ def names_of(task: str | Sequence[str] | Mapping[str, float]) -> list[str]:
         same = (key, variant or getattr(TASKS.get(key), "default_difficulty", ""))
         if same in seen:
             twice = f"names {name} twice" if seen[same] == name else f"names one task twice, as {seen[same]} and {name}"
-            raise UserError(f"subspace.task {twice}. Name it once, with a weight if it is to count for more.")
+            raise UserError(f"task (--subspace.task) {twice}. Name it once, with a weight if it is to count for more.")
         seen[same] = name
     return names
 

@@ -274,7 +274,7 @@ def commit_of(hub_id: str) -> str | None:
         _commits[hub_id] = commit
         if commit != wanted and is_rank_zero():
             log.warning(
-                "%s: %s is at commit %s and may move; --data_revision '{%s: %s}' keeps it",
+                "%s: %s is at commit %s and may move; data_revision (--data_revision '{%s: %s}') keeps it",
                 *(hub_id, wanted or "its main branch", commit, hub_id, commit),
             )
     return _commits[hub_id]

@@ -170,7 +170,7 @@ def test_a_dry_run_takes_two_of_each_and_an_estimate_counts_both(
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["--subspace.task=[letters, letters]"], "error: subspace.task names letters twice. Name it once"),
+        (["--subspace.task=[letters, letters]"], "error: task (--subspace.task) names letters twice. Name it once"),
         (["--subspace.task={letters: 0, arithmetic: 1}"], "error: subspace.task: the weight of letters is 0.0. Set it"),
         (
             ["--subspace.task={letters:1}"],

@@ -112,12 +112,6 @@ class Browser:
             raise RuntimeError(json.dumps(answer["exceptionDetails"])[:1000])
         return answer["result"].get("value")
 
-    def screenshot(self, path: Path, whole: bool = False) -> Path:
-        """A PNG of the window, or of the whole page."""
-        found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(found["data"]))
-        return path
-
     def pdf(self, path: Path) -> Path:
         """The page, printed on A4."""
         found = self.call("Page.printToPDF", preferCSSPageSize=True, printBackground=False)

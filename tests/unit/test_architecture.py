@@ -52,6 +52,31 @@ LONG = {
     "scoring/sandbox/plain.py": "both sides of the pipe read one grammar, which stands in one file",
 }
 
+# Names that libraries keep to themselves: file to library, names, and the test that fails where one is no longer it.
+PRIVATE = {
+    "cli/help.py": ("Python", ("_actions",), "unit/cli/test_option_table.py"),
+    "cli/parser.py": ("jsonargparse", ("_parse_ckpt_path", "_typehint"), "unit/cli/test_option_table.py"),
+    "cli/program.py": ("Lightning", ("_run_subcommand",), "unit/cli/test_parser.py"),
+    "cli/start.py": ("Python", ("_run_exitfuncs",), "unit/cli/test_lifetime.py"),
+    "evaluation/metrics.py": ("evaluate", ("_compute", "_info"), "unit/evaluation/test_metrics.py"),
+    "model/anatomy.py": ("accelerate", ("_attn_implementation", "_hf_hook"), "unit/model/test_device_map.py"),
+    "model/kinds.py": ("transformers", ("_model_mapping",), "zoo/damaged/test_damaged.py"),
+    "model/packed_linear.py": (
+        "torch",
+        ("_is_mkldnn_bf16_supported", "_linear_pointwise", "_reorder_linear_weight"),
+        "unit/model/test_packed_linear.py",
+    ),
+    "model/special_tokens.py": ("transformers", ("_tokenizer",), "unit/model/test_special_tokens.py"),
+    "pipeline/lightning_names.py": (
+        "Lightning",
+        ("_MultiProcessingLauncher", "_signal_connector", "_sigterm_notifier_fn", "_timeout"),
+        "unit/pipeline/test_lightning_names.py",
+    ),
+    "pipeline/run_log.py": ("Lightning", ("_check_log_dir_exists",), "unit/pipeline/test_run_log.py"),
+    "scoring/isolation.py": ("Python", ("_base_executable",), "unit/scoring/test_execution.py"),
+    "subspace/layout_check.py": ("transformers", ("_attn_implementation",), "unit/subspace/test_layout_check.py"),
+}
+
 # Modules whose tests stand in a file of another name, under tests/.
 TESTED_IN = {
     "artifacts/locks.py": "unit/artifacts/test_files.py",
@@ -266,6 +291,74 @@ def too_long(package: Path) -> list[str]:
     names = sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
     lines = {name: len((package / name).read_text(encoding="utf-8").splitlines()) for name in names}
     return [f"{name} has {count} lines" for name, count in lines.items() if count > MOST_LINES and name not in LONG]
+
+
+def private_names(package: Path) -> dict[str, set[str]]:
+    """By file, the names with an underscore that are a library's: taken from one, or methods that only one calls."""
+    trees = {name: ast.parse((package / name).read_text(encoding="utf-8")) for name in files(package)}
+    nodes = [node for tree in trees.values() for node in ast.walk(tree)]
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    ours = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    ours |= {node.attr for node in attributes if isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self"}
+    ours |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    ours |= {"_exit"}  # of `os`, where it is documented
+    called = {node.attr for node in attributes}
+    found = {
+        name: {n for n in _taken(tree) - ours | _methods(tree) - called if _is_private(n)}
+        for name, tree in trees.items()
+    }
+    return {name: names for name, names in found.items() if names}
+
+
+def _taken(tree: ast.AST) -> set[str]:
+    """Attributes of anything but oneself, what is imported, and what is asked for by its text."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+            found.add(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr", "setattr"):
+            found |= {str(asked.value) for asked in node.args[1:2] if isinstance(asked, ast.Constant)}
+    return found
+
+
+def _methods(tree: ast.AST) -> set[str]:
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    return {part.name for node in classes for part in node.body if isinstance(part, ast.FunctionDef)}
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("_")
+
+
+def versions() -> dict[str, str]:
+    """What is tested, by the name that a line in the package has for it."""
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").split())
+    return {**pinned, "Lightning": pinned["lightning"], "Python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+
+
+def test_private_names_of_libraries_are_few_and_each_tells_the_version_that_was_tested() -> None:
+    """One more, or another version: look whether there is a public way now, and whether the name means the same."""
+    package = ROOT / PACKAGE
+    assert private_names(package) == {file: set(names) for file, (_, names, _) in PRIVATE.items()}
+    silent = []
+    for file, (library, _, test) in PRIVATE.items():
+        said = re.compile(rf"{library}\W{{1,2}}{re.escape(versions()[library])}\b")
+        silent += [] if said.search((package / file).read_text(encoding="utf-8")) else [f"{file}: {said.pattern}"]
+        assert (ROOT / "tests" / test).is_file(), test
+    assert silent == []
+
+
+def test_a_private_name_of_a_library_is_found(tmp_path: Path) -> None:
+    package = tmp_path / PACKAGE
+    shutil.copytree(ROOT / PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    lines = ("parser._groups", "from torch import _C", "getattr(model, '_tied', None)", "model._own()", "os._exit(0)")
+    with (package / "errors.py").open("a", encoding="utf-8") as copy:
+        copy.write(
+            "\n".join(("", *lines, "class Own(Base):", "    def _hook(self): ...", "    def _own(self): ...", ""))
+        )
+    assert private_names(package)["errors.py"] == {"_groups", "_C", "_tied", "_hook"}
 
 
 RULES = (against_the_order, knows_lightning, knows_the_package, too_long)

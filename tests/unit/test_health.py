@@ -43,7 +43,10 @@ def test_a_sound_corpus_gives_figures_and_no_warning() -> None:
 def test_each_fault_of_a_corpus_is_warned_of_with_what_to_try() -> None:
     texts = ["a", "b", "c", "d"]
     empty = corpus_health([record(t) for t in ("a", " ", "", "d")], questions())
-    assert warned(empty, "2 of 4 completions are empty", "--data.prompt_format chat") and empty.figures["empty"] == 0.5
+    assert (
+        warned(empty, "2 of 4 completions are empty", "prompt_format=chat (--data.prompt_format)")
+        and empty.figures["empty"] == 0.5
+    )
     chat = corpus_health([record(""), record("b")], questions(prompts=2, prompt_format="chat"))
     assert warned(chat, "1 of 2") and "prompt_format" not in chat.warnings[0]
     cut = corpus_health([record(t, finish="length") for t in texts], questions())
@@ -68,7 +71,7 @@ def test_a_run_ends_instead_of_training_on_what_is_left() -> None:
     with pytest.raises(UserError, match=r"Only 1 of 4 completions hold text \(3 are empty\), and min_completions="):
         refuse_few(records, questions(), 0.5)
     refuse_few(records, questions(), 0.25)
-    with pytest.raises(UserError, match=r"1 are empty, 6 were left out \(--data.long_prompts\)"):
+    with pytest.raises(UserError, match=r"1 are empty, 6 were left out by long_prompts \(--data.long_prompts\)"):
         refuse_few([record("a"), record("")], questions(prompts=8), 0.5)
 
 

@@ -122,6 +122,7 @@ def in_a_file(folder: Path) -> None:
 def refused_point(folder: Path) -> None:
     def run_all(commands: list[tuple[list[str], Path]]) -> list[int]:
         for _, log in commands:
+            log.parent.mkdir(exist_ok=True)
             log.write_text("no such option\n")
         return [2] * len(commands)
 

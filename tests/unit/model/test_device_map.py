@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
 from spd_lightning.cli.program import main
 from spd_lightning.errors import UserError
@@ -18,7 +19,7 @@ from spd_lightning.finetuning.student import save_adapter
 from spd_lightning.generation.engine import generate
 from spd_lightning.generation.requests import build_requests
 from spd_lightning.generation.sampling import SamplingParams
-from spd_lightning.model.anatomy import decoder_layers, input_device
+from spd_lightning.model.anatomy import attention_of, decoder_layers, hook_of, input_device
 from spd_lightning.model.load import check_one_process, load_model, load_student, spread
 from spd_lightning.subspace.capture import Batch, capture_gradients
 from spd_lightning.subspace.projection import fold_projection, project_kv
@@ -147,3 +148,14 @@ def test_one_option_for_all_stages(tiny_model_dir: str, tmp_path: Path, monkeypa
         assert main(args) == 0
     for name in ("corpus/generations.jsonl", "subspace/subspace.safetensors", "samples/letters.spd.jsonl"):
         assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes()
+
+
+def test_the_names_that_libraries_keep_to_themselves_still_mean_the_same(tiny_model_dir: str) -> None:
+    layer = torch.nn.Linear(2, 2)
+    assert hook_of(layer) is None
+    add_hook_to_module(layer, AlignDevicesHook(execution_device="cpu"))
+    assert hook_of(layer).execution_device == "cpu"
+    model = load_model(tiny_model_dir, torch.float32)
+    for attention in ("eager", "sdpa"):
+        model.set_attn_implementation(attention)
+        assert attention_of(model.config) == attention

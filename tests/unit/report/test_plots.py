@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spd_lightning.report import fonts, plots
-from spd_lightning.report.chart import Bar, Bars
+from spd_lightning.report.chart import PLOTS, Bar, Bars
 from tests.unit.report.test_svg import CHARTS
 
 NAMES = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
@@ -22,7 +22,7 @@ def test_every_chart_is_drawn_for_a_paper(name: str, tmp_path: Path) -> None:
 
 def test_all_formats_hold_no_date_and_their_fonts(tmp_path: Path) -> None:
     chart = CHARTS["forest"]
-    files = [plots.write_chart(chart, tmp_path / part, "f", plots.FORMATS) for part in ("a", "b")]
+    files = [plots.write_chart(chart, tmp_path / part, "f", PLOTS) for part in ("a", "b")]
     for first, again in zip(*files):
         data = first.read_bytes()
         assert data.startswith(NAMES[first.suffix[1:]]) and data == again.read_bytes()
@@ -38,7 +38,7 @@ def test_other_scripts_are_drawn_or_told(tmp_path: Path, caplog: pytest.LogCaptu
     names, instead = fonts.families(["算数 🚀 한국어"])
     assert names[0] == fonts.OWN and set(instead.values()) <= {f"U+{ord(c):04X}" for c in "算数🚀한국어"}
     assert bool(instead) == ("No font of this machine draws" in caplog.text)
-    plots.write_chart(chart, tmp_path, "f", plots.FORMATS)  # a missing glyph is a warning, which fails
+    plots.write_chart(chart, tmp_path, "f", PLOTS)  # a missing glyph is a warning, which fails
 
 
 def test_without_any_other_font_codes_stand_for_characters(

@@ -678,7 +678,7 @@ def test_sections_on_the_first_round_say_so_where_there_are_later_ones(tmp_path:
 
 def test_report_refuses_to_overwrite_a_run(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=2)]
-    with pytest.raises(UserError, match=r"--out .*a is one of the 2 runs"):
+    with pytest.raises(UserError, match=r"out=.*a .--out. is one of the 2 runs"):
         write_report(runs, runs[0])
     with pytest.raises(UserError, match="No run folder given"):
         write_report([], tmp_path / "out")

@@ -286,8 +286,8 @@ def test_basis_other_is_the_capability_of_another_task(tiny_model_dir, tmp_path)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"basis": "other"}, "basis=other needs another task than arithmetic. Set --subspace.basis_task"),
-        ({"basis": "other", "basis_task": "arithmetic"}, "basis=other needs another task than arithmetic"),
+        ({"basis": "other"}, "basis=other needs a basis_task other than arithmetic. Set --subspace.basis_task"),
+        ({"basis": "other", "basis_task": "arithmetic"}, "basis=other needs a basis_task other than arithmetic"),
         ({"basis_task": "letters"}, "basis_task=letters is the task of basis other, and basis=capability"),
         ({"basis": "other", "basis_task": "leters"}, "leters"),
     ],

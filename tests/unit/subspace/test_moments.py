@@ -76,7 +76,9 @@ def test_files_that_are_not_moments_are_refused(tmp_path):
 def test_gradients_without_direction_are_refused():
     with pytest.raises(UserError, match="layer 3, side k, forward in bfloat16 are all zero"):
         moments_of(torch.zeros(4, 4)).check("bfloat16")
-    with pytest.raises(UserError, match=r"layer 3, side k, forward in bfloat16 are not finite. Set .*float32\.$"):
+    with pytest.raises(
+        UserError, match=r"layer 3, side k, forward in bfloat16 are not finite. Set dtype=float32 .*\.$"
+    ):
         moments_of(torch.full((4, 4), torch.nan)).check("bfloat16")
     moments_of(torch.randn(4, 4)).check("float32")
 

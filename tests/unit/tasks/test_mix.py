@@ -28,7 +28,7 @@ def test_a_list_counts_alike_a_mapping_by_its_weights_and_order_does_not_matter(
     [
         ([], r"task=\[\] \(--subspace.task\) names no task. Set --subspace.task to a name, a list"),
         ({}, r"task={} \(--subspace.task\) names no task"),
-        (["letters", "arithmetic", "letters"], "subspace.task names letters twice. Name it once, with a weight"),
+        (["letters", "arithmetic", "letters"], r"task \(--subspace.task\) names letters twice. Name it once"),
         (["arithmetic:medium", "arithmetic"], "names one task twice, as arithmetic:medium and arithmetic"),
         ({"letters": 1, "arithmetic": 0}, "the weight of arithmetic is 0. Set it to a number above 0, or leave arith"),
         ({"letters": -1.5}, "the weight of letters is -1.5"),
