@@ -80,7 +80,7 @@ def lora_targets(model: nn.Module, target_modules: list[str] | None = None) -> l
     missing = [] if target_modules is None else [n for n in names if n not in found]
     if missing or not found:
         exist = sorted({re.sub(r"^\d+\.", "", path) for path in paths})
-        wrong = ", ".join(missing) or "its attention projections"
+        wrong = ", ".join(missing) or ("its attention projections" if target_modules is None else "[]")
         raise UserError(
             f"target_modules: {wrong} matches no linear layer of {type(model).__name__}. Found: {', '.join(exist)}. "
             "Set --model.target_modules to some of these."

@@ -130,6 +130,11 @@ MISTAKES = {
         "None of the tasks can be scored (functions). evaluation.allow_code_execution=false forbids to run programs. "
         "Set it to true, or leave these tasks out."
     ),
+    "--model.target_modules []": (
+        "target_modules: [] matches no linear layer of LlamaForCausalLM. Found: mlp.down_proj, mlp.gate_proj, "
+        "mlp.up_proj, self_attn.k_proj, self_attn.o_proj, self_attn.q_proj, self_attn.v_proj. Set "
+        "--model.target_modules to some of these."
+    ),
 }
 
 
