@@ -93,7 +93,8 @@ class TaskFile:
                 raise UserError(f"{place}: a JSON object is needed, found {type(row).__name__}.")
         there = dict.fromkeys(name for _, _, row in rows for name in row)
         if rows and (missing := [column for column in (self.columns or {}).values() if column not in there]):
-            raise UserError(f"{rows[0][1]}: there is no column {missing[0]!r}. There are: {', '.join(there)}.")
+            known = ", ".join(map(repr, there))  # with the spaces around a name
+            raise UserError(f"{rows[0][1]}: there is no column {missing[0]!r}. There are: {known}.")
         as_cells = _kind(self.path) in TABLES
         for number, place, row in rows:
             fields = self._named({name: value for name, value in row.items() if not _is_null(value)})

@@ -209,9 +209,9 @@ def test_several_files_are_several_tasks(tmp_path: Path) -> None:
 
 
 def test_a_column_that_is_not_there(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.csv", [{"question": "Q", "answer": "A"}])
-    with pytest.raises(UserError, match=r"line 2: there is no column 'frage'\. There are: question, answer"):
-        load_task("custom", task_file={"path": str(path), "columns": {"prompt": "frage"}})
+    path = write(tmp_path, "a.csv", [{"question": "Q", " answer": "A"}])
+    with pytest.raises(UserError, match=r"line 2: there is no column 'answer'\. There are: 'question', ' answer'\."):
+        load_task("custom", task_file={"path": str(path), "columns": {"prompt": "question", "target": "answer"}})
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.parquet"])
