@@ -1,4 +1,4 @@
-"""The processes of a run: which one writes, how they take one decision, and how each is given its share.
+"""The processes of a run: which one writes, how they take one decision, and how each is given its portion.
 
 Nothing in here needs Lightning, and PyTorch is not loaded for a command that needs none of it. How processes end, and
 that they end together, is in `cli.lifetime`.

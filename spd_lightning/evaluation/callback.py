@@ -53,7 +53,7 @@ class BenchmarkCallback(Shown, Callback):
         best_decoding_rows: Training rows of each task that it is chosen on.
         when: before, after or both (null) around a training that you start in Python; commands score after it. Base and
             projected are scored at the first of these moments, the student after.
-        every_n_steps: Score the student every so many optimizer steps as well; null for never.
+        every_n_steps: Score the student every so many optimiser steps as well; null for never.
         every_n_epochs: Score the student every so many epochs as well; null for never.
         adapter: For the command test: a PEFT folder or a checkpoint folder to score as the student.
         subspace: A subspace file, for projected; null takes the run's own.

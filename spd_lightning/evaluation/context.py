@@ -106,7 +106,7 @@ class RunContext:
         store: Where scores are kept and looked up.
         subspace: The run's subspace, for projected, unless the user named one.
         adapter: Folder of the student; None takes the live model of a training.
-        student_step: Optimizer step of the student; None asks the trainer.
+        student_step: Optimiser step of the student; None asks the trainer.
         dtype: Of the models, unless the user named one.
         prompt_format: Of generated answers, unless the user named one.
         seed: Of the samples' noise, and of the rows of generated tasks.
@@ -137,7 +137,7 @@ class Occasion:
     Attributes:
         device: Where.
         world_size: Number of processes.
-        step: Optimizer step to log at.
+        step: Optimiser step to log at.
         loggers: Of the trainer.
         live: The model that is trained.
         hparams: Of the module that trains it; None without one.

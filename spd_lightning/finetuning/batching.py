@@ -235,9 +235,9 @@ class TextLoader:
             yield self._micro_batch(plan[index // self.accumulate], index % self.accumulate)
 
     def _micro_batch(self, members: list[int], micro: int) -> dict[str, Any]:
-        """This process's share of a global batch: every (accumulate x world_size)-th row, so that shares are alike."""
-        share = members[micro * self.world_size + self.rank :: self.accumulate * self.world_size]
-        batch = collate([self.rows[i] for i in share], self.pad_token_id, self.packing, ROWS_PER_PACK * self.max_length)
+        """This process's portion of a global batch: every (accumulate x world_size)-th row, so that all are alike."""
+        own = members[micro * self.world_size + self.rank :: self.accumulate * self.world_size]
+        batch = collate([self.rows[i] for i in own], self.pad_token_id, self.packing, ROWS_PER_PACK * self.max_length)
         total = sum(self.rows[i].loss_tokens for i in members)
         return {**batch, "global_loss_tokens": total, "micro": micro}
 

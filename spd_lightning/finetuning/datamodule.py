@@ -236,7 +236,7 @@ class SelfGenerationDataModule(Shown, LightningDataModule):
         self._read(corpus)
 
     def _generate(self, corpus: Corpus) -> None:
-        """Decode the missing batches inside a fit that has no corpus yet (each rank its share)."""
+        """Decode the missing batches inside a fit that has no corpus yet (each rank its portion)."""
         recipe, (rank, world_size) = self._on_device(), self._place()
         if recipe.engine == "vllm":
             if rank == 0:

@@ -128,7 +128,7 @@ class SelfGenerationModule(LightningModule):
         return generations
 
     def fill(self, device: torch.device | None, rank: int, world_size: int) -> None:
-        """Decode what the corpus lacks without a trainer, this rank's share of it."""
+        """Decode what the corpus lacks without a trainer, this rank's portion of it."""
         self.configure_model()
         if device is not None:
             self.to(device)

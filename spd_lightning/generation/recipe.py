@@ -251,7 +251,7 @@ def _finished(corpus: Corpus, store: ArtifactStore) -> dict[str, Any] | None:
 
 
 def pending_batches(recipe: Recipe, corpus: Corpus, rank: int = 0, world_size: int = 1) -> list[list[Request]]:
-    """This rank's share of the batches that are not in the corpus yet, so that a continued run is dealt out evenly.
+    """This rank's portion of the batches that are not in the corpus yet, so that a continued run is dealt out evenly.
 
     Ranks:
         Collective: what rank 0 found counts, since others may be writing already.

@@ -147,11 +147,11 @@ def spectrum(run: Run) -> Lines | None:
 
 
 def losses(run: Run) -> Lines | None:
-    """Training and validation loss over optimizer steps, as far as they are numbers; None where nothing was logged."""
+    """Training and validation loss over optimiser steps, as far as they are numbers; None where nothing was logged."""
     finite = {name: [p for p in points if math.isfinite(p[1])] for name, points in run.losses.items()}
     found = [(name, points) for name, points in finite.items() if points]
     curves = [Curve(name, [(float(x), y) for x, y in p], i, i % 2 == 1) for i, (name, p) in enumerate(found)]
-    return Lines("Loss in fine-tuning", "optimizer step", "loss (nats per token)", curves) if curves else None
+    return Lines("Loss in fine-tuning", "optimiser step", "loss (nats per token)", curves) if curves else None
 
 
 def lengths(run: Run) -> Histogram | None:

@@ -165,7 +165,7 @@ class Run:
 
     @cached_property
     def losses(self) -> dict[str, list[tuple[int, float]]]:
-        """Logged losses over optimizer steps, by name (``train/loss``, ``val/loss``); the newest log wins."""
+        """Logged losses over optimiser steps, by name (``train/loss``, ``val/loss``); the newest log wins."""
         curves: dict[str, dict[int, float]] = {}
         logs = sorted(RunFolder(self.path).logs.rglob("metrics.csv"), key=lambda p: (p.stat().st_mtime, str(p)))
         for path in logs[-1:]:

@@ -72,7 +72,10 @@ def attack_as_nobody(tier: int | str) -> dict[str, dict[str, Any]]:
 
 def main(arguments: list[str]) -> int:
     """See above."""
-    tier, *rest = [word for word in arguments if not word.startswith("-")]
+    words = [word for word in arguments if not word.startswith("-")]
+    if not words:
+        sys.exit("Type: python -m tests.attacks TIER [KIND] [--one-process]; docs/sandbox.md has the tiers.")
+    tier, *rest = words
     found = attack(int(tier) if tier.isdigit() else tier, *rest, one_process="--one-process" in arguments)
     if "--json" in arguments:
         print(json.dumps(found))

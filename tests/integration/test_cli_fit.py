@@ -171,7 +171,7 @@ def test_results_and_report_say_whether_the_student_moved(run_dir: Path) -> None
 
 
 def test_scores_are_logged_at_the_step_of_the_model_they_belong_to(run_dir: Path) -> None:
-    """12 texts in batches of 4 are 3 optimizer steps: the curve goes from the base at 0 to the student at 3."""
+    """12 texts in batches of 4 are 3 optimiser steps: the curve goes from the base at 0 to the student at 3."""
     with (run_dir / "logs" / "metrics.csv").open() as lines:
         rows = [row for row in csv.DictReader(lines) if row["eval/arithmetic/exact_match_flexible"]]
     assert {(row["step"], bool(row["eval_base/letters/acc"])) for row in rows} == {("0", True), ("3", False)}

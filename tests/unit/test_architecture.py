@@ -11,6 +11,7 @@ import functools
 import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -348,6 +349,15 @@ def test_private_names_of_libraries_are_few_and_each_tells_the_version_that_was_
         silent += [] if said.search((package / file).read_text(encoding="utf-8")) else [f"{file}: {said.pattern}"]
         assert (ROOT / "tests" / test).is_file(), test
     assert silent == []
+
+
+def test_what_is_installed_for_a_test_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *extras["completion"], *extras["test"]]
+    names = [re.split(r"[^\w.-]", requirement)[0] for requirement in asked]
+    pinned = {re.sub(r"[-_.]+", "-", name).lower() for name in versions()}
+    assert [name for name in names if re.sub(r"[-_.]+", "-", name).lower() not in pinned] == []
 
 
 def test_a_private_name_of_a_library_is_found(tmp_path: Path) -> None:
