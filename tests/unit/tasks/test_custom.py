@@ -10,6 +10,7 @@ import pytest
 
 from spd_lightning.errors import UserError
 from spd_lightning.evaluation.metrics import ExactMatchNumber
+from spd_lightning.scoring.verdicts import metric_names
 from spd_lightning.tasks import load_task
 from spd_lightning.tasks.coding import program
 from spd_lightning.tasks.task_file import TaskFile
@@ -27,6 +28,24 @@ def load(folder: Path, *rows: Any) -> Any:
 
 
 ROW = {"prompt": "Q: 1+1?\nA:", "target": " two"}
+
+
+@pytest.mark.parametrize(
+    ("row", "metric"),
+    [
+        ({}, "exact_match"),
+        ({"target": "#### 2"}, "exact_match_flexible"),
+        ({"score": "exact"}, "accuracy"),
+        ({"targets": [" two", "2"]}, "accuracy"),
+        ({"normalise": ["case"]}, "accuracy"),
+        ({"target": "A", "choices": ["1", "2"]}, "acc"),
+        ({"tests": "assert f() == 2"}, "pass@1"),
+    ],
+)
+def test_the_page_names_the_metric_of_every_way_to_score(tmp_path: Path, row: Any, metric: str) -> None:
+    assert metric_names(load(tmp_path, {**ROW, **row}).answer_type)[0] == metric
+    page = (Path(__file__).parents[3] / "docs" / "own_data.md").read_text(encoding="utf-8")
+    assert f"`{metric}`" in page.partition("\nMetrics: ")[2].partition("\n\n")[0]
 
 
 def test_defaults(tmp_path: Path) -> None:
