@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.judging import NOTHING, Blocks, answers_of, base_share
 from experiments.study import Study
 from spd_lightning.report.render import Block, Table
-from spd_lightning.report.wording import format_interval, format_p, format_word
+from spd_lightning.report.wording import format_interval, format_kl, format_p, format_word
 
 NOTE = (
     "Equivalence (no difference) is tested row by row, without correction. Residual of all arms: second figure, wrong "
@@ -72,8 +72,8 @@ def bases_line(study: Study, blocks: Blocks) -> list[Block]:
 def students_table(study: Study, blocks: Blocks) -> list[Block]:
     """What the students were trained on and whether they moved: means over whole blocks, by arm."""
 
-    def mean(values: Sequence[float], form: str) -> str:
-        return form.format(statistics.fmean(values)) if values else "-"
+    def mean(values: Sequence[float], form: Callable[[float], str]) -> str:
+        return form(statistics.fmean(values)) if values else "-"
 
     rows = []
     for arm in study.arms:
@@ -88,11 +88,11 @@ def students_table(study: Study, blocks: Blocks) -> list[Block]:
                 arm.name,
                 str(len(cells)),
                 ", ".join(map(str, sorted({cell["student"]["step"] for cell in cells}))),
-                mean([b["completion_tokens"] for b in budgets], "{:,.0f}"),
-                mean([b["generated_tokens"] for b in budgets], "{:,.0f}"),
-                mean([100 * k["kept"] / k["of"] for k in kept], "{:.0f}%"),
-                mean([m["held_out"]["kl"] for m in moved if m.get("held_out")], "{:.4f}"),
-                mean([m["corpus"]["loss_delta"] for m in moved if m.get("corpus")], "{:+.3f}"),
+                mean([b["completion_tokens"] for b in budgets], "{:,.0f}".format),
+                mean([b["generated_tokens"] for b in budgets], "{:,.0f}".format),
+                mean([100 * k["kept"] / k["of"] for k in kept], "{:.0f}%".format),
+                mean([m["held_out"]["kl"] for m in moved if m.get("held_out")], format_kl),
+                mean([m["corpus"]["loss_delta"] for m in moved if m.get("corpus")], "{:+.3f}".format),
             )
         )
     note = (

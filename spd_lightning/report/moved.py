@@ -10,6 +10,7 @@ from spd_lightning.errors import counted
 from spd_lightning.report import figures
 from spd_lightning.report.render import Block, Figure, Section, Table
 from spd_lightning.report.runs import Run
+from spd_lightning.report.wording import format_kl
 
 Row = tuple[str, str, str, str, str, str]
 
@@ -42,7 +43,7 @@ def moved_sections(run: Run) -> list[Section]:
     chart = figures.moved(moved.get("answers") or [])
     caption = "Greedy answers that changed, and the two parts of the difference of the scores."
     held_out = moved.get("held_out")
-    headline = f"KL(student || base) {_kl(held_out['kl'])} nats a token on {held_out['of']}" if held_out else ""
+    headline = f"KL(student || base) {format_kl(held_out['kl'])} nats a token on {held_out['of']}" if held_out else ""
     blocks: list[Block] = [table, *([] if chart is None else [Figure(chart, "moved", caption)])]
     return [Section("Did the student move?", headline, blocks)]
 
@@ -53,7 +54,8 @@ def moved_rows(moved: Mapping[str, Any]) -> list[Row]:
     for name in ("held_out", "corpus"):
         if (found := moved.get(name)) is not None:
             n = f"{counted(found['texts'], 'text')}, {counted(found['tokens'], 'token')}"
-            rows.append(("KL(student || base)", found["of"], n, "-", "-", _with(found["kl"], found["kl_ci95"], _kl)))
+            kl = _with(found["kl"], found["kl_ci95"], format_kl)
+            rows.append(("KL(student || base)", found["of"], n, "-", "-", kl))
             losses = (f"{found['base_loss']:.3f}", f"{found['student_loss']:.3f}")
             rows.append(
                 ("loss", found["of"], n, *losses, _with(found["loss_delta"], found["loss_ci95"], "{:+.3f}".format))
@@ -94,11 +96,6 @@ def _answers(row: Mapping[str, Any]) -> list[Row]:
 def _figure(figures: Mapping[str, Any], name: str) -> str:
     value = figures[name]
     return "-" if value is None else f"{value if name == 'tokens' else 100 * value:.1f}"
-
-
-def _kl(value: float) -> str:
-    """Four decimals, below 0.001 two digits: 0.0000 is that of a student that stayed."""
-    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"
 
 
 def _with(value: float, interval: Sequence[float] | None, form: Callable[[float], str]) -> str:

@@ -59,6 +59,11 @@ def equals_p(p: float) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
+def format_kl(value: float) -> str:
+    """Four decimals, below 0.001 two digits: 0.0000 is that of a student that stayed."""
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"
+
+
 def format_any(value: Any) -> str:
     """Whatever a fact holds, in one line: large counts grouped, floats with four digits."""
     if isinstance(value, bool) or value is None:
