@@ -236,9 +236,7 @@ def test_tokens_trained_on_stand_beside_those_generated(folder: Path) -> None:
             budget = {"generated_tokens": 8000 + seed, "texts": 512, "repeats": 0, "completion_tokens": 1000 * seed}
             rule = {"kept": {"rule": "majority", "kept": kept, "of": 500}} if arm == "spd" else {}
             cell["facts"]["corpus"] = {"budget": budget, **rule} if arm != "base" else None
-            cell["facts"]["moved"]["held_out"]["kl"] = (
-                2e-5 if arm == "ssd" else 0.02
-            )  # no 0
+            cell["facts"]["moved"]["held_out"]["kl"] = 2e-5 if arm == "ssd" else 0.02  # no 0
             keep_cell(cell, folder / "results")
     rows = [line for line in page(folder).splitlines() if line.startswith(("| ssd |", "| spd |"))]
     assert rows == [
