@@ -179,15 +179,17 @@ def _source(study: Study, blocks: Blocks) -> str:
 def _study(
     study: Study, blocks: Blocks, families: Sequence[Sequence[Mapping[str, Any]]], cells: Sequence[Mapping[str, Any]]
 ) -> list[Block]:
-    left = _missing(study, blocks)
-    missing = " or ".join(f"{len(arms)} on {device}" for device, arms in left.items()) + " missing"
+    left, spare = _missing(study, blocks), len(blocks.spare)
     if alone := left[study.device]:
-        missing += f" (about {_hours(study, blocks, alone)[0]:.1f} hours on {study.device})"
+        missing = " or ".join(f"{len(arms)} on {device}" for device, arms in left.items())
+        hours = f"{_hours(study, blocks, alone)[0]:.1f} hours on {study.device}"
+        state = f"{missing} missing (about {hours}), {spare} done in blocks that are not whole"
+    else:
+        state = "none missing" + (f", {spare} more done elsewhere, in blocks that are not whole there" if spare else "")
     page: list[Block] = [
         Heading(study.name, 3),
         f"{study.content['hypothesis']} Status: {study.content['status']}; {len(blocks.whole)} of "
-        f"{len(study.blocks)} blocks whole, of {len(study.cells())} cells {missing}, {len(blocks.spare)} "
-        f"done in blocks that are not whole. {_source(study, blocks)}",
+        f"{len(study.blocks)} blocks whole, of {len(study.cells())} cells {state}. {_source(study, blocks)}",
     ]
     if blocks.whole:
         page += [contrasts_table(rows) for rows in families]

@@ -143,6 +143,8 @@ def test_what_is_missing_is_counted_by_machine(folder: Path) -> None:
         ["| 3", "ssd", "a card"],
     ], "which machine a cell is of"
     assert "code at c0ffee on a card, threads 1: blocks 1." in text
+    keep(folder, [2, 3, 4, 5])
+    assert "5 of 5 blocks whole, of 15 cells none missing, 2 more done elsewhere, in blocks that are" in page(folder)
     assert "11 more cells, about 11.0 hours (an hour each); or 10 on a card, which began some of its blocks: " in text
 
 
