@@ -283,7 +283,7 @@ def _spread(command: str, options: Any, names: Iterable[str]) -> list[str]:
 
 
 def check_used(typed: Typed, files: Sequence[ConfigFile], options: Any, defaults: Any) -> None:
-    """Refuse options that were typed and do nothing; list those in files, once.
+    """Refuse options that were typed and do nothing; list those in files, once, unless the command is to be quiet.
 
     Args:
         typed: What was typed.
@@ -294,11 +294,12 @@ def check_used(typed: Typed, files: Sequence[ConfigFile], options: Any, defaults
     Raises:
         UserError: With every such option, one a line.
     """
-    command = str(typed.command)
-    found = dict(without_effect(command, options, _spread(command, options, typed.options)))
-    sweep = any(name in os.environ for name in SWEEP)
-    if (idle := {name: why for name, why in found.items() if name not in TOLD}) and not sweep:
+    found = dict(without_effect(command := str(typed.command), options, _spread(command, options, typed.options)))
+    idle = {name: why for name, why in found.items() if name not in TOLD}
+    if idle and not any(name in os.environ for name in SWEEP):
         raise UserError("\n".join(f"--{name} has no effect here: {why}. Leave it out." for name, why in idle.items()))
+    if options.quiet:
+        return
     in_files = dict.fromkeys(name for file in files for name in file.lines if name not in typed.options)
     asked = [name for name in in_files if name in defaults and options.get(name) != defaults.get(name)]
     found |= dict(without_effect(command, options, _spread(command, options, asked)))

@@ -182,7 +182,7 @@ def test_a_dry_run_takes_two_of_each_and_an_estimate_counts_both(
         (["--subspace.task=[letters, arithmetic]", "--data.rows=reference"], "which has none of task 'arithmetic'"),
         (
             ["--subspace.task=[letters, arithmetic]", "--subspace.basis=other", "--subspace.basis_task=letters"],
-            "basis=other needs another task than letters + arithmetic",
+            "basis=other needs a basis_task other than letters + arithmetic",
         ),
     ],
 )

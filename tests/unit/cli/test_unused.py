@@ -108,6 +108,10 @@ def test_what_scripts_set_for_every_task_is_listed_where_it_is_typed_too(
         "Unused: data_dir (no task here reads a data set)",
         "Unused: evaluation.allow_code_execution (no task here runs programs)",
     ]
+    caplog.clear()
+    with caplog.at_level("INFO"), pytest.raises(SystemExit, match="0"):
+        main(["fit", "--data_dir=.", "--quiet", "--print_config"])
+    assert not caplog.messages, "with --quiet, warnings and errors alone"
 
 
 def test_the_points_of_a_sweep_count_as_a_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -460,7 +460,7 @@ def test_consent(
         monkeypatch.setenv("HF_ALLOW_CODE_EVAL", variable)
     assert may_execute(option) is allowed
     message = consent_message()
-    assert f"tier {tier}" in message and "--evaluation.allow_code_execution=true" in message
+    assert f"tier {tier}" in message and "allow_code_execution=true (--evaluation.allow_code_execution)" in message
 
 
 def test_landlock_is_a_sandbox_from_the_version_that_keeps_signals_inside(monkeypatch: pytest.MonkeyPatch) -> None:
