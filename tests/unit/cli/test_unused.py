@@ -38,13 +38,13 @@ def test_no_option_of_a_bare_fit_is_without_effect() -> None:
     options = parser.parse_args(["fit", "--data.val_fraction=0.1", "--evaluation.tasks=[functions]"]).fit
     idle = {name for name, _ in without_effect("fit", options, list(options.keys()))}
     assert idle == {
-        *("subspace.task_file", "data_dir", "data.stop_eos", "data.subspace", "evaluation.adapter"),
+        *("subspace.task_file", "data_dir", "data.stop_eos", "evaluation.adapter"),
         *("evaluation.subspace", "evaluation.best_decoding_rows"),
         *("evaluation.when", "trainer.limit_test_batches", "trainer.limit_predict_batches", "trainer.inference_mode"),
         *("trainer.min_epochs", "trainer.min_steps", "trainer.sync_batchnorm", "trainer.use_distributed_sampler"),
-        *("trainer.reload_dataloaders_every_n_epochs", "trainer.model_registry", "evaluation.best_decoding_rows"),
+        *("trainer.reload_dataloaders_every_n_epochs", "trainer.model_registry"),
         "template_date",
-    } - {"data.subspace"}
+    }
 
 
 @pytest.mark.parametrize(
